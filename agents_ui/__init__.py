@@ -1,0 +1,1 @@
+"""What people see: pages, forms and the sockets that keep pages live."""

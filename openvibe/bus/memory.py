@@ -1,0 +1,144 @@
+"""The bus inside one process, for tests and scripts. It keeps the contract of the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from openvibe.bus import Handler, Message, Unsubscribe, matches
+from openvibe.errors import BusError
+from openvibe.protocol.streams import Stream
+
+
+class MemoryBus:
+    """Subjects, streams and buckets in dictionaries."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self._handlers: list[tuple[str, Handler]] = []
+        self._streams: dict[str, _Log] = {}
+        self._pulls: dict[tuple[str, str], MemoryPull] = {}
+        self._buckets: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    async def connect(self) -> None:
+        """See `Bus.connect`."""
+        self.connected = True
+
+    async def close(self) -> None:
+        """See `Bus.close`."""
+        self.connected = False
+        self._handlers.clear()
+
+    async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """See `Bus.publish`. Handlers run before it returns."""
+        if not self.connected:
+            raise BusError("The memory bus is not connected; await connect() first")
+        message = Message(subject, data, dict(headers or {}))
+        # A stream hears core messages too, as in NATS.
+        for log in self._streams.values():
+            log.take(message)
+        for pattern, handler in list(self._handlers):
+            if matches(pattern, subject):
+                await handler(message)
+
+    async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """See `Bus.store`."""
+        if not any(log.wants(subject) for log in self._streams.values()):
+            raise BusError(f"No stream keeps {subject!r}")
+        await self.publish(subject, data, headers=headers)
+
+    async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
+        """See `Bus.subscribe`."""
+        entry = (pattern, handler)
+        self._handlers.append(entry)
+
+        async def unsubscribe() -> None:
+            if entry in self._handlers:
+                self._handlers.remove(entry)
+
+        return unsubscribe
+
+    async def ensure(self, streams: Sequence[Stream]) -> None:
+        """See `Bus.ensure`."""
+        for stream in streams:
+            self._streams.setdefault(stream.name, _Log(stream.subjects))
+
+    async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> MemoryPull:
+        """See `Bus.pull`."""
+        if stream not in self._streams:
+            raise BusError(f"There is no stream {stream!r}")
+        return self._pulls.setdefault((stream, durable), MemoryPull(self._streams[stream], tuple(patterns)))
+
+    async def put_kv(self, bucket: str, key: str, value: bytes) -> int:
+        """See `Bus.put_kv`."""
+        revision = self._buckets.get((bucket, key), (0, b""))[0] + 1
+        self._buckets[bucket, key] = (revision, value)
+        return revision
+
+    async def get_kv(self, bucket: str, key: str) -> bytes | None:
+        """See `Bus.get_kv`."""
+        entry = self._buckets.get((bucket, key))
+        return entry[1] if entry else None
+
+
+class _Log:
+    """One stream's messages, in order, each id once."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = patterns
+        self._ids: set[str] = set()
+        self.messages: list[Message] = []
+        self.grown = asyncio.Event()
+
+    def wants(self, subject: str) -> bool:
+        return any(matches(pattern, subject) for pattern in self._patterns)
+
+    def take(self, message: Message) -> None:
+        id = message.headers.get("Nats-Msg-Id")
+        if not self.wants(message.subject) or id in self._ids:
+            return
+        if id:
+            self._ids.add(id)
+        self.messages.append(message)
+        self.grown.set()
+
+
+class MemoryPull:
+    """A durable reader of one stream; what was refused comes again."""
+
+    def __init__(self, log: _Log, patterns: Sequence[str]) -> None:
+        self._log = log
+        self._patterns = patterns
+        self._next = 0
+        self._again: list[Message] = []
+
+    async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
+        """See `Pull.fetch`."""
+        found = self._take(most)
+        if found:
+            return found
+        self._log.grown.clear()
+        try:
+            await asyncio.wait_for(self._log.grown.wait(), timeout)
+        except TimeoutError:
+            return []
+        return self._take(most)
+
+    def _take(self, most: int) -> list[Message]:
+        found, self._again = self._again[:most], self._again[most:]
+        while len(found) < most and self._next < len(self._log.messages):
+            message = self._log.messages[self._next]
+            self._next += 1
+            if any(matches(pattern, message.subject) for pattern in self._patterns):
+                found.append(message)
+        return [self._pulled(message) for message in found]
+
+    def _pulled(self, message: Message) -> Message:
+        async def acknowledge() -> None:
+            return None
+
+        async def refuse() -> None:
+            self._again.append(message)
+            self._log.grown.set()
+
+        return Message(message.subject, message.data, message.headers, "", acknowledge, refuse)

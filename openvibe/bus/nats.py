@@ -1,0 +1,194 @@
+"""NATS with JetStream. One connection a process; it comes back by itself for as long as the process lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NATSError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NotFoundError
+
+from openvibe.bus import Handler, Message, Unsubscribe
+from openvibe.errors import BusError
+from openvibe.protocol.streams import Stream
+
+logger = logging.getLogger(__name__)
+
+#: How long JetStream may take to say that it keeps a message, in seconds.
+ACK_TIMEOUT = 5.0
+#: How long a pulled message may stay unacknowledged before another replica gets it, in seconds.
+ACK_WAIT = 30.0
+RECONNECT_PAUSE = 0.25
+#: How long the first connection may take, in seconds.
+CONNECT_TIMEOUT = 3.0
+
+
+class NatsBus:
+    """The bus over one NATS connection. Its coroutines belong to the event loop that connected it."""
+
+    def __init__(self, url: str, *, name: str = "openvibe") -> None:
+        self._url = url
+        self._name = name
+        self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
+
+    @property
+    def connected(self) -> bool:
+        """See `Bus.connected`."""
+        return self._client is not None and self._client.is_connected
+
+    async def connect(self) -> None:
+        """See `Bus.connect`."""
+        try:
+            # The client would try the first connection for ever; whoever asked wants to know.
+            self._client = await asyncio.wait_for(self._dialled(), CONNECT_TIMEOUT)
+        except (OSError, NATSError, TimeoutError) as error:
+            reason = str(error) or "no answer"
+            raise BusError(f"NATS does not answer at {_without_password(self._url)}: {reason}") from error
+        self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
+
+    async def _dialled(self) -> Client:
+        return await nats.connect(
+            self._url,
+            name=self._name,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_PAUSE,
+            connect_timeout=5,
+            ping_interval=10,
+            error_cb=_log_error,
+        )
+
+    async def close(self) -> None:
+        """See `Bus.close`."""
+        if self._client is not None and not self._client.is_closed:
+            await self._client.close()
+
+    async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """See `Bus.publish`. While the server is away messages wait in memory, up to the client's bound."""
+        try:
+            await self._live.publish(subject, data, headers=dict(headers) if headers else None)
+        except NATSError as error:
+            raise BusError(f"NATS did not take a message on {subject}: {error}") from error
+
+    async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """See `Bus.store`."""
+        if not self.connected:
+            # Waiting would only end in the same error, and hold the messages behind this one.
+            raise BusError("NATS is away")
+        try:
+            await self._stream.publish(subject, data, headers=dict(headers) if headers else None)
+        except (NATSError, TimeoutError) as error:
+            raise BusError(f"No stream kept a message on {subject}: {error or type(error).__name__}") from error
+
+    async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
+        """See `Bus.subscribe`."""
+
+        async def receive(message: Msg) -> None:
+            await handler(_core(message))
+
+        subscription = await self._live.subscribe(pattern, cb=receive)
+
+        async def unsubscribe() -> None:
+            if not self._live.is_closed:
+                await subscription.unsubscribe()
+
+        return unsubscribe
+
+    async def ensure(self, streams: Sequence[Stream]) -> None:
+        """See `Bus.ensure`."""
+        for stream in streams:
+            try:
+                await self._stream.stream_info(stream.name)
+            except NotFoundError:
+                await self._stream.add_stream(
+                    StreamConfig(
+                        name=stream.name,
+                        subjects=list(stream.subjects),
+                        max_age=stream.max_age.total_seconds(),
+                        max_bytes=stream.max_bytes,
+                    )
+                )
+
+    async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> NatsPull:
+        """See `Bus.pull`."""
+        config = ConsumerConfig(
+            durable_name=durable,
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ACK_WAIT,
+            filter_subjects=list(patterns),
+        )
+        try:
+            await self._stream.add_consumer(stream, config)
+            subscription = await self._stream.pull_subscribe_bind(consumer=durable, stream=stream)
+        except (NATSError, TimeoutError) as error:
+            raise BusError(f"Stream {stream!r} cannot be read as {durable!r}: {error}") from error
+        return NatsPull(subscription)
+
+    async def put_kv(self, bucket: str, key: str, value: bytes) -> int:
+        """See `Bus.put_kv`; the bucket is made when it is missing."""
+        try:
+            store = await self._stream.key_value(bucket)
+        except BucketNotFoundError:
+            store = await self._stream.create_key_value(bucket=bucket, history=16)
+        return await store.put(key, value)
+
+    async def get_kv(self, bucket: str, key: str) -> bytes | None:
+        """See `Bus.get_kv`."""
+        try:
+            return (await (await self._stream.key_value(bucket)).get(key)).value
+        except (BucketNotFoundError, KeyNotFoundError):
+            return None
+
+    @property
+    def _live(self) -> Client:
+        if self._client is None:
+            raise BusError("The bus is not connected; await connect() first")
+        return self._client
+
+    @property
+    def _stream(self) -> JetStreamContext:
+        if self._jetstream is None:
+            raise BusError("The bus is not connected; await connect() first")
+        return self._jetstream
+
+
+class NatsPull:
+    """A durable JetStream consumer."""
+
+    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
+        self._subscription = subscription
+
+    async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
+        """See `Pull.fetch`."""
+        try:
+            found = await self._subscription.fetch(most, timeout=timeout)
+        except TimeoutError:
+            return []
+        except NATSError as error:
+            raise BusError(f"The stream cannot be read: {error or type(error).__name__}") from error
+        return [_pulled(message) for message in found]
+
+
+def _core(message: Msg) -> Message:
+    return Message(message.subject, message.data, message.headers or {}, message.reply)
+
+
+def _pulled(message: Msg) -> Message:
+    return Message(message.subject, message.data, message.headers or {}, "", message.ack, message.nak)
+
+
+async def _log_error(error: Exception) -> None:
+    logger.info("NATS: %s", error or type(error).__name__)
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,44 @@
+"""One byte sequence for one JSON value (RFC 8785), so that two readers hash the same thing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+import rfc8785
+from pydantic import BaseModel
+
+
+def sha256(value: Any) -> str:
+    """Return the hex SHA-256 of a JSON-compatible value's RFC 8785 canonical form."""
+    return hashlib.sha256(rfc8785.dumps(jsonable(value))).hexdigest()
+
+
+def jsonable(value: Any) -> Any:
+    """Reduce a value to plain JSON types; what JSON does not know becomes its text.
+
+    Integers from 2**53 on have no exact JSON number (RFC 8785 §3.2.2.3) and become text too.
+    """
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(jsonable, value), key=str)
+    if isinstance(value, int) and abs(value) >= 2**53:
+        return str(value)
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, BaseModel):
+        return jsonable(value.model_dump(mode="json"))
+    return _foreign(value)
+
+
+def _foreign(value: Any) -> Any:
+    try:
+        return jsonable(orjson.loads(orjson.dumps(value)))
+    except orjson.JSONEncodeError:
+        return str(value)

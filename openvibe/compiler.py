@@ -1,0 +1,166 @@
+"""Compiles a workflow's definition to a LangGraph graph. Order of declaration is order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+from pydantic import Field, create_model
+
+from openvibe import canonical
+from openvibe.errors import GateRejected
+from openvibe.fields import Fields
+from openvibe.llm import asking
+from openvibe.registry import WorkflowDefinition
+from openvibe.session import Session
+from openvibe.specs import GateSpec, NodeSpec
+
+Play = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class CompiledWorkflow:
+    """A workflow that the engine can play."""
+
+    definition: WorkflowDefinition
+    graph: CompiledStateGraph[Any, Session, Any, Any]
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """What a gate asks. Its fields are those of the dict that the gate's LangGraph interrupt carries."""
+
+    node: str
+    prompt: str
+    payload: Mapping[str, Any]
+    decisions: list[str]
+    schema: Mapping[str, Any]
+    edits: list[str]
+    timeout_seconds: float | None
+    on_timeout: str | None
+
+
+def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
+    """Build the graph of a workflow. It has no checkpointer of its own; the engine gives it one for each play."""
+    fields = definition.fields
+    state = TypedDict("State", dict.fromkeys(fields.types, Any), total=False)  # type: ignore[operator]
+    graph: Any = StateGraph(state, context_schema=Session)
+    nodes = definition.spec.nodes
+    following = {node.id: after.id for node, after in zip(nodes, nodes[1:], strict=False)}
+    for node in nodes:
+        method, after = definition.methods[node.id], following.get(node.id)
+        if node.gate:
+            ways = {step_name(way) for way in (after, _on_reject(node.gate)) if way}
+            graph.add_node(step_name(node.id), _gate(node, method, fields, after), destinations=tuple(ways | {END}))
+        else:
+            graph.add_node(step_name(node.id), (_llm if node.model else _logic)(node, method, fields))
+            graph.add_edge(step_name(node.id), step_name(after) if after else END)
+    graph.add_edge(START, step_name(nodes[0].id))
+    return CompiledWorkflow(definition, graph.compile(name=f"{definition.operator_id}.{definition.spec.id}"))
+
+
+def step_name(node_id: str) -> str:
+    """Return a node's name inside LangGraph, which lets no node bear a state field's name."""
+    return f"{node_id}()"
+
+
+def node_id(step: str) -> str:
+    """Return the node's id behind a name inside LangGraph."""
+    return step.removesuffix("()")
+
+
+def _logic(node: NodeSpec, method: Play, fields: Fields) -> Play:
+    def play(state: dict[str, Any]) -> dict[str, Any]:
+        return fields.check_update(node.id, method({**fields.defaults, **state}))
+
+    return play
+
+
+def _llm(node: NodeSpec, method: Play, fields: Fields) -> Play:
+    spec = node.model
+    assert spec is not None
+
+    def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
+        session, step_id = runtime.context, _step_id(runtime)
+        question = asking.Question.read(node.id, method({**fields.defaults, **state}))
+        update = asking.ask(
+            question,
+            node=node.id,
+            spec=spec,
+            model=session.models.get(node.id) or spec.model,
+            types=fields.types,
+            provider=session.provider,
+            listener=session.listen(node=node.id, step_id=step_id),
+        )
+        return fields.check_update(node.id, update)
+
+    return play
+
+
+def _gate(node: NodeSpec, method: Play, fields: Fields, after: str | None) -> Play:
+    gate = node.gate
+    assert gate is not None
+    schema = _answer_schema(gate, fields)
+
+    def play(state: dict[str, Any]) -> Command[Any]:
+        # The body runs again when the answer arrives; the answer decides, whatever the body returns then.
+        view = {**fields.defaults, **state}
+        shown = method(view)
+        payload = shown if shown is not None else {name: view.get(name) for name in gate.edits}
+        answer = interrupt(
+            # A plain dict, because it is stored: checkpoints hold data, never types of ours.
+            {
+                "node": node.id,
+                "prompt": gate.prompt,
+                "payload": canonical.jsonable(payload),
+                "decisions": list(gate.decisions),
+                "schema": schema,
+                "edits": list(gate.edits),
+                "timeout_seconds": gate.timeout.total_seconds() if gate.timeout else None,
+                "on_timeout": gate.on_timeout,
+            }
+        )
+        return _decided(node, gate, fields, answer, after)
+
+    return play
+
+
+def _decided(
+    node: NodeSpec, gate: GateSpec, fields: Fields, answer: Mapping[str, Any], after: str | None
+) -> Command[Any]:
+    decision, notes = answer["decision"], answer.get("notes") or ""
+    update: dict[str, Any] = dict(answer.get("values") or {})
+    if node.id in fields.types:
+        update[node.id] = decision
+    goto = after
+    if decision == "reject":
+        if gate.on_reject is None:
+            raise GateRejected(f"Rejected at {node.id}" + (f": {notes}" if notes else ""))
+        goto = _on_reject(gate)
+    return Command(update=fields.check_update(node.id, update), goto=step_name(goto) if goto else END)
+
+
+def _on_reject(gate: GateSpec) -> str | None:
+    return None if gate.on_reject == "end" else gate.on_reject
+
+
+def _answer_schema(gate: GateSpec, fields: Fields) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "decision": (Literal[gate.decisions], ...),
+        "notes": (str, Field(default="", max_length=10_000)),
+    }
+    if gate.edits:
+        edits: dict[str, Any] = {name: (fields.types[name], None) for name in gate.edits}
+        values = create_model("Values", __config__={"extra": "forbid"}, **edits)
+        parts["values"] = (values, None)
+    return create_model("Answer", __config__={"extra": "forbid"}, **parts).model_json_schema()
+
+
+def _step_id(runtime: Runtime[Session]) -> str:
+    info = runtime.execution_info
+    return info.task_id if info else ""

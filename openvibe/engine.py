@@ -1,0 +1,200 @@
+"""Plays a compiled workflow and tells what happened, one commit's worth at a time.
+
+The engine is a synchronous generator: whoever plays it commits each `Progress` before asking for the next, so that
+nothing runs ahead of what is stored. Closing it at any `Progress` is safe; a later play goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.errors import GraphRecursionError
+from langgraph.types import Command
+
+from openvibe import canonical
+from openvibe.compiler import CompiledWorkflow, GateRequest, node_id
+from openvibe.errors import OpenVibeError, RunError
+from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
+from openvibe.graph.saver import RowSaver
+from openvibe.session import Session
+
+#: LangGraph's internal name for "refuse an answer to an interrupt that is not pending"; `strict_resume_works` tests it.
+STRICT_RESUME = "__pregel_strict_resume"
+
+#: How many super-steps one play may take: the visible bound of a loop.
+STEP_LIMIT = 1_000
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The run reached its end; `output` holds the state fields that have a value."""
+
+    output: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OpenGate:
+    """A gate that the run now waits at."""
+
+    step_id: str
+    interrupt_id: str
+    request: GateRequest
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run waits for these gates."""
+
+    gates: tuple[OpenGate, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run cannot go on. `traceback` is empty for faults that OpenVibe itself explains."""
+
+    error: str
+    kind: str
+    node: str = ""
+    traceback: str = ""
+
+
+Outcome = Completed | Paused | Failed
+
+
+@dataclass
+class Progress:
+    """What one commit holds: events, by how much the figures grow, and at the end the outcome."""
+
+    events: list[Event] = field(default_factory=list)
+    figures: Figures = field(default_factory=Figures)
+    outcome: Outcome | None = None
+
+
+def play(
+    workflow: CompiledWorkflow,
+    *,
+    saver: RowSaver,
+    thread_id: str,
+    session: Session,
+    start: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Play a run until it ends or waits.
+
+    `start` is the input of a run that never played; without it the run goes on from `saver`'s latest checkpoint, with
+    `answers` (interrupt id → answer) for the gates it waited at. `saver` collects; its rows belong to the same commit
+    as the `Progress` at hand.
+    """
+    told = _Teller(session)
+    parts = workflow.graph.copy(update={"checkpointer": saver}).stream(
+        dict(start) if start is not None else Command(resume=dict(answers)) if answers else None,
+        {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT},
+        context=session,
+        stream_mode=["tasks", "checkpoints"],
+        durability="sync",
+    )
+    try:
+        for mode, part in parts:
+            if mode == "tasks":
+                told.task(part)
+            elif told.checkpoint(part, fresh=saver.holds(part["config"])):
+                yield told.hand_over()
+    except Exception as error:
+        yield told.hand_over(told.failure(error))
+        return
+    yield told.hand_over(told.ending())
+
+
+class _Teller:
+    """Turns LangGraph's stream parts into events and outcomes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._progress = Progress()
+        self._began: dict[str, float] = {}
+        self._gates: list[OpenGate] = []
+        self._values: dict[str, Any] = {}
+        self._failed_node = ""
+
+    def hand_over(self, outcome: Outcome | None = None) -> Progress:
+        progress, self._progress = self._progress, Progress()
+        progress.outcome = outcome
+        return progress
+
+    def task(self, part: Mapping[str, Any]) -> None:
+        if "triggers" in part:
+            self._began[part["id"]] = time.perf_counter()
+        elif part["error"]:
+            self._failed(part)
+        elif part["interrupts"]:
+            self._gates += [
+                OpenGate(part["id"], item["id"], GateRequest(**item["value"])) for item in part["interrupts"]
+            ]
+        else:
+            self._finished(part)
+
+    def checkpoint(self, part: Mapping[str, Any], *, fresh: bool) -> bool:
+        """Tell the steps that begin; return whether this is a boundary that deserves a commit of its own."""
+        self._values = part["values"]
+        if not fresh or "__start__" in part["next"]:
+            # An old checkpoint is loaded, or the input is about to be applied: neither is news.
+            return False
+        self._progress.events += [
+            Event(STEP_STARTED, node=node_id(task["name"]), step_id=task["id"]) for task in part["tasks"]
+        ]
+        # The last checkpoint is committed together with the run's end.
+        return bool(part["next"])
+
+    def _finished(self, part: Mapping[str, Any]) -> None:
+        data = {"update": canonical.jsonable(part["result"] or {}), **self._measured(part["id"])}
+        self._tell(STEP_FINISHED, part, data)
+        self._progress.figures.nodes_executed += 1
+
+    def _failed(self, part: Mapping[str, Any]) -> None:
+        self._failed_node = node_id(part["name"])
+        self._tell(STEP_FAILED, part, {"error": str(part["error"]), **self._measured(part["id"])})
+        self._progress.figures.nodes_failed += 1
+
+    def _tell(self, kind: str, part: Mapping[str, Any], data: dict[str, Any]) -> None:
+        self._progress.events.append(Event(kind, node=node_id(part["name"]), step_id=part["id"], data=data))
+
+    def _measured(self, step_id: str) -> dict[str, Any]:
+        began = self._began.pop(step_id, None)
+        usages = self._session.used(step_id)
+        for usage in usages:
+            self._progress.figures.add(usage)
+        duration = {} if began is None else {"duration_seconds": round(time.perf_counter() - began, 4)}
+        return {**duration, **({"usage": _summed(usages)} if usages else {})}
+
+    def ending(self) -> Outcome:
+        if self._gates:
+            return Paused(tuple(self._gates))
+        return Completed(canonical.jsonable(self._values))
+
+    def failure(self, error: Exception) -> Failed:
+        text = str(error) or type(error).__name__
+        if isinstance(error, GraphRecursionError):
+            text = f"The run took more than {STEP_LIMIT} steps without a pause; does it loop?"
+        explained = isinstance(error, (RunError, OpenVibeError, GraphRecursionError))
+        trace = "" if explained else "".join(traceback.format_exception(error))
+        return Failed(error=text, kind=type(error).__name__, node=self._failed_node, traceback=trace)
+
+
+def _summed(usages: list[Usage]) -> dict[str, Any]:
+    total = Figures()
+    for usage in usages:
+        total.add(usage)
+    last = usages[-1]
+    return {
+        "model": last.model,
+        "provider": last.provider,
+        "simulated": last.simulated,
+        "calls": total.llm_calls,
+        "tokens_in": total.tokens_in,
+        "tokens_out": total.tokens_out,
+        "cost_usd": None if total.unpriced_calls else str(total.cost_usd),
+    }

@@ -1,0 +1,1 @@
+"""Checkpointers: LangGraph's memory of a run, kept as rows that any database can hold."""

@@ -1,0 +1,251 @@
+"""A LangGraph checkpointer over any `Rows`. It writes through at once or, when told to collect, only on `collected`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.types import INTERRUPT
+
+from openvibe.graph.rows import CheckpointRow, MemoryRows, Overlay, Rows, WriteRow
+
+T = TypeVar("T")
+
+
+class RowSaver(BaseCheckpointSaver[str]):
+    """Checkpoints as rows.
+
+    With `collect=True` nothing reaches `rows` until somebody stores what `collected()` hands out, in a transaction of
+    its own choosing; reads see collected rows as if they were stored. With `fresh=True` it knows that its thread has no
+    rows yet and asks for none. LangGraph calls it from several threads, hence the lock.
+    """
+
+    def __init__(self, rows: Rows, *, collect: bool = False, fresh: bool = False) -> None:
+        super().__init__()
+        self._stored = rows
+        self._top = MemoryRows()
+        self._rows: Rows = self._top if collect and fresh else Overlay(self._top, rows) if collect else rows
+        self._lock = threading.RLock()
+
+    def collected(self) -> tuple[list[CheckpointRow], list[WriteRow]]:
+        """Hand out, once, the rows that wait to be stored."""
+        with self._lock:
+            return self._top.drain()
+
+    def holds(self, config: RunnableConfig) -> bool:
+        """Tell whether this checkpoint is among the collected rows."""
+        place = config["configurable"]
+        with self._lock:
+            return bool(self._top.checkpoints(checkpoint_id=place["checkpoint_id"], limit=1))
+
+    def pending_interrupts(self, thread_id: str) -> list[str]:
+        """Return the ids of the interrupts that the thread's latest checkpoint waits for."""
+        latest = self.get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
+        writes = latest.pending_writes or [] if latest else []
+        return [item.id for _, channel, value in writes if channel == INTERRUPT for item in value]
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, or its thread's latest."""
+        place = config["configurable"]
+        with self._lock:
+            found = self._rows.checkpoints(
+                threads=[str(place["thread_id"])],
+                ns=place.get("checkpoint_ns", ""),
+                checkpoint_id=get_checkpoint_id(config),
+                limit=1,
+            )
+            return self._tuple(found[0]) if found else None
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Iterate over checkpoints, latest first. `filter` compares metadata values for equality."""
+        place = config["configurable"] if config else {}
+        with self._lock:
+            found = self._rows.checkpoints(
+                threads=[str(place["thread_id"])] if "thread_id" in place else None,
+                ns=place.get("checkpoint_ns"),
+                checkpoint_id=get_checkpoint_id(config) if config else None,
+                before=get_checkpoint_id(before) if before else None,
+                limit=None if filter else limit,
+            )
+            kept = [row for row in found if _fits(row, filter)][:limit]
+            return iter([self._tuple(row) for row in kept])
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Keep a checkpoint."""
+        place = config["configurable"]
+        kind, blob = self.serde.dumps_typed(checkpoint)
+        facts = get_checkpoint_metadata(config, metadata)
+        row = CheckpointRow(
+            thread_id=str(place["thread_id"]),
+            ns=place.get("checkpoint_ns", ""),
+            checkpoint_id=checkpoint["id"],
+            parent_id=place.get("checkpoint_id") or "",
+            run_id=str(facts.get("run_id") or ""),
+            type=kind,
+            blob=blob,
+            metadata=json.dumps(facts),
+        )
+        with self._lock:
+            self._rows.save([row], [])
+        return _place(row.thread_id, row.ns, row.checkpoint_id)
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Keep what a task wrote."""
+        place = config["configurable"]
+        rows = [
+            WriteRow(
+                str(place["thread_id"]),
+                place.get("checkpoint_ns", ""),
+                place["checkpoint_id"],
+                task_id,
+                task_path,
+                WRITES_IDX_MAP.get(channel, position),
+                channel,
+                *self.serde.dumps_typed(value),
+            )
+            for position, (channel, value) in enumerate(writes)
+        ]
+        with self._lock:
+            self._rows.save([], rows)
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Forget a thread."""
+        self._forget(threads=[str(thread_id)])
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Forget what these runs left."""
+        self._forget(run_ids=list(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with its whole history."""
+        with self._lock:
+            checkpoints = self._rows.checkpoints(threads=[source_thread_id])
+            writes = self._rows.writes([row.key for row in checkpoints])
+            self._rows.save(
+                [_moved(row, target_thread_id) for row in checkpoints],
+                [_moved(row, target_thread_id) for row in writes],
+            )
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Forget all but the latest checkpoint of each namespace, or with `delete` all of them."""
+        with self._lock:
+            rows = self._rows.checkpoints(threads=list(thread_ids))
+            latest = {(row.thread_id, row.ns): row.key for row in reversed(rows)}
+            kept = set(latest.values()) if strategy == "keep_latest" else set()
+            self._rows.delete([row.key for row in rows if row.key not in kept])
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `get_tuple`."""
+        return await self._in_thread(self.get_tuple, config)
+
+    async def alist(self, config: RunnableConfig | None, **options: Any) -> AsyncIterator[CheckpointTuple]:
+        """See `list`."""
+        for item in await self._in_thread(self.list, config, **options):
+            yield item
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """See `put`."""
+        return await self._in_thread(self.put, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """See `put_writes`."""
+        await self._in_thread(self.put_writes, config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """See `delete_thread`."""
+        await self._in_thread(self.delete_thread, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """See `delete_for_runs`."""
+        await self._in_thread(self.delete_for_runs, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """See `copy_thread`."""
+        await self._in_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """See `prune`."""
+        await self._in_thread(self.prune, thread_ids, strategy=strategy)
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """Return the channel version after `current`: a counter that sorts as text."""
+        return f"{int(current or 0) + 1:032d}"
+
+    async def _in_thread(self, act: Callable[..., T], *args: Any, **options: Any) -> T:
+        def perform() -> T:
+            try:
+                return act(*args, **options)
+            finally:
+                self._stored.release()
+
+        return await asyncio.to_thread(perform)
+
+    def _forget(self, **conditions: Any) -> None:
+        with self._lock:
+            self._rows.delete([row.key for row in self._rows.checkpoints(**conditions)])
+
+    def _tuple(self, row: CheckpointRow) -> CheckpointTuple:
+        parent = _place(row.thread_id, row.ns, row.parent_id) if row.parent_id else None
+        return CheckpointTuple(
+            config=_place(row.thread_id, row.ns, row.checkpoint_id),
+            checkpoint=self.serde.loads_typed((row.type, row.blob)),
+            metadata=cast(CheckpointMetadata, json.loads(row.metadata)),
+            parent_config=parent,
+            pending_writes=[
+                (write.task_id, write.channel, self.serde.loads_typed((write.type, write.blob)))
+                for write in self._rows.writes([row.key])
+            ],
+        )
+
+
+def _place(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
+
+
+def _fits(row: CheckpointRow, wanted: dict[str, Any] | None) -> bool:
+    if not wanted:
+        return True
+    facts = json.loads(row.metadata)
+    return all(facts.get(key) == value for key, value in wanted.items())
+
+
+def _moved(row: Any, thread_id: str) -> Any:
+    values = {name: getattr(row, name) for name in type(row).__slots__}
+    return type(row)(**{**values, "thread_id": thread_id})

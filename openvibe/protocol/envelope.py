@@ -1,0 +1,77 @@
+"""The body of every message, and how a foreign body is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+VERSION = "1"
+
+
+class Malformed(ValueError):
+    """A message body that cannot be read; the text says why."""
+
+
+class Envelope(BaseModel):
+    """One message. Unknown fields are ignored; missing ones are filled from the subject by the dialect."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: str = VERSION
+    id: str = Field(min_length=1, max_length=200)
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    type: str = ""
+    project: str = ""
+    channel: str = ""
+    run_id: str = ""
+    operator_id: str = ""
+    workflow_id: str = ""
+    step_id: str = ""
+    seq: int | None = None
+    role: str = ""
+    kind: str = ""
+    content: str = ""
+    payload: dict[str, Any] = Field(default_factory=dict)
+
+
+def loads(data: bytes) -> dict[str, Any]:
+    """Return a body's JSON object.
+
+    Raises:
+        Malformed: the bytes are no JSON, or JSON of another kind.
+    """
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"The body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Malformed(f"The body is a JSON {type(body).__name__}; an object is needed")
+    return body
+
+
+def read(body: Mapping[str, Any]) -> Envelope:
+    """Return the envelope that a body holds.
+
+    Raises:
+        Malformed: a field is missing or of a wrong type; the text names it.
+    """
+    try:
+        return Envelope.model_validate(dict(body))
+    except ValidationError as error:
+        item = error.errors(include_url=False)[0]
+        raise Malformed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
+
+
+def dumps(body: Mapping[str, Any]) -> bytes:
+    """Return a body's bytes."""
+    return orjson.dumps(body, default=str)
+
+
+def message_id(subject: str, id: str) -> str:
+    """Return the `Nats-Msg-Id` of a message; JetStream would take one bare id on two subjects for a duplicate."""
+    return hashlib.sha256(f"{subject}\n{id}".encode()).hexdigest()[:32]

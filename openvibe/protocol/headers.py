@@ -1,0 +1,42 @@
+"""Headers of `cmd` and `evt` messages: the trace, and who sent what when."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from openvibe.protocol import subjects
+
+SENDER = "openvibe"
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def stamped(kind: str, *, message_id: str, traceparent: str = "", depth: int = 0) -> dict[str, str]:
+    """Return the headers of a message of ours; a missing trace is begun."""
+    return {
+        "Nats-Msg-Id": message_id,
+        "traceparent": traceparent if valid(traceparent) else new_trace(),
+        "CG-Timestamp": datetime.now(UTC).isoformat(),
+        "CG-Version": subjects.VERSION,
+        "CG-Msg-Type": kind,
+        "CG-Sender": SENDER,
+        "CG-Recursion-Depth": str(depth),
+    }
+
+
+def new_trace() -> str:
+    """Begin a trace (W3C Trace Context §3.2)."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def valid(traceparent: str) -> bool:
+    """Tell whether this is a usable `traceparent`."""
+    return bool(_TRACEPARENT.fullmatch(traceparent))
+
+
+def traceparent(headers: Mapping[str, str] | None) -> str:
+    """Return the trace that a message belongs to, or an empty text."""
+    text = (headers or {}).get("traceparent", "")
+    return text if valid(text) else ""

@@ -1,0 +1,63 @@
+"""Subjects of the canonical dialect: `cg.{ver}.{project}.{channel}.{category}.{component}.{target}.{suffix}`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+VERSION = "v1"
+PUBLIC = "public"
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A canonical subject, taken apart. `suffix` may hold dots."""
+
+    project: str
+    channel: str
+    category: str
+    component: str
+    target: str
+    suffix: str
+
+    def __str__(self) -> str:
+        return (
+            f"cg.{VERSION}.{token(self.project)}.{token(self.channel)}."
+            f"{self.category}.{self.component}.{token(self.target)}.{self.suffix}"
+        )
+
+
+def parse(text: str) -> Subject | None:
+    """Take a canonical subject apart; None if it is none of this version."""
+    parts = text.split(".", 7)
+    if len(parts) < 8 or parts[0] != "cg" or parts[1] != VERSION:
+        return None
+    return Subject(*parts[2:])
+
+
+def token(text: str) -> str:
+    """Return `text` if it may stand as one subject token, else a hash that may."""
+    return text if _TOKEN.fullmatch(text) else f"h_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def thread(run_id: str) -> str:
+    """Return the channel of one run."""
+    return f"t_{token(run_id)}"
+
+
+def recorded(project: str, channel: str) -> str:
+    """Where the events that the database holds are announced; only OpenVibe's own account may publish here."""
+    return str(Subject(project, channel, "evt", "sys", "timeline", "recorded"))
+
+
+def chunk(project: str, channel: str, operator: str) -> str:
+    """Where a model's words pass by, lossily."""
+    return str(Subject(project, channel, "str", "agent", operator, "chunk"))
+
+
+def words(project: str, channel: str) -> str:
+    """The pattern that hears all passing words of a channel."""
+    return f"cg.{VERSION}.{token(project)}.{token(channel)}.str.>"

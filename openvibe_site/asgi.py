@@ -1,0 +1,36 @@
+"""The ASGI application: Django for HTTP, Channels for websockets, on one event loop with the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
+_http = get_asgi_application()
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402  # Django must be set up first
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+
+from agents_ui.sockets import websocket_urlpatterns  # noqa: E402
+from openvibe_site.celery import app as celery_app  # noqa: E402, F401  # the views ring its bell
+from operators.link import link  # noqa: E402
+
+_router = ProtocolTypeRouter(
+    {
+        "http": _http,
+        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+    }
+)
+
+
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Answer one connection; the first one gives the bus its event loop."""
+    link.adopt(asyncio.get_running_loop())
+    await _router(scope, receive, send)

@@ -1,0 +1,71 @@
+"""Celery: the embedded broker by default, whatever `CELERY_BROKER_URL` names otherwise."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import celery
+from celery.signals import worker_ready, worker_shutting_down
+from kombu.utils.url import maybe_sanitize_url
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
+
+from django.conf import settings
+
+app = celery.Celery("openvibe")
+
+
+def _broker() -> dict[str, Any]:
+    chosen = settings.OPENVIBE
+    if chosen.broker_url:
+        return {"broker_url": chosen.broker_url}
+    queue = chosen.home / "queue"
+    queue.mkdir(parents=True, exist_ok=True)
+    return {
+        "broker_url": "filesystem://",
+        "broker_transport_options": {
+            "data_folder_in": str(queue),
+            "data_folder_out": str(queue),
+            "control_folder": str(queue / "control"),
+            "polling_interval": 0.02,
+        },
+    }
+
+
+app.conf.update(
+    **_broker(),
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_default_queue="runs",
+    task_publish_retry=False,
+    worker_prefetch_multiplier=1,
+    worker_enable_remote_control=False,
+    worker_send_task_events=False,
+    worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+    timezone=settings.TIME_ZONE,
+    imports=["operators.tasks"],
+)
+
+
+@worker_ready.connect
+def _appear(**_: Any) -> None:
+    from operators.models import Process
+    from operators.services import presence
+
+    presence.announce(Process.Kind.WORKER)
+
+
+@worker_shutting_down.connect
+def _hand_back(**_: Any) -> None:
+    from operators.services import leases
+
+    leases.stopping.set()
+
+
+def broker_name() -> str:
+    """The broker's address without its password."""
+    return str(maybe_sanitize_url(app.conf.broker_url))

@@ -1,0 +1,52 @@
+"""`DATABASE_URL` as Django's database settings: SQLite by default, PostgreSQL when told."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from openvibe.errors import SetupError
+from openvibe_site.env import Environment
+
+#: Seconds that a writer waits for SQLite's one write lock.
+LOCK_SECONDS = 30
+
+
+def settings(environment: Environment) -> dict[str, Any]:
+    """Return the settings of the default database.
+
+    Raises:
+        SetupError: the URL is none that OpenVibe knows.
+    """
+    url = environment.database_url
+    if not url:
+        return sqlite(str(environment.home / "openvibe.db"))
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return sqlite(unquote(parts.path))
+    if parts.scheme in ("postgres", "postgresql"):
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": unquote(parts.path.lstrip("/")),
+            "USER": unquote(parts.username or ""),
+            "PASSWORD": unquote(parts.password or ""),
+            "HOST": parts.hostname or "",
+            "PORT": str(parts.port or ""),
+            # Every request and every played run has a thread of its own; they share these connections.
+            "OPTIONS": {"pool": {"min_size": 1, "max_size": 20, "timeout": 30}, **dict(parse_qsl(parts.query))},
+        }
+    raise SetupError(f"DATABASE_URL has the scheme {parts.scheme!r}; use postgresql://… or sqlite:///…")
+
+
+def sqlite(path: str) -> dict[str, Any]:
+    """Return the settings of a SQLite file that many threads of several processes write to."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "OPTIONS": {
+            "timeout": LOCK_SECONDS,
+            # A transaction that begins reading and then writes cannot wait for the lock; one that begins writing can.
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=30000;",
+        },
+    }

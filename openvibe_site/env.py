@@ -1,0 +1,154 @@
+"""Reads the environment, strictly: a wrong value is one sentence that names the variable and the remedy.
+
+A variable that is set but empty counts as not set. `docs/settings.md` tells users what each one means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from openvibe.errors import SetupError
+
+Llm = Literal["simulated", "anthropic"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Choice = TypeVar("Choice", bound=str)
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+LLMS: tuple[Llm, ...] = ("simulated", "anthropic")
+LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SPELLED_BOOLEANS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Everything that OpenVibe takes from environment variables; secrets stay out of its repr."""
+
+    port: int
+    home: Path
+    database_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    nats_url: str = field(repr=False)
+    llm: Llm
+    simulated_pace: float
+    anthropic_api_key: str = field(repr=False)
+    anthropic_base_url: str
+    operator_modules: tuple[str, ...]
+    secret_key: str = field(repr=False)
+    debug: bool
+    allowed_hosts: tuple[str, ...]
+    lease_seconds: float
+    worker_threads: int
+    worker_processes: int
+    time_zone: str
+    log_level: LogLevel
+
+
+def read(environ: Mapping[str, str]) -> Environment:
+    """Raises `SetupError` at the first variable that does not say what it should."""
+    return Environment(
+        port=whole(environ, "OPENVIBE_PORT", 8000, least=1, most=65535),
+        home=path(environ, "OPENVIBE_HOME", ".openvibe"),
+        database_url=text(environ, "DATABASE_URL"),
+        broker_url=text(environ, "CELERY_BROKER_URL"),
+        nats_url=text(environ, "NATS_URL"),
+        llm=choice(environ, "OPENVIBE_LLM", "simulated", choices=LLMS),
+        simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
+        anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),
+        anthropic_base_url=text(environ, "ANTHROPIC_BASE_URL"),
+        operator_modules=names(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
+        secret_key=text(environ, "OPENVIBE_SECRET_KEY"),
+        debug=boolean(environ, "OPENVIBE_DEBUG", default=False),
+        allowed_hosts=names(environ, "OPENVIBE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"),
+        lease_seconds=number(environ, "OPENVIBE_LEASE_SECONDS", 15.0, positive=True),
+        worker_threads=whole(environ, "OPENVIBE_WORKER_THREADS", 32, least=1, most=1000),
+        worker_processes=whole(environ, "OPENVIBE_WORKER_PROCESSES", 1, least=1, most=100),
+        time_zone=time_zone(environ, "OPENVIBE_TIME_ZONE", "UTC"),
+        log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),
+    )
+
+
+def text(environ: Mapping[str, str], name: str, default: str = "") -> str:
+    return environ.get(name, "").strip() or default
+
+
+def whole(environ: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
+    given = text(environ, name, str(default))
+    wanted = f"a whole number from {least} to {most}"
+    try:
+        value = int(given)
+    except ValueError:
+        raise _wrong(name, given, wanted) from None
+    if not least <= value <= most:
+        raise _wrong(name, given, wanted)
+    return value
+
+
+def number(environ: Mapping[str, str], name: str, default: float, *, positive: bool = False) -> float:
+    given = text(environ, name, str(default))
+    wanted = "a number greater than 0" if positive else "a number, 0 or greater"
+    try:
+        value = float(given)
+    except ValueError:
+        raise _wrong(name, given, wanted) from None
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise _wrong(name, given, wanted)
+    return value
+
+
+def boolean(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    given = text(environ, name, str(default))
+    if given.lower() not in SPELLED_BOOLEANS:
+        raise _wrong(name, given, "true or false")
+    return SPELLED_BOOLEANS[given.lower()]
+
+
+def choice(environ: Mapping[str, str], name: str, default: Choice, *, choices: tuple[Choice, ...]) -> Choice:
+    given = text(environ, name, default)
+    for allowed in choices:
+        if given.lower() == allowed.lower():
+            return allowed
+    raise _wrong(name, given, "one of " + ", ".join(choices))
+
+
+def path(environ: Mapping[str, str], name: str, default: str) -> Path:
+    """Absolute; a relative one counts from the project's folder, so that every process finds the same place."""
+    given = text(environ, name, default)
+    try:
+        return (PROJECT_ROOT / Path(given).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError):
+        raise _wrong(name, given, "a path to a folder") from None
+
+
+def names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    given = text(environ, name, default)
+    listed = tuple(part.strip() for part in given.split(","))
+    if not all(listed) or any(character.isspace() for part in listed for character in part):
+        raise _wrong(name, given, "names separated by commas, such as " + default)
+    return listed
+
+
+def time_zone(environ: Mapping[str, str], name: str, default: str) -> str:
+    given = text(environ, name, default)
+    try:
+        # The default needs no time zone database, which a slim image may lack.
+        return given if given == default else ZoneInfo(given).key
+    except (LookupError, ValueError, OSError):
+        raise _wrong(name, given, "a time zone such as UTC or Europe/Berlin") from None
+
+
+def _wrong(name: str, given: str, wanted: str) -> SetupError:
+    return SetupError(f"{name} is {given!r}: set it to {wanted}, or leave it out for the default.")

@@ -1,0 +1,34 @@
+"""Asks the web process whether everything lives: `/readyz` knows about database, NATS, workers and bridge."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from openvibe_site import ports
+
+# No proxy from the environment may stand between the supervisor and its own child.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def complaint(port: int, *, allowed_hosts: Sequence[str], timeout: float = 2.0) -> str:
+    """Empty when everything is ready, else what `/readyz` or the connection says."""
+    url = f"http://{ports.LOOPBACK}:{port}/readyz"
+    request = urllib.request.Request(url, headers={"Host": _host(allowed_hosts), "Accept": "application/json"})
+    try:
+        with DIRECT.open(request, timeout=timeout):
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"{error.code} {error.read(2000).decode(errors='replace').strip()}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"the web process does not answer yet ({getattr(error, 'reason', error)})"
+
+
+def _host(allowed_hosts: Sequence[str]) -> str:
+    """A name that Django lets in, whatever the allowed hosts are."""
+    if ports.LOOPBACK in allowed_hosts or "*" in allowed_hosts:
+        return ports.LOOPBACK
+    return allowed_hosts[0].lstrip(".")

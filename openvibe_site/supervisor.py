@@ -1,0 +1,180 @@
+"""`make run`: starts everything that OpenVibe consists of, keeps it running, and takes all of it along at the end.
+
+It imports no Django, so that it speaks at once and needs little memory beside its children.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from openvibe.errors import SetupError
+from openvibe_site import commands, crew, env, nats_server, ports, preparation, readiness
+from openvibe_site.children import Child
+from openvibe_site.console import Console
+from openvibe_site.crew import Crew
+from openvibe_site.env import PROJECT_ROOT, Environment
+from openvibe_site.errors import CannotStart
+from openvibe_site.home import Home, write_private
+from openvibe_site.stop import Stop, Stopped
+
+NATS_PATIENCE = 20.0
+READY_PATIENCE = 60.0
+REMINDER_EVERY = 10.0
+# Workers hand their runs back at the next boundary; a run that takes longer is taken over by its lease.
+GRACE = 20.0
+GLANCE = 0.1
+
+
+def main() -> int:
+    console = Console()
+    try:
+        environment = env.read(os.environ)
+        require_key(environment)
+        home = Home(environment.home)
+        home.make()
+        with home.claimed():
+            stop = Stop()
+            stop.listen()
+            crew.end_leftovers(home, say=console.say)
+            ports.require_free(environment.port)
+            Supervisor(environment, home=home, console=console, stop=stop).run()
+    except (SetupError, CannotStart) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, SetupError) else 1
+    return 0
+
+
+def require_key(environment: Environment) -> None:
+    if environment.llm == "anthropic" and not environment.anthropic_api_key:
+        raise SetupError(
+            "OPENVIBE_LLM is 'anthropic' but ANTHROPIC_API_KEY is not set: "
+            "set it to a key of your Anthropic account, or leave OPENVIBE_LLM out to use the simulated model."
+        )
+
+
+class Supervisor:
+    """One run from the first child to the last."""
+
+    def __init__(self, environment: Environment, *, home: Home, console: Console, stop: Stop) -> None:
+        self.environment = environment
+        self.home = home
+        self.console = console
+        self.stop = stop
+        self.crew = Crew(home.children)
+        self.nats_url = environment.nats_url
+
+    def run(self) -> None:
+        """Returns when somebody asked it to end; raises `CannotStart` when it does not come to life."""
+        try:
+            nats_port = self.start_nats()
+            self.prepare()
+            self.await_nats(nats_port)
+            self.start_children()
+            self.await_ready()
+            self.welcome()
+            while True:
+                self.stop.pause(GLANCE)
+                self.crew.tend()
+        except Stopped:
+            pass
+        finally:
+            self.end()
+
+    def start_nats(self) -> int | None:
+        """The embedded server starts while the database is prepared; None when somebody else's is used."""
+        if self.nats_url:
+            write_private(self.home.nats_url, self.nats_url)
+            return None
+        server = nats_server.configure(self.home)
+        self.console.say("starting nats-server …")
+        self.nats_url = server.private_url
+        self.start("nats", server.command)
+        write_private(self.home.nats_url, server.public_url)
+        return server.port
+
+    def prepare(self) -> None:
+        self.console.say("preparing the database …")
+        preparation.perform(
+            commands.PREPARE,
+            environ=self.environ("prepare"),
+            folder=PROJECT_ROOT,
+            log=self.home.logs / "setup.log",
+            say=self.console.say,
+            stop=self.stop,
+        )
+
+    def await_nats(self, port: int | None) -> None:
+        deadline = time.monotonic() + NATS_PATIENCE
+        while port is not None and not ports.answers(port):
+            if time.monotonic() > deadline:
+                raise CannotStart(f"nats-server does not answer on port {port}; see {self.home.logs / 'nats.log'}.")
+            self.crew.tend()
+            self.stop.pause(GLANCE)
+
+    def start_children(self) -> None:
+        self.console.say("starting workers, the bridge and the web …")
+        for number in range(1, self.environment.worker_processes + 1):
+            self.start(f"worker-{number}", commands.worker(number, self.environment))
+        self.start("bridge", commands.BRIDGE)
+        self.start("web", commands.web(self.environment))
+
+    def await_ready(self) -> None:
+        began = reminded = time.monotonic()
+        while complaint := readiness.complaint(self.environment.port, allowed_hosts=self.environment.allowed_hosts):
+            now = time.monotonic()
+            if now - began > READY_PATIENCE:
+                raise CannotStart(
+                    f"OpenVibe is not ready after {READY_PATIENCE:.0f} s: {complaint}. The logs lie in {self.home.logs}."
+                )
+            if now - reminded > REMINDER_EVERY:
+                reminded = now
+                self.console.say(f"still waiting: {complaint}")
+            self.crew.tend()
+            self.stop.pause(GLANCE)
+
+    def welcome(self) -> None:
+        self.console.say("ready")
+        self.console.write()
+        self.console.tell("page", f"http://{ports.LOOPBACK}:{self.environment.port}/agents/", strong=True)
+        link = self.home.signin.read_text("utf-8").strip() if self.home.signin.exists() else "make signin"
+        self.console.tell("sign in", link, strong=True)
+        self.console.tell("API token", f"in {self.home.token}")
+        self.console.tell("NATS", f"address in {self.home.nats_url}")
+        self.console.tell("logs", f"in {self.home.logs}")
+        self.console.tell("stop", "Ctrl-C")
+        self.console.write()
+
+    def end(self) -> None:
+        if not self.crew.children:
+            return
+        self.console.say("ending; workers hand their runs back first (Ctrl-C again ends at once) …")
+        self.crew.end(last=["nats"], grace=GRACE, hurried=lambda: self.stop.hurried)
+        self.console.say("ended")
+
+    def start(self, name: str, command: tuple[str, ...]) -> None:
+        self.crew.start(
+            Child(
+                name,
+                command,
+                environ=self.environ(name),
+                folder=PROJECT_ROOT,
+                log=self.home.logs / f"{name}.log",
+                say=self.console.say,
+            )
+        )
+
+    def environ(self, name: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "OPENVIBE_HOME": str(self.home.root),
+            "NATS_URL": self.nats_url,
+            "DJANGO_SETTINGS_MODULE": "openvibe_site.settings",
+            "PYTHONUNBUFFERED": "1",
+            crew.MARK: name,
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

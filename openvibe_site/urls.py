@@ -1,0 +1,14 @@
+"""The sitemap."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="runs")),
+    path("agents/", include("agents_ui.urls")),
+    path("signin/", include("agents_ui.signin_urls")),
+    path("admin/", admin.site.urls),
+    path("v1/", include("operators.api.urls")),
+    path("", include("operators.api.health_urls")),
+]

@@ -1,0 +1,111 @@
+"""Foreign messages read into one form: a small table of subjects, one reader each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openvibe.bus import Message, matches
+from openvibe.protocol import envelope, subjects
+from openvibe.protocol.envelope import Malformed
+
+
+@dataclass(frozen=True)
+class Posting:
+    """What an agent said, ready for the timeline. `channel` is `public` or a run's thread."""
+
+    project: str
+    channel: str
+    kind: str
+    message_id: str
+    actor: str
+    content: str
+    data: dict[str, Any]
+
+
+def _canonical(message: Message, project: str) -> Posting | None:
+    """`cg.v1.{project}.{channel}.evt.{component}.{target}.{suffix}`; our own announcements are skipped."""
+    subject = subjects.parse(message.subject)
+    if subject is None:
+        raise Malformed(f"{message.subject} is no subject of cg.{subjects.VERSION}")
+    if subject.component == "sys":
+        return None
+    body = envelope.read(envelope.loads(message.data))
+    return Posting(
+        project=subject.project,
+        channel=subject.channel,
+        kind=f"agent.{body.kind or subject.suffix}",
+        message_id=f"{message.subject}:{body.id}",
+        actor=body.operator_id or subject.target,
+        content=body.content,
+        data={"role": body.role or "assistant", "payload": body.payload, "step_id": body.step_id},
+    )
+
+
+def _operator_event(message: Message, project: str) -> Posting:
+    """`operators.{id}.events.{type}`: the subject says who and what, the body is the payload or an envelope."""
+    _, operator, _, kind = message.subject.split(".", 3)
+    body = envelope.loads(message.data)
+    payload = body.get("payload") if isinstance(body.get("payload"), dict) else body
+    return Posting(
+        project=project,
+        channel=subjects.PUBLIC,
+        kind="agent.event",
+        message_id=f"{message.subject}:{_id(body, message)}",
+        actor=operator,
+        content=str(body.get("content") or f"{operator} emitted {kind}"),
+        data={"event": kind, "payload": payload},
+    )
+
+
+def _general(message: Message, project: str) -> Posting:
+    """`workflow.general.{kind}`: an external workflow runtime speaks to everybody."""
+    body = envelope.loads(message.data)
+    content = next((body[key] for key in ("content", "text", "message", "status", "error") if body.get(key)), None)
+    if not isinstance(content, str):
+        raise Malformed("content: a text is needed (content, text, message, status or error)")
+    return Posting(
+        project=project,
+        channel=subjects.PUBLIC,
+        kind=f"agent.{message.subject.split('.', 2)[2].replace('.', '_')}",
+        message_id=f"{message.subject}:{_id(body, message)}",
+        actor=str(body.get("agent_id") or body.get("agentId") or body.get("workflow_name") or "agent"),
+        content=content,
+        data={"role": str(body.get("role") or "assistant"), "attrs": body.get("attrs") or {}},
+    )
+
+
+Reader = Callable[[Message, str], Posting | None]
+
+#: Stream, subject pattern, reader: what the bridge listens to.
+DIALECTS: tuple[tuple[str, str, Reader], ...] = (
+    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.agent.*.>", _canonical),
+    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.user.*.>", _canonical),
+    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.tool.*.>", _canonical),
+    ("operators", "operators.*.events.>", _operator_event),
+    ("agent-comms", "workflow.general.>", _general),
+)
+
+
+def read(message: Message, *, project: str) -> Posting | None:
+    """Read a message; None if it is not for the timeline.
+
+    `project` is the tenant of the account that the message came in by, for subjects that name none.
+
+    Raises:
+        Malformed: it cannot be read; the text says why.
+    """
+    for _, pattern, reader in DIALECTS:
+        if matches(pattern, message.subject):
+            return reader(message, project)
+    return None
+
+
+def _id(body: Mapping[str, Any], message: Message) -> str:
+    """Return a message's own id, else a hash of its bytes: the same message twice is one event either way."""
+    for key in ("id", "message_id", "messageId"):
+        if isinstance(body.get(key), str) and body[key]:
+            return str(body[key])[:100]
+    return hashlib.sha256(message.data).hexdigest()[:32]

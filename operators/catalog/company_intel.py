@@ -1,0 +1,90 @@
+"""Company Intelligence: what is known about a company, and whether it is worth a call."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from openvibe import llm_node, node, operator, workflow
+from operators.catalog import prompts
+
+Quality = Literal["high", "medium", "low"]
+
+
+class Analysis(TypedDict):
+    """How good a prospect a company is."""
+
+    prospect_quality: Quality
+    reasoning: str
+    pain_points: list[str]
+    approach_angle: str
+
+
+@operator(
+    id="company_intel",
+    name="Company Intelligence",
+    owner="Sales / Strategy",
+    description="Researches a company and judges how good a prospect it is.",
+)
+class CompanyIntel:
+    company_name: Annotated[str, Field(title="Company", min_length=1, max_length=200, examples=["Stripe"])]
+    research: str = ""
+    analysis: dict[str, Any] = {}
+    prospect_quality: Quality = "medium"
+    report: str = ""
+    completed: bool = False
+
+    @workflow(
+        id="research",
+        trigger="on_demand",
+        trigger_id="query",
+        inputs=("company_name",),
+        sample_input={"company_name": "Stripe"},
+    )
+    class Research:
+        """Research a company, analyse it, decide on its quality, and report."""
+
+        @llm_node(model="haiku")
+        def research(self, state):
+            return {
+                "system": prompts.text("company_intel/research"),
+                "user": f"Company: {state['company_name']}",
+                "output_key": "research",
+            }
+
+        @llm_node(model="haiku", output_format="json")
+        def analyze(self, state):
+            return {
+                "system": prompts.text("company_intel/analyze"),
+                "user": f"Company: {state['company_name']}\n\nResearch:\n{state['research']}",
+                "output_keys": {"analysis": Analysis},
+                "fallback": lambda answer: {"analysis": {"text": answer}},
+            }
+
+        @node
+        def decide(self, state):
+            return {"prospect_quality": quality(state["analysis"])}
+
+        @node
+        def report(self, state):
+            analysis = state["analysis"]
+            lines = [
+                f"## Company intelligence: {state['company_name']}",
+                f"**Prospect quality: {state['prospect_quality']}**",
+                "### Research",
+                state["research"],
+                "### Analysis",
+                analysis.get("reasoning") or analysis.get("text", ""),
+                *[f"- {pain}" for pain in analysis.get("pain_points", [])],
+            ]
+            return {"report": "\n\n".join(lines), "completed": True}
+
+
+def quality(analysis: dict[str, Any]) -> Quality:
+    """Return the quality that an analysis names; where it fits no form, the word in its text, otherwise medium."""
+    if "prospect_quality" in analysis:
+        return analysis["prospect_quality"]
+    text = analysis.get("text", "").lower()
+    return "high" if "high" in text else "low" if "low" in text else "medium"

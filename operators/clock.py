@@ -1,0 +1,138 @@
+"""Fires what is due: leases that ran out, bells that nobody heard, deadlines that passed, news that was not announced.
+
+Any number of clocks may run; each act is a conditional update, so that one of them does it and the others do nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from django.db import DatabaseError, close_old_connections, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from openvibe.events import Event as Fact
+from openvibe.protocol import subjects
+from operators.errors import DomainError
+from operators.models import Channel, Event, Run, Wait
+from operators.services import announcements, doorbell, timeline, waits
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: The longest sleep between two looks, in seconds.
+LONGEST_SLEEP = 1.0
+#: How long a rung run may stay queued before it is rung again; it doubles with each ring, up to RING_LIMIT.
+RING_PAUSE = timedelta(seconds=2)
+RING_LIMIT = timedelta(seconds=60)
+#: How long an announcement may be on its way before it counts as lost.
+NEWS_PAUSE = timedelta(seconds=2)
+#: How many rows one look deals with, so that a backlog floods neither the broker nor the bus.
+MOST = 200
+
+
+def run_until(ended: threading.Event) -> None:
+    """Look, sleep until something is due, look again."""
+    while not ended.is_set():
+        try:
+            tick()
+            pause = _sleep()
+        except DatabaseError:
+            logger.exception("The clock could not look; it looks again")
+            close_old_connections()
+            pause = LONGEST_SLEEP
+        ended.wait(pause)
+
+
+def tick() -> None:
+    """Do everything that is due now."""
+    now = timezone.now()
+    _each(_lost(now), lambda run_id: _requeue(run_id, now))
+    _each(_unheard(now), lambda run_id: _ring_again(run_id, now))
+    _each(_due(now), _expire)
+    _each(_unannounced_runs(now), _tell_run)
+    _each(_unannounced_channels(), _tell_channel)
+
+
+def _each(found: list[T], act: Callable[[T], None]) -> None:
+    for item in found:
+        try:
+            act(item)
+        except DomainError as error:
+            logger.info("Nothing left to do for %s: %s", item, error)
+
+
+def _lost(now: datetime) -> list[str]:
+    rows = Run.objects.filter(status=Run.Status.RUNNING, lease_until__lt=now)
+    return list(rows.order_by("lease_until").values_list("id", flat=True)[:MOST])
+
+
+def _requeue(run_id: str, now: datetime) -> None:
+    with transaction.atomic():
+        changed = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, lease_until__lt=now).change(
+            "last_seq", "project_id", "epoch",
+            status=Run.Status.QUEUED, lease_until=None, rung_at=now, rings=0, updated_at=now,
+            last_seq=F("last_seq") + 1,
+        )  # fmt: skip
+        if changed is None:
+            return
+        fact = Fact("run.lost", data={"epoch": changed[2]})
+        timeline.record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now)
+        transaction.on_commit(lambda: doorbell.ring(run_id))
+
+
+def _unheard(now: datetime) -> list[str]:
+    rows = Run.objects.filter(status=Run.Status.QUEUED).filter(Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE))
+    found = rows.order_by("created_at").values_list("id", "rung_at", "rings")[:MOST]
+    return [id for id, rung_at, rings in found if rung_at is None or rung_at < now - _pause(rings)]
+
+
+def _pause(rings: int) -> timedelta:
+    return min(RING_PAUSE * 2 ** min(rings, 10), RING_LIMIT)
+
+
+def _ring_again(run_id: str, now: datetime) -> None:
+    queued = Run.objects.filter(id=run_id, status=Run.Status.QUEUED)
+    if queued.update(rung_at=now, rings=F("rings") + 1):
+        doorbell.ring(run_id)
+
+
+def _due(now: datetime) -> list[Wait]:
+    return list(Wait.objects.pending().filter(deadline__lte=now).order_by("deadline")[:MOST])
+
+
+def _expire(wait: Wait) -> None:
+    waits.expire(wait)
+
+
+def _unannounced_runs(now: datetime) -> list[tuple[str, str, int]]:
+    rows = Run.objects.filter(announced_seq__lt=F("last_seq"), updated_at__lt=now - NEWS_PAUSE)
+    return list(rows.order_by("updated_at").values_list("project_id", "id", "announced_seq")[:MOST])
+
+
+def _tell_run(row: tuple[str, str, int]) -> None:
+    project_id, run_id, seq = row
+    announcements.tell(list(Event.objects.after(project_id, subjects.thread(run_id), seq)[:MOST]))
+
+
+def _unannounced_channels() -> list[Channel]:
+    return list(Channel.objects.filter(announced_seq__lt=F("last_seq")))
+
+
+def _tell_channel(channel: Channel) -> None:
+    events = list(Event.objects.after(channel.project_id, channel.name, channel.announced_seq)[:MOST])
+    horizon = timezone.now() - NEWS_PAUSE
+    if events and events[0].created_at < horizon:
+        announcements.tell(events)
+
+
+def _sleep() -> float:
+    deadline = Wait.objects.pending().exclude(deadline=None).order_by("deadline").values_list("deadline", flat=True)
+    following = deadline.first()
+    if following is None:
+        return LONGEST_SLEEP
+    return min(LONGEST_SLEEP, max(0.01, (following - timezone.now()).total_seconds()))

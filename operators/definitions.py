@@ -1,0 +1,52 @@
+"""The operators that this process can play: read from modules once, compiled when first needed."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache, lru_cache
+
+from django.conf import settings
+
+from openvibe import llm
+from openvibe.compiler import CompiledWorkflow, compile_workflow
+from openvibe.errors import SetupError
+from openvibe.llm import LLMProvider
+from openvibe.registry import Registry
+
+registry = Registry()
+
+
+@cache
+def load() -> None:
+    """Register every operator of the modules that the settings name. A module offers a list called `OPERATORS`.
+
+    Raises:
+        SetupError: a module is missing, offers no operators, or holds a definition with a mistake.
+    """
+    for name in settings.OPENVIBE.operator_modules:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which cannot be imported: {error}") from error
+        if not hasattr(module, "OPERATORS"):
+            raise SetupError(f"{name} offers no list called OPERATORS")
+        for cls in module.OPERATORS:
+            registry.register(cls)
+
+
+@lru_cache(maxsize=512)
+def compiled(operator_id: str, workflow_id: str) -> CompiledWorkflow | None:
+    """Return a workflow that can be played, or None if this process does not know it."""
+    definition = registry.workflow(operator_id, workflow_id)
+    return compile_workflow(definition) if definition else None
+
+
+@cache
+def provider() -> LLMProvider:
+    """Return this process's model provider, with its one pooled client."""
+    chosen = settings.OPENVIBE
+    if chosen.llm == "anthropic":
+        return llm.provider(
+            "anthropic", api_key=chosen.anthropic_api_key or None, base_url=chosen.anthropic_base_url or None
+        )
+    return llm.provider(chosen.llm, words_per_second=chosen.simulated_pace)

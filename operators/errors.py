@@ -1,0 +1,70 @@
+"""Rules of the domain that refused something. One place turns each into an HTTP answer (`status`) or a reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openvibe.errors import OpenVibeError
+
+
+class DomainError(OpenVibeError):
+    """A rule refused. `code` is for programs, the text for people, `detail` for both."""
+
+    status = 409
+    code = "conflict"
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuilt, (type(self), self.message, self.detail))
+
+
+def _rebuilt(kind: type[DomainError], message: str, detail: dict[str, Any]) -> DomainError:
+    return kind(message, **detail)
+
+
+class Unknown(DomainError):
+    """There is no such thing, or not for you."""
+
+    status = 404
+    code = "not_found"
+
+
+class Misfit(DomainError):
+    """The request is well formed, but its values do not fit. `errors` in the detail names field and type."""
+
+    status = 422
+    code = "invalid"
+
+
+class OperatorDisabled(DomainError):
+    """An administrator has switched the operator off."""
+
+    code = "operator_disabled"
+
+
+class RunAlreadyEnded(DomainError):
+    """The run has ended; nothing can change it."""
+
+    code = "run_ended"
+
+
+class NotWaiting(DomainError):
+    """The run waits for nobody."""
+
+    code = "not_waiting"
+
+
+class AlreadyDecided(DomainError):
+    """Somebody else decided first; the detail says who, what and when."""
+
+    code = "already_decided"
+
+
+class QuoteMismatch(DomainError):
+    """The decision is about something else than what is open now."""
+
+    code = "quote_mismatch"

@@ -1,0 +1,95 @@
+"""This process's one connection to the bus, lent to synchronous code.
+
+In the web process it lives on the server's own event loop (`adopt`), elsewhere on a thread of its own. It is made when
+first needed, and an absent server never holds anybody up: what could not be sent stays in the database, unannounced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from django.conf import settings
+
+from openvibe.bus import Bus
+from openvibe.bus.nats import NatsBus
+from openvibe.errors import BusError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Seconds between two attempts to make the first connection.
+CONNECT_PAUSE = 0.5
+
+
+class Link:
+    """One bus, one event loop, any number of threads."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bus: Bus | None = None
+        self._starting = threading.Lock()
+        self._connecting: asyncio.Lock | None = None
+        self._refused_at = 0.0
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Live on this loop from now on, unless there is one already."""
+        with self._starting:
+            if self._loop is None:
+                self._loop = loop
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the link's loop; the calling thread may wait for the future or forget it."""
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+
+    async def bus(self) -> Bus:
+        """Return the connected bus; only for coroutines on the link's loop. Raises `BusError` if nobody answers."""
+        if self._bus is not None:
+            return self._bus
+        self._connecting = self._connecting or asyncio.Lock()
+        async with self._connecting:
+            if self._bus is None:
+                self._bus = await self._connected()
+        return self._bus
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages pass at this moment."""
+        return self._bus is not None and self._bus.connected
+
+    async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Send a message that a stream keeps. Raises `BusError` if it was not kept."""
+        await (await self.bus()).store(subject, data, headers=headers)
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Send a message that may get lost."""
+        try:
+            await (await self.bus()).publish(subject, data)
+        except BusError as error:
+            logger.debug("Not sent: %s", error)
+
+    async def _connected(self) -> Bus:
+        if time.monotonic() - self._refused_at < CONNECT_PAUSE:
+            raise BusError("NATS did not answer a moment ago")
+        bus = NatsBus(settings.NATS_URL)
+        try:
+            await bus.connect()
+        except BusError:
+            self._refused_at = time.monotonic()
+            raise
+        return bus
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="nats-link", daemon=True).start()
+            return self._loop
+
+
+link = Link()

@@ -1,0 +1,29 @@
+"""The tables: fields, constraints, small derived properties, and transitions as conditional updates."""
+
+from operators.models.card import Card
+from operators.models.checkpoint import Checkpoint, CheckpointWrite
+from operators.models.deadletter import DeadLetter
+from operators.models.event import Channel, Event
+from operators.models.operator import Node, Operator, Workflow
+from operators.models.process import Process
+from operators.models.project import ApiToken, Membership, Project
+from operators.models.run import Run
+from operators.models.wait import Wait
+
+__all__ = [
+    "ApiToken",
+    "Card",
+    "Channel",
+    "Checkpoint",
+    "CheckpointWrite",
+    "DeadLetter",
+    "Event",
+    "Membership",
+    "Node",
+    "Operator",
+    "Process",
+    "Project",
+    "Run",
+    "Wait",
+    "Workflow",
+]

@@ -1,0 +1,140 @@
+"""LangGraph's checkpoints as rows of this database, so that they commit together with a step's events."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+from django.db import connection, models, transaction
+from django.db.models import Q
+
+from openvibe.graph.rows import CheckpointKey, CheckpointRow, WriteRow
+
+
+class Checkpoint(models.Model):
+    """One checkpoint of one thread; see `CheckpointRow`."""
+
+    thread_id = models.CharField(max_length=255)
+    ns = models.CharField(max_length=500, blank=True)
+    checkpoint_id = models.CharField(max_length=64)
+    parent_id = models.CharField(max_length=64, blank=True)
+    run_id = models.CharField(max_length=255, blank=True)
+    type = models.CharField(max_length=20)
+    blob = models.BinaryField()
+    metadata = models.TextField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["thread_id", "ns", "checkpoint_id"], name="one_checkpoint")]
+        indexes = [models.Index(fields=["run_id"], name="checkpoint_of_run", condition=~Q(run_id=""))]
+
+    def __str__(self) -> str:
+        return f"{self.thread_id}/{self.checkpoint_id}"
+
+
+class CheckpointWrite(models.Model):
+    """One pending write of one task; see `WriteRow`."""
+
+    thread_id = models.CharField(max_length=255)
+    ns = models.CharField(max_length=500, blank=True)
+    checkpoint_id = models.CharField(max_length=64)
+    task_id = models.CharField(max_length=64)
+    task_path = models.CharField(max_length=500, blank=True)
+    idx = models.IntegerField()
+    channel = models.CharField(max_length=255)
+    type = models.CharField(max_length=20)
+    blob = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["thread_id", "ns", "checkpoint_id", "task_id", "idx"], name="one_write")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint_id}/{self.task_id}#{self.idx}"
+
+
+M = TypeVar("M", bound=models.Model)
+
+_CHECKPOINT_COLUMNS = CheckpointRow.__slots__
+_WRITE_COLUMNS = WriteRow.__slots__
+
+
+class DatabaseRows:
+    """`openvibe.graph.rows.Rows` on Django's own database, inside whatever transaction the caller holds."""
+
+    def save(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """See `Rows.save`."""
+        if checkpoints:
+            Checkpoint.objects.bulk_create(
+                [_model(Checkpoint, row) for row in checkpoints],
+                update_conflicts=True,
+                unique_fields=["thread_id", "ns", "checkpoint_id"],
+                update_fields=["parent_id", "run_id", "type", "blob", "metadata"],
+            )
+        kept = [row for row in writes if row.idx >= 0]
+        if kept:
+            CheckpointWrite.objects.bulk_create([_model(CheckpointWrite, row) for row in kept], ignore_conflicts=True)
+        replaced = [row for row in writes if row.idx < 0]
+        if replaced:
+            CheckpointWrite.objects.bulk_create(
+                [_model(CheckpointWrite, row) for row in replaced],
+                update_conflicts=True,
+                unique_fields=["thread_id", "ns", "checkpoint_id", "task_id", "idx"],
+                update_fields=["channel", "task_path", "type", "blob"],
+            )
+
+    def checkpoints(
+        self,
+        *,
+        threads: Collection[str] | None = None,
+        run_ids: Collection[str] | None = None,
+        ns: str | None = None,
+        checkpoint_id: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+    ) -> list[CheckpointRow]:
+        """See `Rows.checkpoints`."""
+        given = {
+            "thread_id__in": threads,
+            "run_id__in": run_ids,
+            "ns": ns,
+            "checkpoint_id": checkpoint_id,
+            "checkpoint_id__lt": before,
+        }
+        rows = Checkpoint.objects.filter(**{name: value for name, value in given.items() if value is not None})
+        found = rows.order_by("-checkpoint_id").values_list(*_CHECKPOINT_COLUMNS)[:limit]
+        return [CheckpointRow(*row[:6], bytes(row[6]), row[7]) for row in found]
+
+    def writes(self, keys: Collection[CheckpointKey]) -> list[WriteRow]:
+        """See `Rows.writes`."""
+        if not keys:
+            return []
+        rows = CheckpointWrite.objects.filter(_any_of(keys)).order_by("task_path", "task_id", "idx")
+        return [WriteRow(*row[:8], bytes(row[8])) for row in rows.values_list(*_WRITE_COLUMNS)]
+
+    def delete(self, keys: Collection[CheckpointKey]) -> None:
+        """See `Rows.delete`."""
+        if not keys:
+            return
+        with transaction.atomic():
+            Checkpoint.objects.filter(_any_of(keys)).delete()
+            CheckpointWrite.objects.filter(_any_of(keys)).delete()
+
+    def release(self) -> None:
+        """See `Rows.release`."""
+        connection.close()
+
+
+def _model(kind: type[M], row: CheckpointRow | WriteRow) -> M:
+    return kind(**{name: getattr(row, name) for name in row.__slots__})
+
+
+def _any_of(keys: Collection[CheckpointKey]) -> Q:
+    # One condition per thread and namespace keeps the statement short for a thread of a thousand checkpoints.
+    places: dict[tuple[str, str], list[str]] = {}
+    for thread_id, ns, checkpoint_id in keys:
+        places.setdefault((thread_id, ns), []).append(checkpoint_id)
+    condition = Q()
+    for (thread_id, ns), ids in places.items():
+        condition |= Q(thread_id=thread_id, ns=ns, checkpoint_id__in=ids)
+    return condition

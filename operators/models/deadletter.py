@@ -1,0 +1,27 @@
+"""Messages that could not be read, kept whole with the reason."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class DeadLetter(models.Model):
+    """One message that the bridge refused."""
+
+    subject = models.CharField(max_length=500)
+    headers = models.JSONField(default=dict)
+    body = models.BinaryField()
+    reason = models.TextField()
+    digest = models.CharField(max_length=64, unique=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-received_at"]
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.reason}"
+
+    @property
+    def text(self) -> str:
+        """The body as far as it is text."""
+        return bytes(self.body).decode(errors="replace")

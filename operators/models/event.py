@@ -1,0 +1,83 @@
+"""Events, and the channels that number them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from operators.models.project import Actor, Project
+from operators.models.run import Run
+
+
+class Channel(models.Model):
+    """A channel that no run numbers, such as `public`: its counter, raised by its announcer only."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="channels")
+    name = models.CharField(max_length=80)
+    last_seq = models.PositiveBigIntegerField(default=0)
+    announced_seq = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="one_channel_per_name")]
+
+    def __str__(self) -> str:
+        return f"{self.project_id}/{self.name}"
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    """Events of one channel, in order."""
+
+    def visible_to(self, user: Actor) -> EventQuerySet:
+        """Those of the user's projects."""
+        return self.filter(project__in=Project.objects.visible_to(user))
+
+    def after(self, project_id: str, channel: str, seq: int) -> EventQuerySet:
+        """Those of a channel that follow number `seq`."""
+        return self.filter(project_id=project_id, channel=channel, seq__gt=seq).order_by("seq")
+
+
+class Event(models.Model):
+    """One fact of a channel. Immutable; numbered by `seq` without holes.
+
+    `message_id` names what the fact came from (a foreign message, or the run's event that a public one repeats), so
+    that the same thing told twice is one event.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    channel = models.CharField(max_length=80)
+    seq = models.PositiveBigIntegerField()
+    kind = models.CharField(max_length=80)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, blank=True, related_name="events")
+    node = models.CharField(max_length=80, blank=True)
+    step_id = models.CharField(max_length=64, blank=True)
+    actor = models.CharField(max_length=200, blank=True)
+    data = models.JSONField(default=dict)
+    message_id = models.CharField(max_length=200, null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["project", "channel", "seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "channel", "seq"], name="one_event_per_seq"),
+            models.UniqueConstraint(fields=["project", "channel", "message_id"], name="one_event_per_message"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.channel}#{self.seq} {self.kind}"
+
+    def wire(self) -> dict[str, Any]:
+        """The event as others read it: on the bus, in SSE and over REST."""
+        return {
+            "seq": self.seq,
+            "type": self.kind,
+            "channel": self.channel,
+            "run_id": self.run_id or "",
+            "node": self.node,
+            "step_id": self.step_id,
+            "actor": self.actor,
+            "data": self.data,
+            "timestamp": self.created_at,
+        }

@@ -1,0 +1,97 @@
+"""Operators and their workflows as people see and configure them. The code behind them lives in `definitions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from operators.models.project import Actor, Project
+
+
+class OperatorQuerySet(models.QuerySet["Operator"]):
+    """Which operators somebody may see."""
+
+    def visible_to(self, user: Actor) -> OperatorQuerySet:
+        """Those of the user's projects."""
+        return self.filter(project__in=Project.objects.visible_to(user))
+
+
+class Operator(models.Model):
+    """A named actor. `slug` is the id that its author gave it."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="operators")
+    slug = models.SlugField("id", max_length=64)
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    owner = models.CharField(max_length=200, blank=True)
+    enabled = models.BooleanField(default=True, help_text="A disabled operator starts no new runs.")
+    registered_at = models.DateTimeField(auto_now=True)
+
+    objects = OperatorQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "slug"], name="one_operator_per_id")]
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Workflow(models.Model):
+    """One workflow. `spec` is its frozen description (`openvibe.specs.WorkflowSpec`) as JSON, `version` its hash."""
+
+    operator = models.ForeignKey(Operator, on_delete=models.CASCADE, related_name="workflows")
+    slug = models.SlugField("id", max_length=64)
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    trigger_id = models.SlugField(max_length=64)
+    trigger = models.CharField(max_length=200)
+    version = models.CharField(max_length=12)
+    spec = models.JSONField(default=dict)
+    position = models.PositiveSmallIntegerField(default=0)
+    retired = models.BooleanField(default=False, help_text="No longer defined in code; its runs are kept.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["operator", "slug"], name="one_workflow_per_id")]
+        ordering = ["position", "slug"]
+
+    def __str__(self) -> str:
+        return f"{self.operator_id}/{self.slug}"
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of what a start may give."""
+        schema: dict[str, Any] = self.spec["input_schema"]
+        return schema
+
+    @property
+    def sample_input(self) -> dict[str, Any]:
+        """An input that works."""
+        sample: dict[str, Any] = self.spec["sample_input"]
+        return sample
+
+    @property
+    def gates(self) -> list[str]:
+        """The ids of the nodes that wait for a person."""
+        return [node["id"] for node in self.spec["nodes"] if node["kind"] == "gate"]
+
+
+class Node(models.Model):
+    """One step's definition, and what an administrator changed about it."""
+
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="nodes")
+    slug = models.SlugField("id", max_length=64)
+    kind = models.CharField(max_length=20)
+    position = models.PositiveSmallIntegerField(default=0)
+    default_model = models.CharField(max_length=100, blank=True)
+    model = models.CharField(
+        max_length=100, blank=True, help_text="Alias or exact id to use instead of the definition's model."
+    )
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["workflow", "slug"], name="one_node_per_id")]
+        ordering = ["position"]
+
+    def __str__(self) -> str:
+        return self.slug

@@ -1,0 +1,36 @@
+"""Processes that have said that they live; what `/readyz` and the pages know of workers and bridges."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+from django.utils import timezone
+
+#: How often a process says that it lives, and after how much silence it counts as gone, in seconds.
+BEAT_SECONDS = 5.0
+SILENCE_SECONDS = 20.0
+
+
+class Process(models.Model):
+    """One worker or bridge process."""
+
+    class Kind(models.TextChoices):
+        """What the process does."""
+
+        WORKER = "worker"
+        BRIDGE = "bridge"
+
+    id = models.CharField(primary_key=True, max_length=200)
+    kind = models.CharField(max_length=10, choices=Kind)
+    bus_connected = models.BooleanField(default=False)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.id
+
+    @classmethod
+    def alive(cls, kind: str) -> bool:
+        """Tell whether a process of this kind was heard of lately."""
+        horizon = timezone.now() - timedelta(seconds=SILENCE_SECONDS)
+        return cls.objects.filter(kind=kind, seen_at__gt=horizon).exists()

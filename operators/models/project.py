@@ -1,0 +1,90 @@
+"""Tenants, who belongs to them, and the tokens by which programs come in."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser, AnonymousUser
+from django.db import models
+
+DEFAULT = "default"
+
+#: Whoever acts: a signed-in user, or nobody.
+Actor = AbstractUser | AnonymousUser
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    """Which projects somebody may enter."""
+
+    def visible_to(self, user: Actor) -> ProjectQuerySet:
+        """Those the user is a member of; all of them for a superuser."""
+        if user.is_superuser:
+            return self
+        return self.filter(memberships__user_id=user.pk)
+
+    def operable_by(self, user: Actor) -> ProjectQuerySet:
+        """Those in which the user may start, cancel and decide."""
+        if user.is_superuser:
+            return self
+        return self.filter(memberships__user_id=user.pk, memberships__role__in=Membership.OPERATING)
+
+
+class Project(models.Model):
+    """A tenant. Its id is a token of NATS subjects."""
+
+    id = models.SlugField(primary_key=True, max_length=64)
+    name = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ProjectQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """What one user may do in one project."""
+
+    class Role(models.TextChoices):
+        """From looking on to changing definitions."""
+
+        VIEWER = "viewer", "Viewer: sees"
+        OPERATOR = "operator", "Operator: starts, cancels, decides"
+        OWNER = "owner", "Owner: everything"
+
+    OPERATING = (Role.OPERATOR, Role.OWNER)
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=20, choices=Role, default=Role.VIEWER)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_membership_per_project")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.project_id}"
+
+
+class ApiToken(models.Model):
+    """A bearer token: its user's rights in one project. Only a hash is kept, so a stolen database opens nothing."""
+
+    key_sha256 = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=100)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tokens")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @staticmethod
+    def fingerprint(key: str) -> str:
+        """Return what is kept of a key."""
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    @staticmethod
+    def new_key() -> str:
+        """Return a fresh key with 256 random bits."""
+        return f"ov_{secrets.token_urlsafe(32)}"

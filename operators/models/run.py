@@ -1,0 +1,126 @@
+"""Runs. Every transition is one conditional update; no row changed means that somebody else was first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+from operators.models.operator import Operator, Workflow
+from operators.models.project import Actor, Project
+from operators.models.returning import update_returning
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Which runs: somebody's, unfinished ones, and the one row that a transition is about."""
+
+    def visible_to(self, user: Actor) -> RunQuerySet:
+        """Those of the user's projects."""
+        return self.filter(project__in=Project.objects.visible_to(user))
+
+    def operable_by(self, user: Actor) -> RunQuerySet:
+        """Those that the user may cancel and decide about."""
+        return self.filter(project__in=Project.objects.operable_by(user))
+
+    def active(self) -> RunQuerySet:
+        """Those that have not ended."""
+        return self.filter(status__in=Run.ACTIVE)
+
+    def claimed(self, run_id: str, epoch: int) -> RunQuerySet:
+        """The run, if the claim with this fencing number still holds."""
+        return self.filter(id=run_id, epoch=epoch, status=Run.Status.RUNNING)
+
+    def change(self, *fields: str, **values: Any) -> tuple[Any, ...] | None:
+        """Update the one selected row and return these fields, or None if the condition no longer holds."""
+        return update_returning(self, *fields, **values)
+
+
+class Run(models.Model):
+    """One execution of a workflow, from its trigger to its end.
+
+    `epoch` is the fencing number: every claim raises it, and a write with an older one changes nothing. `last_seq` is
+    the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken.
+    """
+
+    class Status(models.TextChoices):
+        """Where a run stands; the words are on pages and on the wire."""
+
+        QUEUED = "queued"
+        RUNNING = "running"
+        WAITING = "waiting"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING, Status.WAITING)
+
+    id = models.CharField(primary_key=True, max_length=64)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
+    operator = models.ForeignKey(Operator, on_delete=models.PROTECT, related_name="runs")
+    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="runs")
+    workflow_version = models.CharField(max_length=12)
+    trigger = models.CharField(max_length=200)
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    traceparent = models.CharField(max_length=64, blank=True)
+
+    status = models.CharField(max_length=12, choices=Status, default=Status.QUEUED)
+    epoch = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    rung_at = models.DateTimeField(null=True, blank=True)
+    rings = models.PositiveSmallIntegerField(default=0)
+    last_seq = models.PositiveIntegerField(default=0)
+    announced_seq = models.PositiveIntegerField(default=0)
+
+    input = models.JSONField(default=dict)
+    output = models.JSONField(null=True, blank=True)
+    error = models.JSONField(null=True, blank=True)
+
+    tokens_in = models.PositiveIntegerField(default=0)
+    tokens_out = models.PositiveIntegerField(default=0)
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, default=Decimal(0))
+    unpriced_calls = models.PositiveIntegerField(default=0)
+    llm_calls = models.PositiveIntegerField(default=0)
+    nodes_executed = models.PositiveIntegerField(default=0)
+    nodes_failed = models.PositiveIntegerField(default=0)
+    running_seconds = models.FloatField(default=0)
+
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField()
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["project", "-created_at"], name="run_newest"),
+            models.Index(fields=["operator", "-created_at"], name="run_of_operator"),
+            models.Index(fields=["rung_at"], name="run_queued", condition=Q(status="queued")),
+            models.Index(fields=["lease_until"], name="run_leased", condition=Q(status="running")),
+            models.Index(fields=["updated_at"], name="run_unannounced", condition=Q(announced_seq__lt=F("last_seq"))),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in Run.ACTIVE
+
+    @property
+    def cost(self) -> Decimal | None:
+        """US dollars, or None if the price of a call is not known."""
+        return None if self.unpriced_calls else self.cost_usd
+
+    def duration_seconds(self, now: datetime) -> float:
+        """Seconds from the start to the end, or until now."""
+        begin = self.started_at or self.created_at
+        return max(0.0, ((self.ended_at or now) - begin).total_seconds())

@@ -1,0 +1,106 @@
+"""Waits: the durable pauses of runs. A gate is a wait of kind `approval`, as people see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from operators.models.project import Actor, Project
+from operators.models.run import Run
+
+
+class WaitQuerySet(models.QuerySet["Wait"]):
+    """Which waits: somebody's, open ones, gates."""
+
+    def visible_to(self, user: Actor) -> WaitQuerySet:
+        """Those of the user's projects."""
+        return self.filter(run__project__in=Project.objects.visible_to(user))
+
+    def pending(self) -> WaitQuerySet:
+        """Those that nobody has answered."""
+        return self.filter(status=Wait.Status.PENDING)
+
+    def gates(self) -> WaitQuerySet:
+        """Those that wait for a person."""
+        return self.filter(kind=Wait.Kind.APPROVAL)
+
+
+class Wait(models.Model):
+    """One pause of one run.
+
+    `payload_sha256` covers what the person saw (DESIGN §3.8) and `version` rises when that changes; a decision quotes
+    both. `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else.
+    """
+
+    class Kind(models.TextChoices):
+        """Who may answer."""
+
+        APPROVAL = "approval"
+        TIMER = "timer"
+        TOOL = "tool"
+        WORK = "work"
+        REPLY = "reply"
+
+    class Status(models.TextChoices):
+        """Where a wait stands."""
+
+        PENDING = "pending"
+        RESOLVED = "resolved"
+        EXPIRED = "expired"
+        CANCELLED = "cancelled"
+
+    id = models.CharField(primary_key=True, max_length=64)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="waits")
+    kind = models.CharField(max_length=12, choices=Kind)
+    status = models.CharField(max_length=12, choices=Status, default=Status.PENDING)
+    node = models.CharField(max_length=80)
+    step_id = models.CharField(max_length=64)
+    interrupt_id = models.CharField(max_length=64)
+    version = models.PositiveIntegerField(default=1)
+    payload_sha256 = models.CharField(max_length=64)
+    prompt = models.TextField()
+    payload = models.JSONField(default=dict)
+    schema = models.JSONField(default=dict)
+    decisions = models.JSONField(default=list)
+    edits = models.JSONField(default=list)
+    deadline = models.DateTimeField(null=True, blank=True)
+    on_timeout = models.CharField(max_length=80, blank=True)
+    opened_at = models.DateTimeField()
+
+    closed_at = models.DateTimeField(null=True, blank=True)
+    decision = models.CharField(max_length=80, blank=True)
+    notes = models.TextField(blank=True)
+    values = models.JSONField(null=True, blank=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    decider = models.CharField(max_length=200, blank=True)
+
+    objects = WaitQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["opened_at", "id"]
+        constraints = [
+            # The same pause is one wait, however often its super-step is played.
+            models.UniqueConstraint(fields=["run", "interrupt_id"], name="one_wait_per_interrupt"),
+        ]
+        indexes = [
+            models.Index(fields=["deadline"], name="wait_due", condition=Q(status="pending")),
+            models.Index(fields=["opened_at"], name="wait_open", condition=Q(status="pending")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} of {self.run_id}"
+
+    @property
+    def pending(self) -> bool:
+        """Whether nobody has answered yet."""
+        return self.status == Wait.Status.PENDING
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What goes into the graph."""
+        return {"decision": self.decision, "notes": self.notes, "values": self.values or {}}

@@ -1,0 +1,217 @@
+"""Tells the bus what the database already holds: a thread of its own that nobody who writes has to wait for.
+
+A run's events go out as one message on its thread. Those that everybody should know of are repeated, with numbers of
+their own, on the project's `public` channel. When the bus has taken them, `announced_seq` says so; what it did not take
+is told again by the clock.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from django.db import close_old_connections, connection, transaction
+from django.db.models import F
+
+from openvibe.errors import BusError
+from openvibe.protocol import envelope, headers, subjects
+from operators.link import link
+from operators.models import Channel, Event, Run
+
+logger = logging.getLogger(__name__)
+
+#: What the general channel tells of every run.
+PUBLIC_KINDS = frozenset(
+    {"run.started", "gate.opened", "gate.decided", "gate.expired", "run.completed", "run.failed", "run.cancelled"}
+)
+#: How long announced numbers may wait to be written down together, in seconds.
+MARK_PAUSE = 0.3
+#: NATS takes at most 1 MiB a message; a longer batch is told in parts.
+EVENTS_A_MESSAGE = 25
+
+
+@dataclass
+class Announcer:
+    """The thread, and what it has been told."""
+
+    _told: queue.SimpleQueue[Sequence[Event]] = field(default_factory=queue.SimpleQueue)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
+    _thread: threading.Thread | None = None
+    _taken: dict[str, int] = field(default_factory=dict)
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Announce these events of one channel soon."""
+        self._told.put(events)
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        marked_at = time.monotonic()
+        while True:
+            batch = self._next()
+            try:
+                self._announce(batch)
+                if self._taken and (not batch or time.monotonic() - marked_at > MARK_PAUSE):
+                    marked_at = time.monotonic()
+                    self._mark()
+            except Exception:
+                # The clock announces again whatever this thread could not; it must outlive any single fault.
+                logger.exception("Announcing failed")
+                close_old_connections()
+
+    def _next(self) -> list[Event]:
+        try:
+            batch = list(self._told.get(timeout=MARK_PAUSE if self._taken else None))
+        except queue.Empty:
+            return []
+        while not self._told.empty():
+            batch += self._told.get()
+        return batch
+
+    def _announce(self, batch: list[Event]) -> None:
+        threads, news = _by_channel(batch), [event for event in batch if _is_news(event)]
+        sent = [(events, send(events)) for events in threads.values()]
+        repeated = publicly(news) if news else []
+        sent += [(events, send(events)) for events in _by_channel(repeated).values()]
+        for events, future in sent:
+            if _arrived(future):
+                self._took(events[-1])
+
+    def _took(self, last: Event) -> None:
+        if last.channel == subjects.PUBLIC:
+            rows = Channel.objects.filter(project_id=last.project_id, name=last.channel, announced_seq__lt=last.seq)
+            rows.update(announced_seq=last.seq)
+        elif last.run_id:
+            self._taken[last.run_id] = last.seq
+
+    def _mark(self) -> None:
+        taken, self._taken = self._taken, {}
+        with transaction.atomic():
+            # In the order of ids, so that two processes never wait for each other's rows.
+            for run_id, seq in sorted(taken.items()):
+                Run.objects.filter(id=run_id, announced_seq__lt=seq).update(announced_seq=seq)
+        # The connection is not kept while nothing happens; a pool gets it back.
+        if connection.vendor != "sqlite":
+            connection.close()
+
+
+_announcer = Announcer()
+tell = _announcer.tell
+
+
+def send(events: Sequence[Event]) -> concurrent.futures.Future[None]:
+    """Send events of one channel, as one message or a few, to be kept by its stream."""
+    return link.submit(_sent(list(events)))
+
+
+async def _sent(events: list[Event]) -> None:
+    for start in range(0, len(events), EVENTS_A_MESSAGE):
+        await _send_part(events[start : start + EVENTS_A_MESSAGE])
+
+
+async def _send_part(events: list[Event]) -> None:
+    last = events[-1]
+    subject = subjects.recorded(last.project_id, last.channel)
+    id = f"{last.channel}:{events[0].seq}-{last.seq}"
+    body = {
+        "version": envelope.VERSION,
+        "id": id,
+        "timestamp": last.created_at,
+        "type": "timeline.recorded",
+        "project": last.project_id,
+        "channel": last.channel,
+        "run_id": last.run_id or "",
+        "seq": last.seq,
+        "role": "system",
+        "kind": "event",
+        "payload": {"events": [event.wire() for event in events]},
+    }
+    stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, id))
+    await link.store(subject, envelope.dumps(body), stamps)
+
+
+def publicly(news: Sequence[Event]) -> list[Event]:
+    """Repeat a run's events on the public channels of their projects, each once, in a short transaction."""
+    repeated: list[Event] = []
+    for project_id, events in _by_project(news).items():
+        with transaction.atomic():
+            channel = locked_channel(project_id)
+            ids = [_id(event) for event in events]
+            known = set(
+                Event.objects.filter(
+                    project_id=project_id, channel=subjects.PUBLIC, message_id__in=ids
+                ).values_list("message_id", flat=True)
+            )  # fmt: skip
+            fresh = [event for event in events if _id(event) not in known]
+            repeated += append(channel, [_copy(event) for event in fresh])
+    return repeated
+
+
+def append(channel: Channel, events: Sequence[Event]) -> list[Event]:
+    """Number events and write them into a channel whose row the caller has locked."""
+    if not events:
+        return []
+    for position, event in enumerate(events, start=channel.last_seq + 1):
+        event.seq = position
+    Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(events))
+    return Event.objects.bulk_create(events)
+
+
+def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
+    """Return a channel's row, locked until the caller's transaction ends: whoever holds it may number events."""
+    Channel.objects.bulk_create([Channel(project_id=project_id, name=name)], ignore_conflicts=True)
+    return Channel.objects.select_for_update().get(project_id=project_id, name=name)
+
+
+def _copy(event: Event) -> Event:
+    return Event(
+        project_id=event.project_id,
+        channel=subjects.PUBLIC,
+        kind=event.kind,
+        run_id=event.run_id,
+        node=event.node,
+        step_id=event.step_id,
+        actor=event.actor,
+        data=event.data,
+        message_id=_id(event),
+        created_at=event.created_at,
+    )
+
+
+def _is_news(event: Event) -> bool:
+    return event.channel != subjects.PUBLIC and event.kind in PUBLIC_KINDS
+
+
+def _id(event: Event) -> str:
+    return f"{event.run_id}:{event.seq}"
+
+
+def _by_channel(events: Iterable[Event]) -> dict[tuple[str, str], list[Event]]:
+    groups: dict[tuple[str, str], list[Event]] = defaultdict(list)
+    for event in events:
+        groups[event.project_id, event.channel].append(event)
+    return groups
+
+
+def _by_project(events: Iterable[Event]) -> dict[str, list[Event]]:
+    groups: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        groups[event.project_id].append(event)
+    return groups
+
+
+def _arrived(future: concurrent.futures.Future[None]) -> bool:
+    try:
+        future.result(timeout=10)
+    except (BusError, TimeoutError) as error:
+        logger.info("Not announced yet: %s", error)
+        return False
+    return True

@@ -1,0 +1,41 @@
+"""Puts large values aside: what is over the limit becomes a card, and a pointer travels in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from operators.models import Card
+
+#: The largest value that an event carries itself, in bytes of JSON (DESIGN §3.7).
+INLINE_LIMIT = 32 * 1024
+
+
+def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` with every large value replaced by `{"card": sha256, "size": bytes}`; also one level down."""
+    if len(orjson.dumps(data)) <= INLINE_LIMIT:
+        return dict(data)
+    light = {key: _stowed_inside(project_id, value) for key, value in data.items()}
+    return {key: _light(project_id, value) for key, value in light.items()}
+
+
+def _stowed_inside(project_id: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _light(project_id, item) for key, item in value.items()}
+
+
+def _light(project_id: str, value: Any) -> Any:
+    text = orjson.dumps(value)
+    return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
+
+
+def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
+    """Keep a value as a card and return its pointer."""
+    digest = hashlib.sha256(text).hexdigest()
+    card = Card(project_id=project_id, sha256=digest, content=value, size=len(text))
+    Card.objects.bulk_create([card], ignore_conflicts=True)
+    return {"card": digest, "size": len(text)}

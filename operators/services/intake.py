@@ -1,0 +1,123 @@
+"""Every door leads here: a request becomes a queued run, and a run is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth.models import AbstractUser
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from openvibe import ids
+from openvibe.errors import InputError
+from openvibe.events import Event as Fact
+from openvibe.fields import check_input
+from openvibe.protocol import headers
+from operators import definitions
+from operators.errors import Misfit, OperatorDisabled, RunAlreadyEnded, Unknown
+from operators.models import Operator, Run, Workflow
+from operators.services import doorbell, timeline, waits
+
+
+def workflow_of(operator: Operator, trigger: str) -> Workflow:
+    """Return the workflow that a trigger starts; failing that, the workflow of that id.
+
+    Raises:
+        Unknown: the operator has neither; the message names what there is.
+    """
+    current = list(operator.workflows.filter(retired=False))
+    for attribute in ("trigger_id", "slug"):
+        for workflow in current:
+            if getattr(workflow, attribute) == trigger:
+                return workflow
+    known = ", ".join(sorted({name for workflow in current for name in (workflow.trigger_id, workflow.slug)}))
+    raise Unknown(f"Operator {operator.slug!r} has no trigger or workflow {trigger!r}; it has: {known}")
+
+
+def request(
+    workflow: Workflow,
+    *,
+    input: Mapping[str, Any],
+    actor: AbstractUser | None,
+    trigger: str = "on_demand",
+    traceparent: str = "",
+) -> Run:
+    """Queue a run of a workflow and ring for a worker.
+
+    Raises:
+        OperatorDisabled: an administrator has switched the operator off.
+        Misfit: the input does not fit the workflow's fields; each misfit is named.
+    """
+    operator = workflow.operator
+    if not operator.enabled:
+        raise OperatorDisabled(f"Operator {operator.slug!r} is disabled; an administrator can enable it")
+    now = timezone.now()
+    run = Run(
+        id=ids.run_id(now),
+        project_id=operator.project_id,
+        operator=operator,
+        workflow=workflow,
+        workflow_version=workflow.version,
+        trigger=trigger,
+        started_by=actor,
+        traceparent=traceparent if headers.valid(traceparent) else headers.new_trace(),
+        input=checked(workflow, input),
+        last_seq=1,
+        rung_at=now,
+        created_at=now,
+        updated_at=now,
+    )
+    with transaction.atomic():
+        run.save(force_insert=True)
+        fact = Fact("run.queued", data={"input": run.input, "trigger": trigger})
+        by = actor.get_username() if actor else ""
+        timeline.record(
+            project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=now, actor=by
+        )  # fmt: skip
+        transaction.on_commit(lambda: doorbell.ring(run.id))
+    return run
+
+
+def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
+    """Return input in the types of the workflow's fields; raises `Misfit` naming field and type."""
+    definition = definitions.registry.workflow(workflow.operator.slug, workflow.slug)
+    if definition is None:
+        raise Unknown(f"This server does not know the code of {workflow.operator.slug}.{workflow.slug}")
+    try:
+        return check_input(definition.input_model, input)
+    except InputError as error:
+        raise Misfit(str(error), errors=error.problems) from error
+
+
+def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
+    """End an unfinished run; whoever plays it notices at the next boundary.
+
+    Raises:
+        RunAlreadyEnded: there is nothing left to cancel.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        changed = Run.objects.active().filter(id=run.id).change(
+            "last_seq",
+            status=Run.Status.CANCELLED,
+            ended_at=now,
+            lease_until=None,
+            updated_at=now,
+            last_seq=F("last_seq") + 1,
+        )  # fmt: skip
+        if changed is None:
+            run.refresh_from_db(fields=["status", "ended_at"])
+            raise RunAlreadyEnded(f"Run {run.id} has ended already: {run.status}", run_status=run.status)
+        waits.cancel_open(run.id, now=now)
+        timeline.record(
+            project_id=run.project_id,
+            run_id=run.id,
+            last_seq=changed[0],
+            facts=[Fact("run.cancelled", data={"reason": reason})],
+            now=now,
+            actor=actor.get_username(),
+        )
+    run.refresh_from_db()
+    return run

@@ -1,0 +1,47 @@
+"""A process says, every few seconds, that it lives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from datetime import timedelta
+
+from django.db import DatabaseError, close_old_connections, connection
+from django.utils import timezone
+
+from operators.link import link
+from operators.models import Process
+from operators.models.process import BEAT_SECONDS, SILENCE_SECONDS
+
+logger = logging.getLogger(__name__)
+
+
+def announce(kind: Process.Kind) -> threading.Event:
+    """Say so from a thread of its own until the returned event is set."""
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(kind, ended), name="presence", daemon=True).start()
+    return ended
+
+
+def _beat(kind: Process.Kind, ended: threading.Event) -> None:
+    id = f"{kind}@{socket.gethostname()}:{os.getpid()}"
+    while True:
+        try:
+            _say(id, kind)
+        except DatabaseError:
+            logger.exception("This process could not say that it lives")
+            close_old_connections()
+        if ended.wait(BEAT_SECONDS):
+            Process.objects.filter(id=id).delete()
+            return
+
+
+def _say(id: str, kind: Process.Kind) -> None:
+    now = timezone.now()
+    seen = {"kind": kind, "seen_at": now, "bus_connected": link.connected}
+    Process.objects.update_or_create(id=id, defaults=seen)
+    Process.objects.filter(seen_at__lt=now - timedelta(seconds=10 * SILENCE_SECONDS)).delete()
+    if connection.vendor != "sqlite":
+        connection.close()

@@ -1,0 +1,56 @@
+"""The timeline: events recorded with the change they tell of, handed over to be announced, and read back in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from openvibe.events import Event as Fact
+from openvibe.protocol import subjects
+from operators.models import Event
+from operators.services import announcements, cards
+
+
+def record(
+    *, project_id: str, run_id: str, last_seq: int, facts: Sequence[Fact], now: datetime, actor: str = ""
+) -> None:
+    """Write facts into a run's thread, inside the transaction that made them true.
+
+    `last_seq` is the run's counter after it was raised by the number of facts: whoever raised it owns the numbers.
+    They are announced once the transaction is committed.
+    """
+    if not facts:
+        return
+    first = last_seq - len(facts) + 1
+    rows = [
+        Event(
+            project_id=project_id,
+            channel=subjects.thread(run_id),
+            seq=first + position,
+            kind=fact.kind,
+            run_id=run_id,
+            node=fact.node,
+            step_id=fact.step_id,
+            actor=actor,
+            data=cards.stowed(project_id, fact.data),
+            created_at=now,
+        )
+        for position, fact in enumerate(facts)
+    ]
+    Event.objects.bulk_create(rows)
+    transaction.on_commit(lambda: announcements.tell(rows))
+
+
+def read(project_id: str, channel: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+    """Return a channel's events that follow number `after`, in order."""
+    return list(Event.objects.after(project_id, channel, after).select_related("run")[:limit])
+
+
+def newest(project_id: str, channel: str, *, before: int | None = None, limit: int = 200) -> list[Event]:
+    """Return a channel's newest events, or the newest ones before a number, in order."""
+    rows = Event.objects.filter(project_id=project_id, channel=channel)
+    if before is not None:
+        rows = rows.filter(seq__lt=before)
+    return list(rows.order_by("-seq").select_related("run")[:limit])[::-1]

@@ -1,0 +1,53 @@
+"""A model's words on their way to whoever watches: gathered for a moment, then sent where they may get lost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from openvibe.protocol import envelope, subjects
+from operators.link import link
+from operators.models import Run
+
+#: How long words are gathered before they are sent, in seconds: a page cannot show more than some frames a second.
+GATHER = 0.05
+
+
+@dataclass
+class Words:
+    """The words of one run."""
+
+    run: Run
+    _text: str = ""
+    _node: str = ""
+    _step_id: str = ""
+    _index: int = 0
+    _sent_at: float = field(default_factory=time.monotonic)
+
+    def add(self, *, node: str, step_id: str, text: str) -> None:
+        """Take words in, and send what has gathered."""
+        if step_id != self._step_id:
+            self.flush()
+            self._index = 0
+        self._node, self._step_id = node, step_id
+        self._text += text
+        if time.monotonic() - self._sent_at >= GATHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        if not self._text:
+            return
+        channel = subjects.thread(self.run.id)
+        body = {
+            "agent_turn_id": self.run.id,
+            "step_id": self._step_id,
+            "node": self._node,
+            "chunk_type": "content",
+            "content": self._text,
+            "index": self._index,
+        }
+        subject = subjects.chunk(self.run.project_id, channel, self.run.operator.slug)
+        link.submit(link.publish(subject, envelope.dumps(body)))
+        self._index += len(self._text)
+        self._text, self._sent_at = "", time.monotonic()

@@ -1,0 +1,392 @@
+"""The supervisor and its parts, with real processes and tiny commands; no Django."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js.api import StreamConfig
+
+from openvibe_site import children, crew, env, nats_server, ports
+from openvibe_site.children import Child
+from openvibe_site.crew import Crew
+from openvibe_site.errors import CannotStart
+from openvibe_site.home import Home, kept_secret, secret_key
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
+
+STAND_INS = {
+    "manage.py": """
+import os, pathlib, sys, time
+home = pathlib.Path(os.environ["OPENVIBE_HOME"])
+if sys.argv[1] == "prepare":
+    if (home / "broken").exists():
+        sys.exit("no such table: runs")
+    print("migrating the database …")
+    (home / "signin").write_text("http://127.0.0.1/stand-in-link")
+else:
+    time.sleep(1000)
+""",
+    "celery.py": "import time; time.sleep(1000)",
+    "daphne.py": """
+import http.server, sys
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("-p") + 1])), Ready).serve_forever()
+""",
+}
+
+
+def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "this did not become true in time"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """False for a zombie too: an orphan may wait long for somebody who reaps it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.make()
+    return home
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def child(home: Home, said: list[str]) -> Iterator[Callable[..., Child]]:
+    made: list[Child] = []
+
+    def make(*command: str, name: str = "worker-1", mark: str = "worker-1") -> Child:
+        environ = {**os.environ, "OPENVIBE_HOME": str(home.root), crew.MARK: mark}
+        log = home.logs / f"{name}.log"
+        made.append(Child(name, command, environ=environ, folder=home.root, log=log, say=said.append))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+
+
+def pid_of(child: Child) -> int:
+    assert child.pid is not None
+    return child.pid
+
+
+def test_the_home_and_its_secrets_are_for_its_owner_alone(home: Home) -> None:
+    assert home.root.stat().st_mode & 0o777 == 0o700
+    assert home.secret_key.stat().st_mode & 0o777 == 0o600
+    assert len(kept_secret(home.secret_key)) >= 50
+
+
+def test_a_secret_stays_what_it_was(home: Home) -> None:
+    before = kept_secret(home.secret_key)
+    home.make()
+    assert kept_secret(home.secret_key) == before
+    assert secret_key(env.read({"OPENVIBE_HOME": str(home.root)})) == before
+    assert secret_key(env.read({"OPENVIBE_SECRET_KEY": "mine"})) == "mine"
+
+
+def test_a_home_in_use_is_refused_with_the_pid_of_its_user(home: Home) -> None:
+    with home.claimed(), pytest.raises(CannotStart) as caught, home.claimed():
+        pass
+    assert str(caught.value) == (
+        f"OpenVibe already runs from {home.root} (pid {os.getpid()}). "
+        "Stop it, or choose another OPENVIBE_HOME and OPENVIBE_PORT."
+    )
+    with home.claimed():
+        assert home.lock.read_text().strip() == str(os.getpid())
+
+
+def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotStart, match="set OPENVIBE_HOME to a folder that you may write to"):
+        Home(tmp_path / "file" / "home").make()
+
+
+def test_a_busy_port_is_refused_and_not_picked() -> None:
+    with socket.socket() as other:
+        other.bind((ports.LOOPBACK, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(CannotStart) as caught:
+            ports.require_free(port)
+        assert ports.free(preferred=port) != port
+    assert str(caught.value) == f"Port {port} is used by another program. Stop it, or set OPENVIBE_PORT to a free one."
+    ports.require_free(port)
+
+
+def test_a_killed_child_comes_back_with_one_line(child: Callable[..., Child], said: list[str]) -> None:
+    sleeper = child("sleep", "1000")
+    sleeper.start()
+    first = pid_of(sleeper)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: sleeper.tend() and sleeper.pid)
+    assert pid_of(sleeper) != first
+    assert said == ["worker-1 ended with -9; starting it again"]
+
+
+def test_a_child_that_keeps_dying_is_started_less_and_less_often(child: Callable[..., Child]) -> None:
+    failing = child("false")
+    failing.start()
+    pauses = []
+    for _ in range(3):
+        eventually(lambda: failing.process is None or (failing.tend() and failing.process is None))
+        pauses.append(failing.restart_at - time.monotonic())
+        failing.start()
+    assert 0 < pauses[0] <= 0.2 < pauses[1] <= 0.4 < pauses[2] <= 0.8
+
+
+def test_a_child_that_lived_long_comes_back_at_once(child: Callable[..., Child]) -> None:
+    sleeper = child("sleep", "1000")
+    sleeper.start()
+    sleeper.next_pause = children.LONGEST_PAUSE
+    sleeper.started_at -= children.STEADY_AFTER
+    os.kill(pid_of(sleeper), signal.SIGKILL)
+    eventually(sleeper.tend)
+    assert sleeper.restart_at - time.monotonic() <= children.FIRST_PAUSE
+
+
+def test_a_command_that_does_not_exist_is_tried_again(child: Callable[..., Child], said: list[str]) -> None:
+    missing = child("/no/such/program")
+    missing.start()
+    eventually(missing.tend)
+    assert [line.startswith("worker-1 cannot start") for line in said] == [True, True]
+
+
+@needs_proc
+def test_what_a_dead_child_had_started_ends_too(child: Callable[..., Child], home: Home) -> None:
+    parent = child("sh", "-c", "sleep 1000 & echo $!; wait")
+    parent.start()
+    eventually(lambda: (home.logs / "worker-1.log").read_text().endswith("\n"))
+    grandchild = int((home.logs / "worker-1.log").read_text())
+    os.kill(pid_of(parent), signal.SIGKILL)
+    eventually(parent.tend)
+    eventually(lambda: not alive(grandchild))
+
+
+def test_ending_lets_go_in_order_and_kills_who_does_not_listen(child: Callable[..., Child], home: Home) -> None:
+    polite = child("sleep", "1000", name="polite")
+    stubborn = child("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done", name="stubborn")
+    pids = []
+    for each in (polite, stubborn):
+        each.start()
+        pids.append(pid_of(each))
+    eventually(lambda: (home.logs / "stubborn.log").read_text() == "ready\n")
+    began = time.monotonic()
+    children.end([polite, stubborn], grace=0.3)
+    assert 0.3 <= time.monotonic() - began < 5
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_hurried_end_does_not_wait(child: Callable[..., Child], home: Home) -> None:
+    stubborn = child("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    stubborn.start()
+    eventually(lambda: (home.logs / "worker-1.log").read_text() == "ready\n")
+    began = time.monotonic()
+    children.end([stubborn], grace=60, hurried=lambda: True)
+    assert time.monotonic() - began < 5
+
+
+@needs_proc
+def test_leftovers_of_a_killed_supervisor_end_and_strangers_live(
+    child: Callable[..., Child], home: Home, said: list[str]
+) -> None:
+    ours, stranger = child("sleep", "1000"), child("sleep", "1000", name="web", mark="something else")
+    earlier = Crew(home.children)
+    earlier.start(ours)
+    earlier.start(stranger)
+    assert json.loads(home.children.read_text()) == {"worker-1": ours.pid, "web": stranger.pid}
+    crew.end_leftovers(home, say=said.append)
+    assert not alive(pid_of(ours))
+    assert alive(pid_of(stranger))
+    assert said == ["an earlier OpenVibe left worker-1 running; ending them first"]
+
+
+@pytest.fixture
+def server(home: Home, child: Callable[..., Child]) -> nats_server.NatsServer:
+    server = nats_server.configure(home)
+    child(*server.command, name="nats").start()
+    eventually(lambda: ports.answers(server.port))
+    return server
+
+
+def test_nats_server_accepts_its_configuration(tmp_path: Path) -> None:
+    home = Home(tmp_path / 'a "quoted" höme')
+    home.make()
+    server = nats_server.configure(home)
+    checked = subprocess.run([*server.command, "-t"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert (home.nats / "server.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_port_and_password_stay_over_a_restart(home: Home) -> None:
+    assert nats_server.configure(home) == nats_server.configure(home)
+
+
+def test_only_openvibe_may_say_what_was_recorded_or_take_a_stream_away(server: nats_server.NatsServer) -> None:
+    denied = [
+        "cg.v1.default.public.evt.sys.timeline.recorded",
+        "$JS.API.STREAM.DELETE.kept",
+        "$JS.API.STREAM.PURGE.kept",
+        "$JS.API.STREAM.UPDATE.kept",
+    ]
+    allowed = "cg.v1.default.public.evt.agent.scout.step"
+
+    async def scenario() -> tuple[list[str], list[str], int]:
+        complaints: list[str] = []
+        heard: list[str] = []
+
+        async def complain(error: Exception) -> None:
+            complaints.append(str(error))
+
+        own = await nats.connect(server.private_url)
+        agent = await nats.connect(server.public_url, error_cb=complain)
+        listener = await own.subscribe("cg.v1.>")
+        await own.flush()
+        await agent.jetstream().add_stream(StreamConfig(name="kept", subjects=["kept.>"]))
+        await agent.jetstream().publish("kept.one", b"1")
+        for subject in (*denied, allowed):
+            await agent.publish(subject, b"{}")
+        await agent.flush()
+        heard.append((await listener.next_msg(timeout=5)).subject)
+        await own.publish(denied[0], b"{}")
+        heard.append((await listener.next_msg(timeout=5)).subject)
+        kept = (await own.jetstream().stream_info("kept")).state.messages
+        await agent.close()
+        await own.close()
+        return complaints, heard, kept
+
+    complaints, heard, kept = asyncio.run(scenario())
+    assert heard == [allowed, denied[0]]
+    assert [subject for subject in denied if not any(subject.lower() in each.lower() for each in complaints)] == []
+    assert kept == 1
+
+
+# The whole, with stand-ins for Django, Celery and daphne
+
+
+class Started:
+    """A supervisor of a project folder whose programs are stand-ins."""
+
+    def __init__(self, root: Path, **settings: str) -> None:
+        self.home = Home(root / "home")
+        self.port = ports.free()
+        self.output = root / "output.txt"
+        environ = {name: value for name, value in os.environ.items() if name not in ("NATS_URL", "OPENVIBE_LLM")}
+        environ |= {"OPENVIBE_HOME": str(self.home.root), "OPENVIBE_PORT": str(self.port), **settings}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "openvibe_site.supervisor"],
+                cwd=root / "project",
+                env=environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def text(self) -> str:
+        return self.output.read_text("utf-8")
+
+    def await_ready(self) -> Started:
+        eventually(lambda: self.process.poll() is not None or "  stop " in self.text(), within=30)
+        assert self.process.poll() is None, self.text()
+        return self
+
+    def pids(self) -> dict[str, int]:
+        return dict(json.loads(self.home.children.read_text()))
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    project = tmp_path / "project"
+    sources = shutil.ignore_patterns("__pycache__", "__init__.py", "settings.py")
+    shutil.copytree(Path(env.__file__).parent, project / "openvibe_site", ignore=sources)
+    (project / "openvibe").symlink_to(env.PROJECT_ROOT / "openvibe")
+    for name, source in STAND_INS.items():
+        (project / name).write_text(source)
+    started: list[Started] = []
+
+    def start(**settings: str) -> Started:
+        started.append(Started(tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.terminate()
+            each.process.wait(timeout=30)
+
+
+@needs_proc
+def test_the_supervisor_starts_all_revives_the_dead_and_takes_all_along(supervisor: Callable[..., Started]) -> None:
+    started = supervisor(OPENVIBE_WORKER_PROCESSES="2").await_ready()
+    assert "migrating the database …" in started.text()
+    assert "http://127.0.0.1/stand-in-link" in started.text()
+    assert started.home.nats_url.read_text().startswith("nats://127.0.0.1:")
+    before = started.pids()
+    assert sorted(before) == ["bridge", "nats", "web", "worker-1", "worker-2"]
+    os.kill(before["worker-2"], signal.SIGKILL)
+    eventually(lambda: started.pids().get("worker-2", before["worker-2"]) != before["worker-2"])
+    after = started.pids()
+    started.process.send_signal(signal.SIGINT)
+    assert started.process.wait(timeout=20) == 0
+    assert not any(alive(pid) for pid in {*before.values(), *after.values()})
+    assert not started.home.children.exists()
+
+
+@needs_proc
+def test_a_second_supervisor_of_the_same_home_is_refused(supervisor: Callable[..., Started]) -> None:
+    first = supervisor().await_ready()
+    pid = first.process.pid
+    second = supervisor()
+    assert second.process.wait(timeout=20) == 1
+    assert f"already runs from {first.home.root} (pid {pid})" in second.text()
+
+
+@needs_proc
+def test_kill_9_of_the_supervisor_takes_the_children_along(supervisor: Callable[..., Started]) -> None:
+    started = supervisor().await_ready()
+    pids = started.pids()
+    started.process.kill()
+    started.process.wait()
+    eventually(lambda: not any(alive(pid) for pid in pids.values()))
+    supervisor().await_ready()
+
+
+def test_a_wrong_setting_ends_with_2_and_its_sentence(supervisor: Callable[..., Started]) -> None:
+    started = supervisor(OPENVIBE_LLM="anthropic", ANTHROPIC_API_KEY="")
+    assert started.process.wait(timeout=20) == 2
+    assert started.text().startswith("OPENVIBE_LLM is 'anthropic' but ANTHROPIC_API_KEY is not set")
+    assert started.text().count("\n") == 1
+
+
+def test_a_failed_preparation_ends_with_1_and_shows_why(supervisor: Callable[..., Started], home: Home) -> None:
+    (home.root / "broken").write_text("")
+    started = supervisor()
+    assert started.process.wait(timeout=20) == 1
+    assert "no such table: runs" in started.text()
+    assert str(started.home.logs / "setup.log") in started.text()
