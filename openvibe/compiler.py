@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -51,7 +52,7 @@ def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
     state = TypedDict("State", dict.fromkeys(fields.types, Any), total=False)  # type: ignore[operator]
     graph: Any = StateGraph(state, context_schema=Session)
     nodes = definition.spec.nodes
-    following = {node.id: after.id for node, after in zip(nodes, nodes[1:], strict=False)}
+    following = {node.id: after.id for node, after in pairwise(nodes)}
     for node in nodes:
         method, after = definition.methods[node.id], following.get(node.id)
         if node.gate:

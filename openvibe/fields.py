@@ -115,7 +115,9 @@ def _adapter(owner: type, name: str, hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint)
     except PydanticUserError as error:
-        raise SetupError(f"{owner.__name__}.{name}: {hint!r} is no type that a state field can hold: {error.message}") from error
+        raise SetupError(
+            f"{owner.__name__}.{name}: {hint!r} is no type that a state field can hold: {error.message}"
+        ) from error
 
 
 def _name(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""One child process of the supervisor: started in its own session, started again when it dies, ended with all its own."""
+"""One child process of the supervisor: its own session, started again when it dies, ended with all it started."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Console:
         self.write(f"{self._painted(f'{self.elapsed:6.1f} s', DIM)}  {sentence}")
 
     def tell(self, label: str, value: str, *, strong: bool = False) -> None:
-        self.write(f"  {label:<10}{self._painted(value, BOLD) if strong else value}")
+        self.write(f"  {label:<11}{self._painted(value, BOLD) if strong else value}")
 
     def write(self, line: str = "") -> None:
         # The terminal may be closed while the children still have to be ended.

@@ -34,6 +34,7 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "operators",
     "agents_ui",
+    "openvibe_site",
 ]
 
 MIDDLEWARE = [

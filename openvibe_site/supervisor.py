@@ -126,7 +126,7 @@ class Supervisor:
             now = time.monotonic()
             if now - began > READY_PATIENCE:
                 raise CannotStart(
-                    f"OpenVibe is not ready after {READY_PATIENCE:.0f} s: {complaint}. The logs lie in {self.home.logs}."
+                    f"OpenVibe is not ready after {READY_PATIENCE:.0f} s: {complaint}. Logs lie in {self.home.logs}."
                 )
             if now - reminded > REMINDER_EVERY:
                 reminded = now

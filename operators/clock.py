@@ -88,7 +88,7 @@ def _requeue(run_id: str, now: datetime) -> None:
 def _unheard(now: datetime) -> list[str]:
     rows = Run.objects.filter(status=Run.Status.QUEUED).filter(Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE))
     found = rows.order_by("created_at").values_list("id", "rung_at", "rings")[:MOST]
-    return [id for id, rung_at, rings in found if rung_at is None or rung_at < now - _pause(rings)]
+    return [run_id for run_id, rung_at, rings in found if rung_at is None or rung_at < now - _pause(rings)]
 
 
 def _pause(rings: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""Fails when a module or a function has grown too long, or when a module's name says nothing (STYLE.md, "Modules and functions").
+"""Fails when a module or a function has grown too long, or when a module's name says nothing.
 
 A longer one gives its reason on its first line: `# long: <reason>`.
 """

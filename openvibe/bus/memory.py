@@ -94,11 +94,11 @@ class _Log:
         return any(matches(pattern, subject) for pattern in self._patterns)
 
     def take(self, message: Message) -> None:
-        id = message.headers.get("Nats-Msg-Id")
-        if not self.wants(message.subject) or id in self._ids:
+        name = message.headers.get("Nats-Msg-Id")
+        if not self.wants(message.subject) or name in self._ids:
             return
-        if id:
-            self._ids.add(id)
+        if name:
+            self._ids.add(name)
         self.messages.append(message)
         self.grown.set()
 

@@ -28,7 +28,8 @@ class AnthropicProvider:
         key = api_key or os.environ.get("ANTHROPIC_API_KEY")
         if not key:
             raise SetupError(
-                "OPENVIBE_LLM=anthropic needs a key: set ANTHROPIC_API_KEY, or use OPENVIBE_LLM=simulated to work offline"
+                "OPENVIBE_LLM=anthropic needs a key: "
+                "set ANTHROPIC_API_KEY, or use OPENVIBE_LLM=simulated to work offline"
             )
         self._client = anthropic.Anthropic(api_key=key, base_url=base_url, timeout=timeout, max_retries=0)
 
@@ -101,7 +102,7 @@ def provider(**options: Any) -> AnthropicProvider:
 
 
 def _enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema in the subset that structured output takes: closed objects, bounds told in descriptions only."""
+    """Return the schema in the subset that structured output takes: closed objects, bounds told in descriptions."""
     try:
         return anthropic.transform_schema(dict(schema))
     except ValueError as error:
@@ -116,7 +117,7 @@ def _translated(error: anthropic.APIError) -> ModelError:
         if error.status_code in _TRANSIENT or error.status_code >= 500:
             return TransientModelError(text, retry_after=_seconds(error.response.headers.get("retry-after")))
         return ModelError(text)
-    # An error event inside a stream that began well bears the stream's status, 200; `overloaded_error` is the usual one.
+    # An error event inside a stream that began well bears the stream's status, 200; mostly it is `overloaded_error`.
     return TransientModelError(f"Anthropic broke off: {error.message}")
 
 

@@ -83,7 +83,7 @@ class RevenueOps:
                 "system": prompts.text("revenue_ops/engagement_personalize"),
                 "user": f"Research:\n{state['research_notes']}\n\nSequence:\n{json.dumps(touches, indent=2)}",
                 "output_keys": {"personalized_sequence": Sequence},
-                "fallback": lambda answer: {"personalized_sequence": touches},
+                "fallback": lambda _: {"personalized_sequence": touches},
             }
 
         @human_in_the_loop(

@@ -120,10 +120,10 @@ async def _sent(events: list[Event]) -> None:
 async def _send_part(events: list[Event]) -> None:
     last = events[-1]
     subject = subjects.recorded(last.project_id, last.channel)
-    id = f"{last.channel}:{events[0].seq}-{last.seq}"
+    batch = f"{last.channel}:{events[0].seq}-{last.seq}"
     body = {
         "version": envelope.VERSION,
-        "id": id,
+        "id": batch,
         "timestamp": last.created_at,
         "type": "timeline.recorded",
         "project": last.project_id,
@@ -134,7 +134,7 @@ async def _send_part(events: list[Event]) -> None:
         "kind": "event",
         "payload": {"events": [event.wire() for event in events]},
     }
-    stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, id))
+    stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, batch))
     await link.store(subject, envelope.dumps(body), stamps)
 
 

@@ -26,22 +26,22 @@ def announce(kind: Process.Kind) -> threading.Event:
 
 
 def _beat(kind: Process.Kind, ended: threading.Event) -> None:
-    id = f"{kind}@{socket.gethostname()}:{os.getpid()}"
+    name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     while True:
         try:
-            _say(id, kind)
+            _say(name, kind)
         except DatabaseError:
             logger.exception("This process could not say that it lives")
             close_old_connections()
         if ended.wait(BEAT_SECONDS):
-            Process.objects.filter(id=id).delete()
+            Process.objects.filter(id=name).delete()
             return
 
 
-def _say(id: str, kind: Process.Kind) -> None:
+def _say(name: str, kind: Process.Kind) -> None:
     now = timezone.now()
     seen = {"kind": kind, "seen_at": now, "bus_connected": link.connected}
-    Process.objects.update_or_create(id=id, defaults=seen)
+    Process.objects.update_or_create(id=name, defaults=seen)
     Process.objects.filter(seen_at__lt=now - timedelta(seconds=10 * SILENCE_SECONDS)).delete()
     if connection.vendor != "sqlite":
         connection.close()

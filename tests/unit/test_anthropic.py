@@ -317,7 +317,7 @@ def test_an_error_event_in_mid_stream_is_a_transient_error_after_the_words_so_fa
     overloaded = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
     server.reply = Reply(beginning() + words("Hel") + overloaded)
     heard: list[str] = []
-    with pytest.raises(TransientModelError, match="Anthropic broke off: .*Overloaded"):
+    with pytest.raises(TransientModelError, match=r"Anthropic broke off: .*Overloaded"):
         ask(provider, on_words=heard.append)
     assert heard == ["Hel"]
     assert len(server.requests) == 1

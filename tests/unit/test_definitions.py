@@ -1,3 +1,4 @@
+# long: a table of wrong definitions, one function each
 """Definitions: what the decorators accept, and how each mistake is told to the author."""
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The simulated model: the same everywhere, open about what it is, and obedient to every schema that Pydantic writes."""
+"""The simulated model: the same everywhere, open about what it is, and obedient to the schemas Pydantic writes."""
 
 import json
 import os

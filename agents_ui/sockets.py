@@ -1,0 +1,108 @@
+"""Websockets at the same paths as the pages: guard, join, pass frames on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.urls import path
+
+from agents_ui.live import Socket, hub
+from openvibe.protocol import subjects
+from operators.models import Project, Run
+
+#: Close code for a page that may not be watched, or is not there: the same, as with pages.
+NOT_FOUND = 4404
+#: Close code for a socket that fell behind; it may come back at once.
+FELL_BEHIND = 4408
+
+
+class Page(AsyncWebsocketConsumer):
+    """One page's socket. Subclasses say which channels it hears."""
+
+    hints = ""
+
+    async def connect(self) -> None:
+        """Let in who may look, from the number that the page already shows."""
+        self._leaving: list[Callable[[], None]] = []
+        self._sender: asyncio.Task[None] | None = None
+        channels = await database_sync_to_async(self.channels)(self.scope["user"])
+        await self.accept()
+        if not channels:
+            await self.close(NOT_FOUND)
+            return
+        socket = Socket(after=self._after(), hints=self.hints)
+        self._sender = asyncio.create_task(self._pass_on(socket))
+        self._leaving = [hub.join(project_id, channel, socket) for project_id, channel in channels]
+
+    async def disconnect(self, code: int) -> None:
+        """Leave every channel."""
+        for leave in self._leaving:
+            leave()
+        if self._sender:
+            self._sender.cancel()
+
+    def channels(self, user: Any) -> list[tuple[str, str]]:
+        """Return the project and name of each channel that the page hears; none if the user may not look."""
+        return [(project_id, subjects.PUBLIC) for project_id in _projects(user)]
+
+    def _after(self) -> int:
+        text = parse_qs(self.scope["query_string"].decode()).get("after", ["0"])[0]
+        return int(text) if text.isdecimal() else 0
+
+    async def _pass_on(self, socket: Socket) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while (frame := await socket.next()) is not None:
+                await self.send(frame)
+            await self.close(FELL_BEHIND)
+
+
+class RunsPage(Page):
+    """The list of runs: it reads itself again when something happened."""
+
+    hints = "runs-changed"
+
+
+class ApprovalsPage(Page):
+    """The open gates: likewise."""
+
+    hints = "gates-changed"
+
+
+class GeneralPage(Page):
+    """The general channel of one project."""
+
+    def channels(self, user: Any) -> list[tuple[str, str]]:
+        """Return the public channel of the project that the page names, or of the user's first."""
+        asked = parse_qs(self.scope["query_string"].decode()).get("project", [""])[0]
+        projects = _projects(user)
+        return [(name, subjects.PUBLIC) for name in projects if name == asked or not asked][:1]
+
+
+class RunPage(Page):
+    """One run's thread."""
+
+    def channels(self, user: Any) -> list[tuple[str, str]]:
+        """Return the run's thread, if the run is the user's to see."""
+        run_id = self.scope["url_route"]["kwargs"]["run_id"]
+        run = Run.objects.visible_to(user).filter(id=run_id).values_list("project_id").first()
+        return [(run[0], subjects.thread(run_id))] if run else []
+
+
+def _projects(user: Any) -> list[str]:
+    if not user.is_authenticated:
+        return []
+    return list(Project.objects.visible_to(user).order_by("id").values_list("id", flat=True))
+
+
+websocket_urlpatterns = [
+    path("ws/agents/", RunsPage.as_asgi()),
+    path("ws/agents/general/", GeneralPage.as_asgi()),
+    path("ws/agents/approvals/", ApprovalsPage.as_asgi()),
+    path("ws/agents/<slug:run_id>/", RunPage.as_asgi()),
+]

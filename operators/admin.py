@@ -1,0 +1,173 @@
+"""Django admin: operators are configured here; runs, events and waits are read."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.utils.html import format_html
+
+from operators.models import (
+    ApiToken,
+    DeadLetter,
+    Event,
+    Membership,
+    Node,
+    Operator,
+    Process,
+    Project,
+    Run,
+    Wait,
+    Workflow,
+)
+
+admin.site.site_header = "OpenVibe administration"
+admin.site.site_title = "OpenVibe"
+admin.site.index_title = "Configure and inspect"
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that the product writes; changing one by hand would make the timeline untrue."""
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def has_delete_permission(self, request, obj=None):
+        return False
+
+
+class MembershipInline(admin.TabularInline):
+    model = Membership
+    extra = 0
+    autocomplete_fields = ["user"]
+
+
+@admin.register(Project)
+class ProjectAdmin(admin.ModelAdmin):
+    list_display = ["id", "name", "created_at"]
+    inlines = [MembershipInline]
+
+
+class WorkflowInline(admin.TabularInline):
+    model = Workflow
+    fields = ["slug", "trigger", "version", "retired"]
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request, obj=None):
+        return False
+
+
+@admin.register(Operator)
+class OperatorAdmin(admin.ModelAdmin):
+    list_display = ["name", "slug", "project", "enabled", "registered_at"]
+    list_editable = ["enabled"]
+    list_filter = ["enabled", "project"]
+    search_fields = ["name", "slug", "description"]
+    fields = ["slug", "project", "name", "owner", "description", "enabled", "registered_at"]
+    # Name and owner come from the definition and would be overwritten at the next start.
+    readonly_fields = ["slug", "project", "name", "owner", "registered_at"]
+    inlines = [WorkflowInline]
+
+    def has_add_permission(self, request):
+        return False
+
+
+class NodeInline(admin.TabularInline):
+    model = Node
+    fields = ["slug", "kind", "default_model", "model"]
+    readonly_fields = ["slug", "kind", "default_model"]
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request, obj=None):
+        return False
+
+
+@admin.register(Workflow)
+class WorkflowAdmin(admin.ModelAdmin):
+    """The model of each node is chosen here; an empty choice means the definition's."""
+
+    list_display = ["slug", "operator", "trigger", "version", "retired"]
+    list_filter = ["operator", "retired"]
+    search_fields = ["slug", "name"]
+    fields = ["slug", "operator", "name", "description", "trigger", "trigger_id", "version", "retired"]
+    readonly_fields = fields
+    inlines = [NodeInline]
+
+    def has_add_permission(self, request):
+        return False
+
+
+class WaitInline(admin.TabularInline):
+    model = Wait
+    fields = ["id", "kind", "node", "status", "decision", "decider", "opened_at", "closed_at"]
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request, obj=None):
+        return False
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnly):
+    list_display = ["page", "operator", "workflow", "status", "created_at", "ended_at", "epoch"]
+    list_filter = ["status", "operator", "project"]
+    search_fields = ["id"]
+    date_hierarchy = "created_at"
+    list_select_related = ["operator", "workflow"]
+    inlines = [WaitInline]
+
+    @admin.display(description="run", ordering="id")
+    def page(self, run):
+        return run.id
+
+    def view_on_site(self, run):
+        return f"/agents/{run.id}/"
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly):
+    list_display = ["channel", "seq", "kind", "node", "actor", "created_at"]
+    list_filter = ["kind", "project"]
+    search_fields = ["=channel", "=run__id"]
+    ordering = ["-created_at"]
+    show_full_result_count = False
+
+
+@admin.register(Wait)
+class WaitAdmin(ReadOnly):
+    list_display = ["node", "run", "kind", "status", "decision", "decider", "opened_at", "deadline"]
+    list_filter = ["status", "kind"]
+    search_fields = ["=id", "=run__id"]
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ReadOnly):
+    list_display = ["subject", "reason", "received_at"]
+    search_fields = ["subject", "reason"]
+    fields = ["subject", "reason", "headers", "content", "received_at"]
+    readonly_fields = fields
+
+    @admin.display(description="body")
+    def content(self, letter):
+        return format_html("<pre>{}</pre>", letter.text)
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ReadOnly):
+    list_display = ["name", "project", "user", "created_at"]
+    exclude = ["key_sha256"]
+
+    def has_delete_permission(self, request, obj=None):
+        return request.user.is_superuser
+
+
+@admin.register(Process)
+class ProcessAdmin(ReadOnly):
+    list_display = ["id", "kind", "bus_connected", "seen_at"]

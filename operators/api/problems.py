@@ -1,0 +1,55 @@
+"""The one place where a refusal becomes an HTTP answer: a problem body (RFC 9457) that names the field."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from operators.errors import DomainError
+
+logger = logging.getLogger(__name__)
+CONTENT_TYPE = "application/problem+json"
+
+
+def answer(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Turn an exception of a view into a response; None lets Django answer 500."""
+    if isinstance(error, DomainError):
+        return _problem(error.status, error.code, error.message, **error.detail)
+    if isinstance(error, Http404):
+        return _problem(404, "not_found", str(error) or "There is no such thing")
+    if isinstance(error, PermissionDenied):
+        return _problem(403, "forbidden", str(error) or "You may not do this")
+    if isinstance(error, exceptions.ValidationError):
+        return _problem(422, "invalid", "The request does not fit", errors=_errors(error.detail))
+    if isinstance(error, exceptions.APIException):
+        headers = {"WWW-Authenticate": error.auth_header} if getattr(error, "auth_header", None) else {}
+        code = error.get_codes()
+        return _problem(
+            error.status_code, code if isinstance(code, str) else "error", str(error.detail), headers=headers
+        )
+    return None
+
+
+def _problem(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    body = {"type": f"urn:openvibe:problem:{code}", "title": code, "status": status, "detail": detail, **extra}
+    return Response(body, status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:
+    if isinstance(detail, dict):
+        return [item for key, value in detail.items() for item in _errors(value, f"{path}.{key}".strip("."))]
+    if isinstance(detail, list):
+        return [item for value in detail for item in _errors(value, path)]
+    return [{"field": path, "message": str(detail)}]
+
+
+def not_found(request: HttpRequest, path: str = "") -> JsonResponse:
+    """Answer a path under /v1/ that does not exist."""
+    detail = f"There is no {request.path}; see /v1/docs/"
+    body = {"type": "urn:openvibe:problem:not_found", "title": "not_found", "status": 404, "detail": detail}
+    return JsonResponse(body, status=404, content_type=CONTENT_TYPE)

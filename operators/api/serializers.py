@@ -1,0 +1,169 @@
+"""What goes in and out over REST, in seed 001's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from operators.models import Event, Operator, Run, Wait, Workflow
+
+
+class ActivateBody(serializers.Serializer[Any]):
+    """What starts a run: a trigger's id (or a workflow's), and the input."""
+
+    trigger = serializers.CharField(max_length=200, help_text="A trigger's id or, failing that, a workflow's id")
+    input = serializers.DictField(default=dict, help_text="Values of the workflow's input fields")
+
+
+class ResumeBody(serializers.Serializer[Any]):
+    """A decision at a gate, quoting what was seen."""
+
+    decision = serializers.CharField(max_length=80)
+    notes = serializers.CharField(default="", allow_blank=True, max_length=10_000)
+    values = serializers.DictField(required=False, help_text="Edited fields, where the gate allows it")
+    wait_id = serializers.CharField(required=False, help_text="May be left out where the workflow has a single gate")
+    version = serializers.IntegerField(required=False)
+    payload_sha256 = serializers.CharField(required=False)
+
+
+class CancelBody(serializers.Serializer[Any]):
+    """Why a run is cancelled."""
+
+    reason = serializers.CharField(default="", allow_blank=True, max_length=2_000)
+
+
+class WaitView(serializers.ModelSerializer[Wait]):
+    """A wait as programs see it."""
+
+    class Meta:
+        model = Wait
+        fields = (
+            "id", "kind", "status", "node", "version", "payload_sha256", "prompt", "payload", "schema", "decisions",
+            "deadline", "on_timeout", "opened_at", "closed_at", "decision", "notes", "values", "decider",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class Metrics(serializers.Serializer[Any]):
+    """What a run has used. `cost_usd` is null when the price of a call is not known."""
+
+    duration_seconds = serializers.FloatField()
+    running_seconds = serializers.FloatField()
+    tokens_in = serializers.IntegerField()
+    tokens_out = serializers.IntegerField()
+    cost_usd = serializers.FloatField(allow_null=True)
+    nodes_executed = serializers.IntegerField()
+    nodes_failed = serializers.IntegerField()
+    llm_calls = serializers.IntegerField()
+
+
+class RunSummary(serializers.ModelSerializer[Run]):
+    """A run in a list, and right after its start."""
+
+    run_id = serializers.CharField(source="id")
+    operator_id = serializers.CharField(source="operator.slug")
+    workflow_id = serializers.CharField(source="workflow.slug")
+    completed_at = serializers.DateTimeField(source="ended_at", allow_null=True)
+    metrics = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Run
+        fields = ("run_id", "operator_id", "workflow_id", "status", "trigger", "created_at", "started_at",
+                  "completed_at", "metrics")  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(Metrics)
+    def get_metrics(self, run: Run) -> dict[str, Any]:
+        """Return the run's figures."""
+        return {
+            "duration_seconds": round(run.duration_seconds(timezone.now()), 3),
+            "running_seconds": round(run.running_seconds, 3),
+            "tokens_in": run.tokens_in,
+            "tokens_out": run.tokens_out,
+            "cost_usd": None if run.cost is None else float(run.cost),
+            "nodes_executed": run.nodes_executed,
+            "nodes_failed": run.nodes_failed,
+            "llm_calls": run.llm_calls,
+        }
+
+
+class RunDetail(RunSummary):
+    """A run, whole."""
+
+    waits = serializers.SerializerMethodField()
+
+    class Meta(RunSummary.Meta):
+        fields = (*RunSummary.Meta.fields, "workflow_version", "input", "output", "error", "waits")  # type: ignore[assignment]
+        read_only_fields = fields
+
+    @extend_schema_field(WaitView(many=True))
+    def get_waits(self, run: Run) -> list[dict[str, Any]]:
+        """Return the run's waits, oldest first."""
+        return list(WaitView(run.waits.all(), many=True).data)
+
+
+class NodeView(serializers.Serializer[Any]):
+    """One node of a workflow."""
+
+    id = serializers.CharField(source="slug")
+    kind = serializers.CharField()
+    model = serializers.SerializerMethodField()
+
+    def get_model(self, node: Any) -> str:
+        """Return the model that the node asks: the administrator's choice, else the definition's."""
+        return str(node.model or node.default_model)
+
+
+class WorkflowView(serializers.ModelSerializer[Workflow]):
+    """A workflow, with what a start needs."""
+
+    id = serializers.CharField(source="slug")
+    nodes = NodeView(many=True)
+    input_schema = serializers.DictField()
+    sample_input = serializers.DictField()
+
+    class Meta:
+        model = Workflow
+        fields = ("id", "name", "description", "trigger_id", "trigger", "version", "nodes", "input_schema",
+                  "sample_input")  # fmt: skip
+        read_only_fields = fields
+
+
+class OperatorSummary(serializers.ModelSerializer[Operator]):
+    """An operator in a list."""
+
+    id = serializers.CharField(source="slug")
+    workflows = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Operator
+        fields = ("id", "name", "description", "owner", "enabled", "workflows")
+        read_only_fields = fields
+
+    def get_workflows(self, operator: Operator) -> list[str]:
+        """Return the ids of its workflows."""
+        return [workflow.slug for workflow in operator.workflows.all() if not workflow.retired]
+
+
+class OperatorDetail(OperatorSummary):
+    """An operator with its workflows."""
+
+    @extend_schema_field(WorkflowView(many=True))
+    def get_workflows(self, operator: Operator) -> list[Any]:
+        """Return its workflows, whole."""
+        return list(WorkflowView([item for item in operator.workflows.all() if not item.retired], many=True).data)
+
+
+class EventView(serializers.ModelSerializer[Event]):
+    """An event of a run's timeline."""
+
+    type = serializers.CharField(source="kind")
+    timestamp = serializers.DateTimeField(source="created_at")
+
+    class Meta:
+        model = Event
+        fields = ("seq", "type", "node", "step_id", "actor", "data", "timestamp")
+        read_only_fields = fields

@@ -1,0 +1,164 @@
+"""REST: guard, body, one service call, answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import generics
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from openvibe.protocol import subjects
+from operators.api import scope
+from operators.api.serializers import (
+    ActivateBody,
+    CancelBody,
+    EventView,
+    OperatorDetail,
+    OperatorSummary,
+    ResumeBody,
+    RunDetail,
+    RunSummary,
+)
+from operators.errors import NotWaiting, Unknown
+from operators.models import Project, Run, Wait
+from operators.models.run import RunQuerySet
+from operators.services import intake, timeline, waits
+
+
+class Operators(APIView):
+    """The operators of the caller's project."""
+
+    @extend_schema(responses=OperatorSummary(many=True), operation_id="list_operators")
+    def get(self, request: Request) -> Response:
+        """List them by name."""
+        rows = scope.operators(request).prefetch_related("workflows")
+        return Response({"operators": OperatorSummary(rows, many=True).data})
+
+
+class OperatorPage(APIView):
+    """One operator."""
+
+    @extend_schema(responses=OperatorDetail, operation_id="read_operator")
+    def get(self, request: Request, slug: str) -> Response:
+        """Tell its workflows, with each one's `input_schema` and a working `sample_input`."""
+        return Response(OperatorDetail(scope.operator(request, slug)).data)
+
+
+class Activate(APIView):
+    """The door by which programs start runs."""
+
+    @extend_schema(request=ActivateBody, responses={201: RunSummary}, operation_id="activate")
+    def post(self, request: Request, slug: str) -> Response:
+        """Start a workflow by its trigger's id or its own."""
+        operator = scope.operator(request, slug)
+        if not Project.objects.operable_by(request.user).filter(pk=operator.project_id).exists():
+            raise Http404(f"There is no operator {slug!r} that you may start")
+        body = _read(ActivateBody, request)
+        run = intake.request(
+            intake.workflow_of(operator, body["trigger"]),
+            input=body["input"],
+            actor=request.user,
+            trigger="api",
+            traceparent=request.headers.get("traceparent", ""),
+        )
+        return Response(RunSummary(run).data, status=201, headers={"Location": f"/v1/operators/{slug}/runs/{run.id}"})
+
+
+class Runs(generics.ListAPIView[Run]):
+    """An operator's runs, newest first."""
+
+    serializer_class = RunSummary
+
+    def get_queryset(self) -> RunQuerySet:
+        """Return those of the operator, and of the status that `?status=` asks for."""
+        operator = scope.operator(self.request, self.kwargs["slug"])
+        rows = scope.runs(self.request).filter(operator=operator)
+        status = self.request.query_params.get("status")
+        if status and status not in Run.Status.values:
+            raise Unknown(f"There is no status {status!r}; use one of: {', '.join(Run.Status.values)}")
+        return rows.filter(status=status) if status else rows
+
+    @extend_schema(operation_id="list_runs", parameters=[OpenApiParameter("status", enum=Run.Status.values)])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """List them, a page at a time."""
+        return super().get(request, *args, **kwargs)
+
+
+class RunPage(APIView):
+    """One run."""
+
+    @extend_schema(responses=RunDetail, operation_id="read_run")
+    def get(self, request: Request, slug: str, run_id: str) -> Response:
+        """Tell its status, output, metrics and waits."""
+        return Response(RunDetail(scope.run(request, slug, run_id)).data)
+
+    @extend_schema(request=CancelBody, responses=RunDetail, operation_id="cancel_run")
+    def delete(self, request: Request, slug: str, run_id: str) -> Response:
+        """Cancel it."""
+        run = scope.run(request, slug, run_id, operable=True)
+        reason = _read(CancelBody, request)["reason"] if request.body else ""
+        return Response(RunDetail(intake.cancel(run, actor=request.user, reason=reason)).data)
+
+
+class RunEvents(APIView):
+    """A run's timeline."""
+
+    @extend_schema(responses=EventView(many=True), operation_id="list_events",
+                   parameters=[OpenApiParameter("after", int), OpenApiParameter("limit", int)])  # fmt: skip
+    def get(self, request: Request, slug: str, run_id: str) -> Response:
+        """List its events that follow number `after`, in order."""
+        run = scope.run(request, slug, run_id)
+        after, limit = _number(request, "after", 0), min(_number(request, "limit", 200), 1000)
+        events = timeline.read(run.project_id, subjects.thread(run.id), after=after, limit=limit)
+        return Response({"events": EventView(events, many=True).data, "last_seq": run.last_seq})
+
+
+class Resume(APIView):
+    """The door by which programs decide at gates."""
+
+    @extend_schema(request=ResumeBody, responses=RunDetail, operation_id="resume")
+    def post(self, request: Request, slug: str, run_id: str) -> Response:
+        """Decide at a gate, quoting its id and, better, its version and payload hash."""
+        run = scope.run(request, slug, run_id, operable=True)
+        body = _read(ResumeBody, request)
+        given = waits.Answer(
+            decision=body["decision"],
+            notes=body["notes"],
+            values=body.get("values"),
+            version=body.get("version"),
+            payload_sha256=body.get("payload_sha256"),
+        )
+        waits.answer(_wait(run, body.get("wait_id")), given, actor=request.user)
+        run.refresh_from_db()
+        return Response(RunDetail(run).data)
+
+
+def _wait(run: Run, wait_id: str | None) -> Wait:
+    gates = Wait.objects.gates().select_related("run").filter(run=run)
+    if wait_id is not None:
+        found = gates.filter(id=wait_id).first()
+        if found is None:
+            raise NotWaiting(f"Run {run.id} has no gate {wait_id!r}", run_status=run.status)
+        return found
+    if len(run.workflow.gates) > 1:
+        raise NotWaiting(f"{run.workflow.slug!r} has several gates; quote wait_id", gates=run.workflow.gates)
+    newest = gates.order_by("-opened_at").first()
+    if newest is None:
+        raise NotWaiting(f"Run {run.id} waits for nobody; it is {run.status}", run_status=run.status)
+    return newest
+
+
+def _read(body: Any, request: Request) -> dict[str, Any]:
+    reader = body(data=request.data)
+    reader.is_valid(raise_exception=True)
+    values: dict[str, Any] = reader.validated_data
+    return values
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isdecimal() else default
