@@ -19,23 +19,32 @@ def sha256(value: Any) -> str:
 def jsonable(value: Any) -> Any:
     """Reduce a value to plain JSON types; what JSON does not know becomes its text.
 
-    Integers from 2**53 on have no exact JSON number (RFC 8785 §3.2.2.3) and become text too.
+    Integers from 2**53 on have no exact JSON number (RFC 8785 §3.2.2.3) and become text too. Halves of surrogate pairs,
+    which UTF-8 cannot say, and NUL, which PostgreSQL does not keep, are replaced.
     """
     if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {_text(str(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted(map(jsonable, value), key=str)
     if isinstance(value, int) and abs(value) >= 2**53:
         return str(value)
-    if value is None or isinstance(value, (str, int, bool)):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, (int, bool)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, BaseModel):
         return jsonable(value.model_dump(mode="json"))
     return _foreign(value)
+
+
+def _text(value: str) -> str:
+    if value.isascii() and "\0" not in value:
+        return value
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _foreign(value: Any) -> Any:

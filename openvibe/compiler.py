@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from openvibe import canonical
 from openvibe.errors import GateRejected
@@ -49,7 +49,7 @@ class GateRequest:
 def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
     """Build the graph of a workflow. It has no checkpointer of its own; the engine gives it one for each play."""
     fields = definition.fields
-    state = TypedDict("State", dict.fromkeys(fields.types, Any), total=False)  # type: ignore[operator]
+    state = TypedDict("State", dict.fromkeys(fields.types, Any), total=False)  # type: ignore[misc]  # the fields are known at run time only
     graph: Any = StateGraph(state, context_schema=Session)
     nodes = definition.spec.nodes
     following = {node.id: after.id for node, after in pairwise(nodes)}
@@ -159,7 +159,8 @@ def _answer_schema(gate: GateSpec, fields: Fields) -> dict[str, Any]:
         edits: dict[str, Any] = {name: (fields.types[name], None) for name in gate.edits}
         values = create_model("Values", __config__={"extra": "forbid"}, **edits)
         parts["values"] = (values, None)
-    return create_model("Answer", __config__={"extra": "forbid"}, **parts).model_json_schema()
+    model: type[BaseModel] = create_model("Answer", __config__={"extra": "forbid"}, **parts)
+    return model.model_json_schema()
 
 
 def _step_id(runtime: Runtime[Session]) -> str:

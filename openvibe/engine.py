@@ -90,7 +90,7 @@ def play(
     as the `Progress` at hand.
     """
     told = _Teller(session)
-    parts = workflow.graph.copy(update={"checkpointer": saver}).stream(
+    parts: Iterator[Any] = workflow.graph.copy(update={"checkpointer": saver}).stream(
         dict(start) if start is not None else Command(resume=dict(answers)) if answers else None,
         {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT},
         context=session,
@@ -156,7 +156,7 @@ class _Teller:
 
     def _failed(self, part: Mapping[str, Any]) -> None:
         self._failed_node = node_id(part["name"])
-        self._tell(STEP_FAILED, part, {"error": str(part["error"]), **self._measured(part["id"])})
+        self._tell(STEP_FAILED, part, {"error": canonical.jsonable(str(part["error"])), **self._measured(part["id"])})
         self._progress.figures.nodes_failed += 1
 
     def _tell(self, kind: str, part: Mapping[str, Any], data: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticUndefined
 
+from openvibe import canonical
 from openvibe.errors import InputError, SetupError, WrongUpdate
 
 
@@ -69,9 +70,7 @@ class Fields:
 
     def model(self, title: str, names: Iterable[str]) -> type[BaseModel]:
         """Return a Pydantic model of the named fields that refuses all others."""
-        parts: dict[str, Any] = {
-            name: (self.types[name], self._defaults[name] if name in self._defaults else ...) for name in names
-        }
+        parts: dict[str, Any] = {name: (self.types[name], self._defaults.get(name, ...)) for name in names}
         return create_model(title, __config__=ConfigDict(extra="forbid"), **parts)
 
 
@@ -86,7 +85,17 @@ def check_input(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, 
     except ValidationError as error:
         problems = [_problem(model, item) for item in error.errors(include_url=False)]
         raise InputError("; ".join(f"{p['field']}: {p['message']}" for p in problems), problems) from error
-    return checked.model_dump(mode="json", exclude_unset=True)
+    given = checked.model_dump(mode="json", exclude_unset=True)
+    problems = [_unkept(model, name) for name, value in given.items() if canonical.jsonable(value) != value]
+    if problems:
+        raise InputError("; ".join(f"{p['field']}: {p['message']}" for p in problems), problems)
+    return given
+
+
+def _unkept(model: type[BaseModel], field: str) -> dict[str, str]:
+    wanted = _name(model.model_fields[field].annotation)
+    message = f"holds a whole number from 2**53 on, a NUL or half a character, which JSON cannot keep (takes {wanted})"
+    return {"field": field, "type": wanted, "message": message}
 
 
 def _problem(model: type[BaseModel], item: Any) -> dict[str, str]:

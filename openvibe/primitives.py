@@ -133,7 +133,7 @@ def node(method: F | None = None) -> F | Callable[[F], F]:
     return mark(method) if method is not None else mark
 
 
-def llm_node(
+def llm_node(  # long: half of it is the docstring that users read
     *,
     model: str = "sonnet",
     max_tokens: int = 4096,
@@ -166,7 +166,7 @@ def llm_node(
             spec = ModelSpec(
                 model=model,
                 max_tokens=max_tokens,
-                output_format=output_format,  # type: ignore[arg-type]  # Pydantic refuses other words
+                output_format=output_format,
                 temperature=temperature,
                 attempts=attempts,
             )
@@ -177,7 +177,7 @@ def llm_node(
     return mark
 
 
-def human_in_the_loop(
+def human_in_the_loop(  # long: half of it is the docstring that users read
     *,
     prompt: str,
     timeout: timedelta | None = None,
@@ -228,7 +228,7 @@ def human_in_the_loop(
     return mark
 
 
-def _attach(target: Any, mark: Any) -> Any:
+def _attach(target: F, mark: OperatorMark | WorkflowMark | NodeMark) -> F:
     if MARK in vars(target):
         raise SetupError(f"{target.__qualname__} is decorated twice; one OpenVibe decorator says what a thing is")
     setattr(target, MARK, mark)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from openvibe.errors import InputError, SetupError
 from openvibe.fields import Fields, check_input
 from openvibe.primitives import MARK, NodeMark, OperatorMark, WorkflowMark
-from openvibe.specs import NodeSpec, OperatorSpec, TriggerSpec, WorkflowSpec
+from openvibe.specs import NodeSpec, OperatorSpec, Spec, TriggerSpec, WorkflowSpec
+
+S = TypeVar("S", bound=Spec)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Registry:
             raise SetupError(f"{cls.__name__}: an operator with id {definition.spec.id!r} is registered already")
         self._operators[definition.spec.id] = definition
         return definition
+
+    def remove(self, operator_id: str) -> None:
+        """Forget an operator; its id is free again."""
+        self._operators.pop(operator_id, None)
 
     def __iter__(self) -> Iterator[OperatorDefinition]:
         return iter(self._operators.values())
@@ -172,7 +178,7 @@ def _check_gate(where: str, name: str, mark: NodeMark, fields: Fields, *, later:
         raise SetupError(f"{where}: gate {name!r} has on_reject={gate.on_reject!r}; use 'end' or a later node: {later}")
 
 
-def _build(where: str, kind: type[Any], /, **values: Any) -> Any:
+def _build(where: str, kind: type[S], /, **values: Any) -> S:
     try:
         return kind(**values)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from openvibe import canonical
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.llm import LLMProvider
 
@@ -71,4 +72,5 @@ class StepListener:
 
     def attempt_failed(self, **data: Any) -> None:
         """A try failed."""
-        self.session.observer.record(Event(ATTEMPT_FAILED, node=self.node, step_id=self.step_id, data=data))
+        told = canonical.jsonable(data)
+        self.session.observer.record(Event(ATTEMPT_FAILED, node=self.node, step_id=self.step_id, data=told))

@@ -12,11 +12,11 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
 _http = get_asgi_application()
 
-from agents_ui.sockets import websocket_urlpatterns  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402  # Django must be set up first
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
+from agents_ui.sockets import websocket_urlpatterns  # noqa: E402
 from operators.link import link  # noqa: E402
 
 _router = ProtocolTypeRouter(

@@ -13,6 +13,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
 
 from django.conf import settings
 
+from openvibe_site import spool
+
 app = celery.Celery("openvibe")
 
 
@@ -23,7 +25,7 @@ def _broker() -> dict[str, Any]:
     queue = chosen.home / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     return {
-        "broker_url": "filesystem://",
+        "broker_url": f"{spool.SCHEME}://localhost",
         "broker_transport_options": {
             "data_folder_in": str(queue),
             "data_folder_out": str(queue),

@@ -85,7 +85,6 @@ TIME_ZONE = OPENVIBE.time_zone
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 # Files are served from where they lie: `make run` needs no collecting, and a change shows on reload.
 WHITENOISE_USE_FINDERS = True
@@ -101,7 +100,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "operators.api.authentication.TokenAuthentication",
-        "operators.api.authentication.PageSession",
+        "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -116,7 +115,13 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "OpenVibe",
     "DESCRIPTION": "Start AI operators, watch their runs, decide at their gates.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "RunStatus": "operators.models.run.Run.Status",
+        "WaitStatus": "operators.models.wait.Wait.Status",
+        "WaitKind": "operators.models.wait.Wait.Kind",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

@@ -92,7 +92,7 @@ def _unheard(now: datetime) -> list[str]:
 
 
 def _pause(rings: int) -> timedelta:
-    return min(RING_PAUSE * 2 ** min(rings, 10), RING_LIMIT)
+    return min(RING_PAUSE * (1 << min(rings, 10)), RING_LIMIT)
 
 
 def _ring_again(run_id: str, now: datetime) -> None:

@@ -43,6 +43,16 @@ class Link:
             if self._loop is None:
                 self._loop = loop
 
+    def use(self, bus: Bus | None) -> None:
+        """Send over this bus from now on, such as `MemoryBus` where no server is wanted; None connects anew."""
+        self._bus = bus
+
+    async def close(self) -> None:
+        """Disconnect; only on the link's loop. Whoever needs the bus next connects anew."""
+        bus, self._bus = self._bus, None
+        if bus is not None:
+            await bus.close()
+
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine on the link's loop; the calling thread may wait for the future or forget it."""
         return asyncio.run_coroutine_threadsafe(work, self._running_loop())

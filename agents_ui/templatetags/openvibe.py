@@ -1,5 +1,218 @@
-"""Filters of our templates."""
+"""Filters and tags of our templates; they are built in, no template loads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from agents_ui import markdown as md
+from operators.models import Run
 
 register = template.Library()
+
+#: A text longer than this, or of several lines, is prose; one longer than FOLD shows its beginning only.
+LINE = 90
+FOLD = 700
+_DEPTH = 4
+
+
+@register.filter
+def markdown(text: Any) -> SafeString:
+    """Render a text as markdown."""
+    return md.html(str(text or ""))
+
+
+@register.filter
+def humanised(name: Any) -> str:
+    """Turn `review_sequence` into `Review sequence`."""
+    text = str(name).replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Tell a length of time in at most two units."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+
+
+@register.filter
+def lasted(run: Run) -> str:
+    """Tell how long a run has taken so far; one that nobody has begun has taken no time."""
+    if run.started_at is None:
+        return "–"
+    return duration(run.duration_seconds(timezone.now()))
+
+
+@register.filter
+def money(amount: Any) -> str:
+    """Tell US dollars; what has no known price is unknown, not free."""
+    if amount is None or amount == "":
+        return "unknown"
+    value = Decimal(str(amount))
+    if value == 0:
+        return "$0"
+    return f"${value:.2f}" if value >= 1 else f"${value:.4f}" if value >= Decimal("0.0001") else "< $0.0001"
+
+
+@register.filter
+def thousands(number: Any) -> str:
+    """Group digits by thin spaces."""
+    return f"{int(number or 0):,}".replace(",", "\u202f")
+
+
+@register.filter
+def pairs(mapping: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return names and values; templates would take a key called `items` for the method."""
+    return list(mapping.items())
+
+
+@register.filter
+def kind_of(value: Any, depth: int = 0) -> str:
+    """Name the template in `values/` that shows a JSON value best."""
+    if value is None or value in ("", [], {}):
+        return "empty"
+    if isinstance(value, bool):
+        return "flag"
+    if isinstance(value, str):
+        return _kind_of_text(value)
+    if depth >= _DEPTH:
+        return "json"
+    if isinstance(value, dict):
+        return "card" if value.keys() == {"card", "size"} else "mapping"
+    if isinstance(value, list):
+        return _kind_of_list(value)
+    return "text"
+
+
+def _kind_of_text(text: str) -> str:
+    if len(text) > FOLD:
+        return "fold"
+    return "prose" if len(text) > LINE or "\n" in text else "text"
+
+
+def _kind_of_list(items: list[Any]) -> str:
+    if not all(isinstance(item, dict) for item in items):
+        return "json" if any(isinstance(item, (dict, list)) for item in items) else "list"
+    return "touches" if all({"channel", "subject", "body"} <= item.keys() for item in items) else "records"
+
+
+@register.filter
+def deeper(depth: Any) -> int:
+    """Count one level down."""
+    return int(depth or 0) + 1
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """Write a value as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def days(touches: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, Mapping[str, Any]]]:
+    """Return each touch of a sequence with the day it falls on, counted from the first."""
+    day: int | None = 0
+    placed: list[tuple[int | None, Mapping[str, Any]]] = []
+    for touch in touches:
+        wait = touch.get("wait_days", 0)
+        day = day + wait if isinstance(day, int) and isinstance(wait, int) else None
+        placed.append((day, touch))
+    return placed
+
+
+@register.filter
+def trigger_words(trigger: str) -> str:
+    """Say in words what starts a workflow."""
+    kind, _, source = trigger.partition(":")
+    said = {
+        "on_demand": "Started by hand",
+        "cron": f"On a schedule: {source}",
+        "webhook": f"When {source} calls its webhook",
+        "event": f"When “{source.rpartition(':')[2].replace('_', ' ')}” happens",
+        "request": f"When asked for “{source.replace('_', ' ')}”",
+    }
+    return said.get(kind, trigger)
+
+
+@register.filter
+def past(decision: str) -> str:
+    """Turn a decision into what was done: approve, approved."""
+    known = {"approve": "approved", "reject": "rejected"}
+    return known.get(decision, f"decided “{humanised(decision)}”")
+
+
+@register.filter
+def words(text: str) -> list[str]:
+    """Split a text at its spaces, so that a template can loop over names."""
+    return text.split()
+
+
+@register.filter
+def sentence(kind: str) -> str:
+    """Name the template that says an event of this kind."""
+    return f"timeline/{kind.replace('.', '_')}.html"
+
+
+@register.filter
+def stem(path: str) -> str:
+    """Return a template's name without folder and ending, for a class."""
+    return path.rsplit("/", 1)[-1].removesuffix(".html").strip("_")
+
+
+@register.filter
+def channel_icon(channel: Any) -> str:
+    """Name the symbol of a way to reach somebody."""
+    return channel if channel in ("email", "phone", "linkedin") else "message"
+
+
+@register.filter
+def channel_words(channel: Any) -> str:
+    """Spell a way to reach somebody as it spells itself."""
+    return "LinkedIn" if channel == "linkedin" else humanised(channel)
+
+
+@register.simple_tag
+def when(at: datetime | None, style: str = "relative") -> SafeString | str:
+    """Write a time; a script shows it in the reader's own zone (`static/js/times.js`)."""
+    if at is None:
+        return "–"
+    text = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html(
+        '<time datetime="{}" data-time="{}" title="{}">{}</time>', at.isoformat(), style, text, _short(at, style)
+    )
+
+
+def _short(at: datetime, style: str) -> str:
+    return f"{at:%H:%M:%S}" if style == "clock" else f"{at:%Y-%m-%d %H:%M}"
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> SafeString:
+    """Draw a symbol of `static/icons.svg`; without a label it is decoration."""
+    said = format_html('role="img" aria-label="{}"', label) if label else SafeString('aria-hidden="true"')
+    return format_html('<svg class="icon icon-{}" {}><use href="{}#{}"/></svg>', name, said, static("icons.svg"), name)
+
+
+@register.inclusion_tag("status.html")
+def status(name: str, word: str = "") -> dict[str, str]:
+    """Show where something stands: shape, word and colour."""
+    return {"status": name, "word": word or name}

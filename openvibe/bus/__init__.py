@@ -25,6 +25,9 @@ class Message:
     refuse: Callable[[], Awaitable[None]] | None = None
 
 
+#: The largest message, headers included, in bytes: what NATS takes unless configured otherwise.
+MOST_BYTES = 1024 * 1024
+
 Handler = Callable[[Message], Awaitable[None]]
 Unsubscribe = Callable[[], Awaitable[None]]
 
@@ -34,6 +37,9 @@ class Pull(Protocol):
 
     async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
         """Return up to `most` messages, as soon as there is one; an empty sequence after `timeout` seconds."""
+
+    async def close(self) -> None:
+        """Stop reading; the position stays. What was fetched and not acknowledged comes again some time later."""
 
 
 class Bus(Protocol):
@@ -50,7 +56,7 @@ class Bus(Protocol):
         """Send what waits and disconnect."""
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Send to whoever listens now."""
+        """Send to whoever listens now. Raises `BusError` if not connected, or over `MOST_BYTES`."""
 
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Send and wait until a stream keeps it; a repeated `Nats-Msg-Id` is kept once. Raises `BusError` if not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from openvibe.bus import Handler, Message, Unsubscribe, matches
+from openvibe.bus import MOST_BYTES, Handler, Message, Unsubscribe, matches
 from openvibe.errors import BusError
 from openvibe.protocol.streams import Stream
 
@@ -31,8 +31,9 @@ class MemoryBus:
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.publish`. Handlers run before it returns."""
-        if not self.connected:
-            raise BusError("The memory bus is not connected; await connect() first")
+        self._require_connection()
+        if len(data) > MOST_BYTES:
+            raise BusError(f"A message of {len(data)} bytes is too large for {subject!r}")
         message = Message(subject, data, dict(headers or {}))
         # A stream hears core messages too, as in NATS.
         for log in self._streams.values():
@@ -49,6 +50,7 @@ class MemoryBus:
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""
+        self._require_connection()
         entry = (pattern, handler)
         self._handlers.append(entry)
 
@@ -60,25 +62,33 @@ class MemoryBus:
 
     async def ensure(self, streams: Sequence[Stream]) -> None:
         """See `Bus.ensure`."""
+        self._require_connection()
         for stream in streams:
             self._streams.setdefault(stream.name, _Log(stream.subjects))
 
     async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> MemoryPull:
         """See `Bus.pull`."""
+        self._require_connection()
         if stream not in self._streams:
             raise BusError(f"There is no stream {stream!r}")
         return self._pulls.setdefault((stream, durable), MemoryPull(self._streams[stream], tuple(patterns)))
 
     async def put_kv(self, bucket: str, key: str, value: bytes) -> int:
         """See `Bus.put_kv`."""
+        self._require_connection()
         revision = self._buckets.get((bucket, key), (0, b""))[0] + 1
         self._buckets[bucket, key] = (revision, value)
         return revision
 
     async def get_kv(self, bucket: str, key: str) -> bytes | None:
         """See `Bus.get_kv`."""
+        self._require_connection()
         entry = self._buckets.get((bucket, key))
         return entry[1] if entry else None
+
+    def _require_connection(self) -> None:
+        if not self.connected:
+            raise BusError("The memory bus is not connected; await connect() first")
 
 
 class _Log:
@@ -114,15 +124,18 @@ class MemoryPull:
 
     async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
         """See `Pull.fetch`."""
-        found = self._take(most)
-        if found:
-            return found
-        self._log.grown.clear()
         try:
-            await asyncio.wait_for(self._log.grown.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                # What grew may be for others, or another reader of this name was quicker.
+                while not (found := self._take(most)):
+                    self._log.grown.clear()
+                    await self._log.grown.wait()
         except TimeoutError:
             return []
-        return self._take(most)
+        return found
+
+    async def close(self) -> None:
+        """See `Pull.close`."""
 
     def _take(self, most: int) -> list[Message]:
         found, self._again = self._again[:most], self._again[most:]

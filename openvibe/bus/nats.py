@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NATSError
@@ -54,38 +54,35 @@ class NatsBus:
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
 
     async def _dialled(self) -> Client:
-        return await nats.connect(
+        client = _Client()
+        await client.connect(
             self._url,
             name=self._name,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_PAUSE,
+            reconnect_time_wait=RECONNECT_PAUSE,  # type: ignore[arg-type]  # it sleeps for fractions as well
             connect_timeout=5,
             ping_interval=10,
             error_cb=_log_error,
         )
+        return client
 
     async def close(self) -> None:
         """See `Bus.close`."""
         if self._client is not None and not self._client.is_closed:
-            await self._client.close()
+            # What waits for a server that is away is lost with the connection.
+            with contextlib.suppress(OSError):
+                await self._client.close()
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.publish`. While the server is away messages wait in memory, up to the client's bound."""
-        try:
+        with _translated(f"NATS did not take a message on {subject}"):
             await self._live.publish(subject, data, headers=dict(headers) if headers else None)
-        except NATSError as error:
-            raise BusError(f"NATS did not take a message on {subject}: {error}") from error
 
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.store`."""
-        if not self.connected:
-            # Waiting would only end in the same error, and hold the messages behind this one.
-            raise BusError("NATS is away")
-        try:
+        with _translated(f"No stream kept a message on {subject}"):
             await self._stream.publish(subject, data, headers=dict(headers) if headers else None)
-        except (NATSError, TimeoutError) as error:
-            raise BusError(f"No stream kept a message on {subject}: {error or type(error).__name__}") from error
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""
@@ -93,10 +90,12 @@ class NatsBus:
         async def receive(message: Msg) -> None:
             await handler(_core(message))
 
-        subscription = await self._live.subscribe(pattern, cb=receive)
+        with _translated(f"NATS did not take a subscription to {pattern}"):
+            subscription = await self._live.subscribe(pattern, cb=receive)
 
         async def unsubscribe() -> None:
-            if not self._live.is_closed:
+            # Whoever is unsubscribed already, or with a connection that is closed, has what was asked for.
+            with contextlib.suppress(NATSError):
                 await subscription.unsubscribe()
 
         return unsubscribe
@@ -104,17 +103,21 @@ class NatsBus:
     async def ensure(self, streams: Sequence[Stream]) -> None:
         """See `Bus.ensure`."""
         for stream in streams:
-            try:
-                await self._stream.stream_info(stream.name)
-            except NotFoundError:
-                await self._stream.add_stream(
-                    StreamConfig(
-                        name=stream.name,
-                        subjects=list(stream.subjects),
-                        max_age=stream.max_age.total_seconds(),
-                        max_bytes=stream.max_bytes,
-                    )
+            with _translated(f"Stream {stream.name!r} cannot be made"):
+                await self._ensure(stream)
+
+    async def _ensure(self, stream: Stream) -> None:
+        try:
+            await self._stream.stream_info(stream.name)
+        except NotFoundError:
+            await self._stream.add_stream(
+                StreamConfig(
+                    name=stream.name,
+                    subjects=list(stream.subjects),
+                    max_age=stream.max_age.total_seconds(),
+                    max_bytes=stream.max_bytes,
                 )
+            )
 
     async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> NatsPull:
         """See `Bus.pull`."""
@@ -125,27 +128,27 @@ class NatsBus:
             ack_wait=ACK_WAIT,
             filter_subjects=list(patterns),
         )
-        try:
+        with _translated(f"Stream {stream!r} cannot be read as {durable!r}"):
             await self._stream.add_consumer(stream, config)
             subscription = await self._stream.pull_subscribe_bind(consumer=durable, stream=stream)
-        except (NATSError, TimeoutError) as error:
-            raise BusError(f"Stream {stream!r} cannot be read as {durable!r}: {error}") from error
         return NatsPull(subscription)
 
     async def put_kv(self, bucket: str, key: str, value: bytes) -> int:
         """See `Bus.put_kv`; the bucket is made when it is missing."""
-        try:
-            store = await self._stream.key_value(bucket)
-        except BucketNotFoundError:
-            store = await self._stream.create_key_value(bucket=bucket, history=16)
-        return await store.put(key, value)
+        with _translated(f"{bucket}/{key} was not kept"):
+            try:
+                store = await self._stream.key_value(bucket)
+            except BucketNotFoundError:
+                store = await self._stream.create_key_value(bucket=bucket, history=16)
+            return await store.put(key, value)
 
     async def get_kv(self, bucket: str, key: str) -> bytes | None:
         """See `Bus.get_kv`."""
-        try:
-            return (await (await self._stream.key_value(bucket)).get(key)).value
-        except (BucketNotFoundError, KeyNotFoundError):
-            return None
+        with _translated(f"{bucket}/{key} cannot be read"):
+            try:
+                return (await (await self._stream.key_value(bucket)).get(key)).value or b""
+            except (BucketNotFoundError, KeyNotFoundError):
+                return None
 
     @property
     def _live(self) -> Client:
@@ -157,7 +160,21 @@ class NatsBus:
     def _stream(self) -> JetStreamContext:
         if self._jetstream is None:
             raise BusError("The bus is not connected; await connect() first")
+        if not self.connected:
+            # Waiting would only end in the same error, and hold up whoever waits behind this one.
+            raise BusError("NATS is away")
         return self._jetstream
+
+
+class _Client(Client):
+    """The library's client, deaf to nobody: its own one stops reading at a subject that is no UTF-8."""
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
+        message: Msg = super()._build_message(sid, subject, reply, data, headers)
+        return message
 
 
 class NatsPull:
@@ -168,13 +185,26 @@ class NatsPull:
 
     async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
         """See `Pull.fetch`."""
-        try:
-            found = await self._subscription.fetch(most, timeout=timeout)
-        except TimeoutError:
-            return []
-        except NATSError as error:
-            raise BusError(f"The stream cannot be read: {error or type(error).__name__}") from error
+        with _translated("The stream cannot be read"):
+            try:
+                found = await self._subscription.fetch(most, timeout=timeout)
+            except TimeoutError:
+                return []
         return [_pulled(message) for message in found]
+
+    async def close(self) -> None:
+        """See `Pull.close`."""
+        # A connection that is gone has forgotten the reader already.
+        with contextlib.suppress(NATSError):
+            await self._subscription.unsubscribe()
+
+
+@contextlib.contextmanager
+def _translated(act: str) -> Iterator[None]:
+    try:
+        yield
+    except (NATSError, TimeoutError, OSError) as error:
+        raise BusError(f"{act}: {str(error) or type(error).__name__}") from error
 
 
 def _core(message: Msg) -> Message:

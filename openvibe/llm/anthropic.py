@@ -35,9 +35,9 @@ class AnthropicProvider:
 
     def complete(
         self,
-        *,
         system: str,
         user: str,
+        *,
         model: str,
         max_tokens: int = 4096,
         temperature: float | None = None,
@@ -52,7 +52,7 @@ class AnthropicProvider:
         if schema is not None:
             options["output_config"] = {"format": {"type": "json_schema", "schema": _enforceable(schema)}}
         try:
-            message = self._stream(system, user, model, max_tokens, options, on_words)
+            message = self._stream(system, user, model=model, max_tokens=max_tokens, options=options, on_words=on_words)
         except anthropic.APIError as error:
             raise _translated(error) from error
         except httpx2.TransportError as error:
@@ -77,6 +77,7 @@ class AnthropicProvider:
         self,
         system: str,
         user: str,
+        *,
         model: str,
         max_tokens: int,
         options: dict[str, Any],

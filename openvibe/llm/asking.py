@@ -131,7 +131,7 @@ def _pause(attempt: int, retry_after: float | None) -> float:
     if retry_after is not None:
         return min(retry_after, LONGEST_PAUSE)
     # Half of the pause is random, so that many runs refused at once do not come back at once.
-    return min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * (0.5 + random.random() / 2)
+    return min(FIRST_PAUSE * (1 << (attempt - 1)), LONGEST_PAUSE) * (0.5 + random.random() / 2)
 
 
 def _bare(content: str) -> str:

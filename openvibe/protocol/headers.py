@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from openvibe.protocol import subjects
 
 SENDER = "openvibe"
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# A trace or a parent of zeros only is invalid (W3C Trace Context §3.2.2).
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def stamped(kind: str, *, message_id: str, traceparent: str = "", depth: int = 0) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Who calls: a program with a bearer token, or a page's own script with its session."""
+"""Who calls: a program with a bearer token. (A page's own script comes with its session; see the settings.)"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
@@ -32,10 +32,6 @@ class TokenAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Say how to come back after a 401."""
         return 'Bearer realm="openvibe"'
-
-
-class PageSession(SessionAuthentication):
-    """The session of a signed-in page, with its CSRF check."""
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

@@ -39,7 +39,7 @@ def _database() -> bool:
 
 
 def _bus() -> bool:
-    return Process.objects.filter(bus_connected=True).exists()
+    return Process.living().filter(bus_connected=True).exists()
 
 
 CHECKS: dict[str, Callable[[], bool]] = {

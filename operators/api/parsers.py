@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rest_framework import parsers
+from rest_framework.exceptions import ParseError
 
 
 class JSONParser(parsers.JSONParser):
@@ -10,3 +14,15 @@ class JSONParser(parsers.JSONParser):
 
     media_type = "*/*"
     strict = True
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the object that the body holds; every body of ours is one."""
+        try:
+            body = super().parse(stream, media_type, parser_context)
+        except RecursionError as error:
+            raise ParseError("JSON parse error - too many levels") from error
+        if not isinstance(body, dict):
+            raise ParseError("The body must be a JSON object: { ... }")
+        return body

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -27,7 +28,8 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, exceptions.ValidationError):
         return _problem(422, "invalid", "The request does not fit", errors=_errors(error.detail))
     if isinstance(error, exceptions.APIException):
-        headers = {"WWW-Authenticate": error.auth_header} if getattr(error, "auth_header", None) else {}
+        challenge = getattr(error, "auth_header", None)
+        headers = {"WWW-Authenticate": challenge} if challenge else {}
         code = error.get_codes()
         return _problem(
             error.status_code, code if isinstance(code, str) else "error", str(error.detail), headers=headers
@@ -48,6 +50,8 @@ def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:
     return [{"field": path, "message": str(detail)}]
 
 
+# Programs hold no CSRF token; they must hear that the path is wrong, not that they may not ask.
+@csrf_exempt
 def not_found(request: HttpRequest, path: str = "") -> JsonResponse:
     """Answer a path under /v1/ that does not exist."""
     detail = f"There is no {request.path}; see /v1/docs/"

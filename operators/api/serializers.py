@@ -38,6 +38,8 @@ class CancelBody(serializers.Serializer[Any]):
 class WaitView(serializers.ModelSerializer[Wait]):
     """A wait as programs see it."""
 
+    values = serializers.DictField(allow_null=True)
+
     class Meta:
         model = Wait
         fields = (
@@ -71,8 +73,8 @@ class RunSummary(serializers.ModelSerializer[Run]):
 
     class Meta:
         model = Run
-        fields = ("run_id", "operator_id", "workflow_id", "status", "trigger", "created_at", "started_at",
-                  "completed_at", "metrics")  # fmt: skip
+        fields: tuple[str, ...] = ("run_id", "operator_id", "workflow_id", "status", "trigger", "created_at",
+                                   "started_at", "completed_at", "metrics")  # fmt: skip
         read_only_fields = fields
 
     @extend_schema_field(Metrics)
@@ -93,10 +95,13 @@ class RunSummary(serializers.ModelSerializer[Run]):
 class RunDetail(RunSummary):
     """A run, whole."""
 
+    input = serializers.DictField()
+    output = serializers.DictField(allow_null=True)
+    error = serializers.DictField(allow_null=True)
     waits = serializers.SerializerMethodField()
 
     class Meta(RunSummary.Meta):
-        fields = (*RunSummary.Meta.fields, "workflow_version", "input", "output", "error", "waits")  # type: ignore[assignment]
+        fields = (*RunSummary.Meta.fields, "workflow_version", "input", "output", "error", "waits")
         read_only_fields = fields
 
     @extend_schema_field(WaitView(many=True))
@@ -148,6 +153,12 @@ class OperatorSummary(serializers.ModelSerializer[Operator]):
         return [workflow.slug for workflow in operator.workflows.all() if not workflow.retired]
 
 
+class OperatorList(serializers.Serializer[Any]):
+    """The answer to a question for operators."""
+
+    operators = OperatorSummary(many=True)
+
+
 class OperatorDetail(OperatorSummary):
     """An operator with its workflows."""
 
@@ -167,3 +178,10 @@ class EventView(serializers.ModelSerializer[Event]):
         model = Event
         fields = ("seq", "type", "node", "step_id", "actor", "data", "timestamp")
         read_only_fields = fields
+
+
+class EventList(serializers.Serializer[Any]):
+    """Some of a run's events; `last_seq` is the number of its newest one."""
+
+    events = EventView(many=True)
+    last_seq = serializers.IntegerField()

@@ -16,14 +16,14 @@ from operators.api import scope
 from operators.api.serializers import (
     ActivateBody,
     CancelBody,
-    EventView,
+    EventList,
     OperatorDetail,
-    OperatorSummary,
+    OperatorList,
     ResumeBody,
     RunDetail,
     RunSummary,
 )
-from operators.errors import NotWaiting, Unknown
+from operators.errors import Misfit, NotWaiting
 from operators.models import Project, Run, Wait
 from operators.models.run import RunQuerySet
 from operators.services import intake, timeline, waits
@@ -32,11 +32,11 @@ from operators.services import intake, timeline, waits
 class Operators(APIView):
     """The operators of the caller's project."""
 
-    @extend_schema(responses=OperatorSummary(many=True), operation_id="list_operators")
+    @extend_schema(responses=OperatorList, operation_id="list_operators")
     def get(self, request: Request) -> Response:
         """List them by name."""
         rows = scope.operators(request).prefetch_related("workflows")
-        return Response({"operators": OperatorSummary(rows, many=True).data})
+        return Response(OperatorList({"operators": rows}).data)
 
 
 class OperatorPage(APIView):
@@ -61,7 +61,7 @@ class Activate(APIView):
         run = intake.request(
             intake.workflow_of(operator, body["trigger"]),
             input=body["input"],
-            actor=request.user,
+            actor=scope.caller(request),
             trigger="api",
             traceparent=request.headers.get("traceparent", ""),
         )
@@ -79,7 +79,8 @@ class Runs(generics.ListAPIView[Run]):
         rows = scope.runs(self.request).filter(operator=operator)
         status = self.request.query_params.get("status")
         if status and status not in Run.Status.values:
-            raise Unknown(f"There is no status {status!r}; use one of: {', '.join(Run.Status.values)}")
+            message = f"There is no status {status!r}; use one of: {', '.join(Run.Status.values)}"
+            raise Misfit(message, errors=[{"field": "status", "message": message}])
         return rows.filter(status=status) if status else rows
 
     @extend_schema(operation_id="list_runs", parameters=[OpenApiParameter("status", enum=Run.Status.values)])
@@ -101,20 +102,20 @@ class RunPage(APIView):
         """Cancel it."""
         run = scope.run(request, slug, run_id, operable=True)
         reason = _read(CancelBody, request)["reason"] if request.body else ""
-        return Response(RunDetail(intake.cancel(run, actor=request.user, reason=reason)).data)
+        return Response(RunDetail(intake.cancel(run, actor=scope.caller(request), reason=reason)).data)
 
 
 class RunEvents(APIView):
     """A run's timeline."""
 
-    @extend_schema(responses=EventView(many=True), operation_id="list_events",
+    @extend_schema(responses=EventList, operation_id="list_events",
                    parameters=[OpenApiParameter("after", int), OpenApiParameter("limit", int)])  # fmt: skip
     def get(self, request: Request, slug: str, run_id: str) -> Response:
         """List its events that follow number `after`, in order."""
         run = scope.run(request, slug, run_id)
         after, limit = _number(request, "after", 0), min(_number(request, "limit", 200), 1000)
         events = timeline.read(run.project_id, subjects.thread(run.id), after=after, limit=limit)
-        return Response({"events": EventView(events, many=True).data, "last_seq": run.last_seq})
+        return Response(EventList({"events": events, "last_seq": run.last_seq}).data)
 
 
 class Resume(APIView):
@@ -132,7 +133,7 @@ class Resume(APIView):
             version=body.get("version"),
             payload_sha256=body.get("payload_sha256"),
         )
-        waits.answer(_wait(run, body.get("wait_id")), given, actor=request.user)
+        waits.answer(_wait(run, body.get("wait_id")), given, actor=scope.caller(request))
         run.refresh_from_db()
         return Response(RunDetail(run).data)
 

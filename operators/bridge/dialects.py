@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 from openvibe.bus import Message, matches
 from openvibe.protocol import envelope, subjects
 from openvibe.protocol.envelope import Malformed
+
+#: As wide as the column of `Event.message_id`.
+LONGEST_ID = 200
+# An escaped NUL: an odd number of backslashes before it. JSON allows no other.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def _canonical(message: Message, project: str) -> Posting | None:
         project=subject.project,
         channel=subject.channel,
         kind=f"agent.{body.kind or subject.suffix}",
-        message_id=f"{message.subject}:{body.id}",
+        message_id=_message_id(message, body.id),
         actor=body.operator_id or subject.target,
         content=body.content,
         data={"role": body.role or "assistant", "payload": body.payload, "step_id": body.step_id},
@@ -53,7 +59,7 @@ def _operator_event(message: Message, project: str) -> Posting:
         project=project,
         channel=subjects.PUBLIC,
         kind="agent.event",
-        message_id=f"{message.subject}:{_id(body, message)}",
+        message_id=_message_id(message, _id(body, message)),
         actor=operator,
         content=str(body.get("content") or f"{operator} emitted {kind}"),
         data={"event": kind, "payload": payload},
@@ -70,7 +76,7 @@ def _general(message: Message, project: str) -> Posting:
         project=project,
         channel=subjects.PUBLIC,
         kind=f"agent.{message.subject.split('.', 2)[2].replace('.', '_')}",
-        message_id=f"{message.subject}:{_id(body, message)}",
+        message_id=_message_id(message, _id(body, message)),
         actor=str(body.get("agent_id") or body.get("agentId") or body.get("workflow_name") or "agent"),
         content=content,
         data={"role": str(body.get("role") or "assistant"), "attrs": body.get("attrs") or {}},
@@ -99,13 +105,22 @@ def read(message: Message, *, project: str) -> Posting | None:
     """
     for _, pattern, reader in DIALECTS:
         if matches(pattern, message.subject):
+            # PostgreSQL keeps no text with a NUL in it.
+            if "\0" in message.subject or _NUL.search(message.data):
+                raise Malformed("The subject or the body holds a NUL character")
             return reader(message, project)
     return None
+
+
+def _message_id(message: Message, id: str) -> str:
+    """Name what must become one event; too long a name is hashed, not cut, because its end is what tells it apart."""
+    name = f"{message.subject}:{id}"
+    return name if len(name) <= LONGEST_ID else envelope.message_id(message.subject, id)
 
 
 def _id(body: Mapping[str, Any], message: Message) -> str:
     """Return a message's own id, else a hash of its bytes: the same message twice is one event either way."""
     for key in ("id", "message_id", "messageId"):
         if isinstance(body.get(key), str) and body[key]:
-            return str(body[key])[:100]
+            return str(body[key])
     return hashlib.sha256(message.data).hexdigest()[:32]

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -22,38 +22,73 @@ from operators.services import announcements, cards
 
 logger = logging.getLogger(__name__)
 
+Heard = tuple[Message, Posting]
+
+#: The database is away or busy. That is no message's fault: they stay in their stream and are delivered again.
+AWAY = (OperationalError, InterfaceError)
+
 
 def take(messages: Sequence[Message]) -> None:
     """Keep every message, as an event or as a dead letter; when this returns they may be acknowledged."""
-    postings: dict[tuple[str, str], list[Posting]] = defaultdict(list)
+    try:
+        for (project, channel), group in _by_channel(messages).items():
+            _keep(project, channel, group)
+    finally:
+        if connection.vendor != "sqlite":
+            connection.close()
+
+
+def _by_channel(messages: Sequence[Message]) -> dict[tuple[str, str], list[Heard]]:
+    groups: dict[tuple[str, str], list[Heard]] = defaultdict(list)
     for message in messages:
         try:
             posting = dialects.read(message, project=DEFAULT)
         except Malformed as error:
             bury(message, str(error))
-            continue
-        if posting is not None:
-            postings[posting.project, posting.channel].append(posting)
-    for (project, channel), group in postings.items():
-        _write(project, channel, group)
-    if connection.vendor != "sqlite":
-        connection.close()
+        except Exception as error:
+            logger.exception("A message on %s could not be read", message.subject)
+            bury(message, f"It cannot be read: {type(error).__name__}: {error}")
+        else:
+            if posting is not None:
+                groups[posting.project, posting.channel].append((message, posting))
+    return groups
+
+
+def _keep(project: str, channel: str, group: list[Heard]) -> None:
+    """Write a group; if the database refuses it, one by one, so that a message it cannot take costs no other."""
+    if reason := _unknown(project, channel):
+        for message, _ in group:
+            bury(message, reason)
+        return
+    try:
+        _write(project, channel, [posting for _, posting in group])
+    except AWAY:
+        raise
+    except Exception as error:
+        if len(group) > 1:
+            for heard in group:
+                _keep(project, channel, [heard])
+            return
+        message, _ = group[0]
+        logger.exception("A message on %s could not be kept", message.subject)
+        bury(message, f"It cannot be kept: {type(error).__name__}: {error}")
+
+
+def _unknown(project: str, channel: str) -> str:
+    if not Project.objects.filter(id=project).exists():
+        return f"There is no project {project!r}"
+    known = channel == subjects.PUBLIC or (
+        channel.startswith("t_") and Run.objects.filter(id=_run_of(channel), project_id=project).exists()
+    )
+    return "" if known else f"Nobody knows the channel {channel!r}"
 
 
 def _write(project: str, channel: str, group: list[Posting]) -> None:
-    if not Project.objects.filter(id=project).exists():
-        for posting in group:
-            _bury_posting(posting, f"There is no project {project!r}")
-        return
     with transaction.atomic():
         if channel == subjects.PUBLIC:
             written = _publicly(project, group)
-        elif run_id := _run_of(project, channel):
-            written = _in_thread(project, channel, run_id, group)
         else:
-            for posting in group:
-                _bury_posting(posting, f"Nobody knows the channel {channel!r}")
-            return
+            written = _in_thread(project, channel, _run_of(channel), group)
         transaction.on_commit(lambda: announcements.tell(written) if written else None)
 
 
@@ -77,19 +112,17 @@ def _in_thread(project: str, channel: str, run_id: str, group: list[Posting]) ->
     return Event.objects.bulk_create(events)
 
 
-def _run_of(project: str, channel: str) -> str | None:
-    run_id = channel.removeprefix("t_")
-    exists = channel.startswith("t_") and Run.objects.filter(id=run_id, project_id=project).exists()
-    return run_id if exists else None
+def _run_of(channel: str) -> str:
+    return channel.removeprefix("t_")
 
 
 def _fresh(project: str, channel: str, group: list[Posting]) -> list[Posting]:
     """Drop what is known already and what comes twice in this very batch."""
-    ids = {item.message_id[:200] for item in group}
+    ids = {item.message_id for item in group}
     rows = Event.objects.filter(project_id=project, channel=channel, message_id__in=ids)
     known = set(rows.values_list("message_id", flat=True))
-    first = {item.message_id[:200]: item for item in reversed(group)}
-    return [item for item in group if item.message_id[:200] not in known and first[item.message_id[:200]] is item]
+    first = {item.message_id: item for item in reversed(group)}
+    return [item for item in group if item.message_id not in known and first[item.message_id] is item]
 
 
 def _event(item: Posting, *, run_id: str | None = None) -> Event:
@@ -100,21 +133,25 @@ def _event(item: Posting, *, run_id: str | None = None) -> Event:
         run_id=run_id,
         actor=item.actor[:200],
         data=cards.stowed(item.project, {"content": item.content, **item.data}),
-        message_id=item.message_id[:200],
+        message_id=item.message_id,
         created_at=timezone.now(),
     )
 
 
 def bury(message: Message, reason: str) -> None:
     """Keep a message that cannot be read, whole, once."""
-    digest = hashlib.sha256(message.subject.encode() + b"\n" + message.data).hexdigest()
+    subject = _storable(message.subject)
     letter = DeadLetter(
-        subject=message.subject[:500], headers=dict(message.headers), body=message.data, reason=reason, digest=digest
+        subject=subject[:500],
+        headers={_storable(name): _storable(value) for name, value in message.headers.items()},
+        body=message.data,
+        reason=_storable(reason),
+        digest=hashlib.sha256(subject.encode() + b"\n" + message.data).hexdigest(),
     )
     DeadLetter.objects.bulk_create([letter], ignore_conflicts=True)
-    logger.warning("Dead letter from %s: %s", message.subject, reason)
+    logger.warning("Dead letter from %s: %s", subject, reason)
 
 
-def _bury_posting(posting: Posting, reason: str) -> None:
-    body = posting.content.encode()
-    bury(Message(posting.message_id.rpartition(":")[0], body), reason)
+def _storable(text: str) -> str:
+    # What no database keeps in a text becomes a mark; the body is bytes and stays what it was.
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

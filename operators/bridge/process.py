@@ -7,6 +7,7 @@ import logging
 import threading
 
 from asgiref.sync import sync_to_async
+from django.db import connection
 
 from openvibe.bus import Bus, Pull
 from openvibe.errors import BusError
@@ -31,7 +32,7 @@ async def serve(ended: asyncio.Event) -> None:
     """Work until `ended` is set."""
     link.adopt(asyncio.get_running_loop())
     clock_ended = threading.Event()
-    ticking = threading.Thread(target=clock.run_until, args=(clock_ended,), name="clock", daemon=True)
+    ticking = threading.Thread(target=_tick, args=(clock_ended,), name="clock", daemon=True)
     ticking.start()
     absent = presence.announce(Process.Kind.BRIDGE)
     readers = [asyncio.create_task(_read_for_ever(stream)) for stream in _patterns()]
@@ -42,6 +43,14 @@ async def serve(ended: asyncio.Event) -> None:
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)
+
+
+def _tick(ended: threading.Event) -> None:
+    try:
+        clock.run_until(ended)
+    finally:
+        # A pool would not get back what a thread takes along when it ends.
+        connection.close()
 
 
 def _patterns() -> dict[str, list[str]]:
@@ -57,7 +66,10 @@ async def _read_for_ever(stream: str) -> None:
             bus = await link.bus()
             await bus.ensure(STREAMS)
             pull = await bus.pull(stream, durable=DURABLE, patterns=_patterns()[stream])
-            await _read(bus, pull)
+            try:
+                await _read(bus, pull)
+            finally:
+                await pull.close()
         except BusError as error:
             logger.info("Stream %s: %s; trying again", stream, error)
         except Exception:
@@ -70,5 +82,10 @@ async def _read(bus: Bus, pull: Pull) -> None:
     while bus.connected:
         messages = await pull.fetch(BATCH, timeout=FETCH_SECONDS)
         if messages:
-            await sync_to_async(ingest.take, thread_sensitive=False)(messages)
+            try:
+                await sync_to_async(ingest.take, thread_sensitive=False)(messages)
+            except Exception:
+                # Given back at once they come again before newer ones, and in order.
+                await asyncio.gather(*[message.refuse() for message in messages if message.refuse])
+                raise
             await asyncio.gather(*[message.acknowledge() for message in messages if message.acknowledge])

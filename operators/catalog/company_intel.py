@@ -85,6 +85,7 @@ class CompanyIntel:
 def quality(analysis: dict[str, Any]) -> Quality:
     """Return the quality that an analysis names; where it fits no form, the word in its text, otherwise medium."""
     if "prospect_quality" in analysis:
-        return analysis["prospect_quality"]
+        named: Quality = analysis["prospect_quality"]
+        return named
     text = analysis.get("text", "").lower()
     return "high" if "high" in text else "low" if "low" in text else "medium"

@@ -102,15 +102,15 @@ class DatabaseRows:
             "checkpoint_id__lt": before,
         }
         rows = Checkpoint.objects.filter(**{name: value for name, value in given.items() if value is not None})
-        found = rows.order_by("-checkpoint_id").values_list(*_CHECKPOINT_COLUMNS)[:limit]
-        return [CheckpointRow(*row[:6], bytes(row[6]), row[7]) for row in found]
+        found = rows.order_by("-checkpoint_id").values(*_CHECKPOINT_COLUMNS)[:limit]
+        return [CheckpointRow(**{**row, "blob": bytes(row["blob"])}) for row in found]
 
     def writes(self, keys: Collection[CheckpointKey]) -> list[WriteRow]:
         """See `Rows.writes`."""
         if not keys:
             return []
         rows = CheckpointWrite.objects.filter(_any_of(keys)).order_by("task_path", "task_id", "idx")
-        return [WriteRow(*row[:8], bytes(row[8])) for row in rows.values_list(*_WRITE_COLUMNS)]
+        return [WriteRow(**{**row, "blob": bytes(row["blob"])}) for row in rows.values(*_WRITE_COLUMNS)]
 
     def delete(self, keys: Collection[CheckpointKey]) -> None:
         """See `Rows.delete`."""

@@ -30,7 +30,11 @@ class Process(models.Model):
         return self.id
 
     @classmethod
+    def living(cls) -> models.QuerySet[Process]:
+        """Return the processes that were heard of lately."""
+        return cls.objects.filter(seen_at__gt=timezone.now() - timedelta(seconds=SILENCE_SECONDS))
+
+    @classmethod
     def alive(cls, kind: str) -> bool:
         """Tell whether a process of this kind was heard of lately."""
-        horizon = timezone.now() - timedelta(seconds=SILENCE_SECONDS)
-        return cls.objects.filter(kind=kind, seen_at__gt=horizon).exists()
+        return cls.living().filter(kind=kind).exists()

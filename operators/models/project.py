@@ -22,12 +22,15 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         """Those the user is a member of; all of them for a superuser."""
         if user.is_superuser:
             return self
-        return self.filter(memberships__user_id=user.pk)
+        # Nobody's key is null, and a filter on null would find the projects without members.
+        return self.none() if user.pk is None else self.filter(memberships__user_id=user.pk)
 
     def operable_by(self, user: Actor) -> ProjectQuerySet:
         """Those in which the user may start, cancel and decide."""
         if user.is_superuser:
             return self
+        if user.pk is None:
+            return self.none()
         return self.filter(memberships__user_id=user.pk, memberships__role__in=Membership.OPERATING)
 
 

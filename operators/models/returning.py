@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.db import connections, models
 from django.db.models.sql import UpdateQuery
@@ -13,7 +13,7 @@ def update_returning(rows: models.QuerySet[Any], *fields: str, **values: Any) ->
 
     Django's `update()` only counts; a second query for the new values would be a round trip more for every step.
     """
-    query = rows.query.chain(UpdateQuery)
+    query = cast(UpdateQuery, rows.query.chain(UpdateQuery))
     query.add_update_values(values)
     query.clear_ordering(force=True)
     connection = connections[rows.db]

@@ -40,7 +40,7 @@ EVENTS_A_MESSAGE = 25
 class Announcer:
     """The thread, and what it has been told."""
 
-    _told: queue.SimpleQueue[Sequence[Event]] = field(default_factory=queue.SimpleQueue)
+    _told: queue.Queue[Sequence[Event]] = field(default_factory=queue.Queue)
     _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _taken: dict[str, int] = field(default_factory=dict)
@@ -53,28 +53,38 @@ class Announcer:
                 self._thread = threading.Thread(target=self._work, name="announcer", daemon=True)
                 self._thread.start()
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until everything that was told has been tried; False if `timeout` seconds were too short."""
+        with self._told.all_tasks_done:
+            return self._told.all_tasks_done.wait_for(lambda: not self._told.unfinished_tasks, timeout)
+
     def _work(self) -> None:
         marked_at = time.monotonic()
         while True:
-            batch = self._next()
+            told = self._next()
             try:
-                self._announce(batch)
-                if self._taken and (not batch or time.monotonic() - marked_at > MARK_PAUSE):
+                self._announce([event for events in told for event in events])
+                if self._taken and (not told or time.monotonic() - marked_at > MARK_PAUSE):
                     marked_at = time.monotonic()
                     self._mark()
             except Exception:
                 # The clock announces again whatever this thread could not; it must outlive any single fault.
                 logger.exception("Announcing failed")
                 close_old_connections()
+            if not self._taken and connection.vendor != "sqlite":
+                # The next news may be long in coming; a pool gets its connection back.
+                connection.close()
+            for _ in told:
+                self._told.task_done()
 
-    def _next(self) -> list[Event]:
+    def _next(self) -> list[Sequence[Event]]:
         try:
-            batch = list(self._told.get(timeout=MARK_PAUSE if self._taken else None))
+            told = [self._told.get(timeout=MARK_PAUSE if self._taken else None)]
         except queue.Empty:
             return []
         while not self._told.empty():
-            batch += self._told.get()
-        return batch
+            told.append(self._told.get())
+        return told
 
     def _announce(self, batch: list[Event]) -> None:
         threads, news = _by_channel(batch), [event for event in batch if _is_news(event)]
@@ -98,13 +108,11 @@ class Announcer:
             # In the order of ids, so that two processes never wait for each other's rows.
             for run_id, seq in sorted(taken.items()):
                 Run.objects.filter(id=run_id, announced_seq__lt=seq).update(announced_seq=seq)
-        # The connection is not kept while nothing happens; a pool gets it back.
-        if connection.vendor != "sqlite":
-            connection.close()
 
 
 _announcer = Announcer()
 tell = _announcer.tell
+settle = _announcer.settle
 
 
 def send(events: Sequence[Event]) -> concurrent.futures.Future[None]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from openvibe import engine
+from openvibe import canonical, engine
 from openvibe.compiler import CompiledWorkflow
 from openvibe.events import Event as Fact
 from openvibe.graph.saver import RowSaver
@@ -33,16 +34,29 @@ def perform(run_id: str) -> None:
         return
     with leases.keeper.keeping(claim):
         try:
-            Performance(claim).play()
+            _perform(Performance(claim))
         except ClaimLost:
             logger.info("Run %s went on without this worker (epoch %d)", run_id, claim.epoch)
         finally:
             _release()
 
 
+def _perform(performance: Performance) -> None:
+    try:
+        performance.play()
+    except (ClaimLost, OperationalError, InterfaceError):
+        # Without a database nothing can be said; the lease runs out, and the run is played again.
+        raise
+    except Exception as error:
+        # Played again it would break again, for ever and unseen.
+        logger.exception("A run broke outside of its nodes")
+        performance.fail(error)
+
+
 def _release() -> None:
     # A pool gets its connection back while a node plays; SQLite has none to share, and reopening costs more.
-    if connection.vendor != "sqlite":
+    # Inside a caller's transaction it is the caller's.
+    if connection.vendor != "sqlite" and not connection.in_atomic_block:
         connection.close()
 
 
@@ -67,6 +81,13 @@ class Performance:
             if progress.outcome is None and leases.stopping.is_set():
                 self._hand_back()
                 return
+
+    def fail(self, error: Exception) -> None:
+        """End the run because of a fault outside of its nodes; what the last step left uncommitted is dropped."""
+        self._saver.collected()
+        trace = "".join(traceback.format_exception(error))
+        explained = f"OpenVibe could not go on with this run: {error}"
+        self._commit(engine.Progress(outcome=engine.Failed(explained, kind=type(error).__name__, traceback=trace)))
 
     def record(self, fact: Fact) -> None:
         """Commit a fact at once, in the middle of a step (see `openvibe.session.Observer`)."""
@@ -146,7 +167,8 @@ def _outcome(
             fact = Fact("run.completed", data={"output": output})
             return [fact], [], {"status": Run.Status.COMPLETED, "output": output, **ended}
         case engine.Failed() as failed:
-            error = {"message": failed.error, "kind": failed.kind, "node": failed.node, "traceback": failed.traceback}
+            told = {"message": failed.error, "kind": failed.kind, "node": failed.node, "traceback": failed.traceback}
+            error = canonical.jsonable(told)
             fact = Fact("run.failed", node=failed.node, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
         case engine.Paused(gates):

@@ -53,28 +53,13 @@ def request(
     operator = workflow.operator
     if not operator.enabled:
         raise OperatorDisabled(f"Operator {operator.slug!r} is disabled; an administrator can enable it")
-    now = timezone.now()
-    run = Run(
-        id=ids.run_id(now),
-        project_id=operator.project_id,
-        operator=operator,
-        workflow=workflow,
-        workflow_version=workflow.version,
-        trigger=trigger,
-        started_by=actor,
-        traceparent=traceparent if headers.valid(traceparent) else headers.new_trace(),
-        input=checked(workflow, input),
-        last_seq=1,
-        rung_at=now,
-        created_at=now,
-        updated_at=now,
-    )
+    run = _queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
+    fact = Fact("run.queued", data={"input": run.input, "trigger": trigger})
+    by = actor.get_username() if actor else ""
     with transaction.atomic():
         run.save(force_insert=True)
-        fact = Fact("run.queued", data={"input": run.input, "trigger": trigger})
-        by = actor.get_username() if actor else ""
         timeline.record(
-            project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=now, actor=by
+            project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=run.created_at, actor=by
         )  # fmt: skip
         transaction.on_commit(lambda: doorbell.ring(run.id))
     return run
@@ -89,6 +74,27 @@ def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
         return check_input(definition.input_model, input)
     except InputError as error:
         raise Misfit(str(error), errors=error.problems) from error
+
+
+def _queued(
+    workflow: Workflow, input: Mapping[str, Any], *, actor: AbstractUser | None, trigger: str, traceparent: str
+) -> Run:
+    now = timezone.now()
+    return Run(
+        id=ids.run_id(now),
+        project_id=workflow.operator.project_id,
+        operator=workflow.operator,
+        workflow=workflow,
+        workflow_version=workflow.version,
+        trigger=trigger,
+        started_by_id=actor.pk if actor else None,
+        traceparent=traceparent if headers.valid(traceparent) else headers.new_trace(),
+        input=input,
+        last_seq=1,
+        rung_at=now,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:

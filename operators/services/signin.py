@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, User
 from django.core import signing
 
 _SALT = "openvibe.signin"
@@ -16,7 +16,7 @@ def token(user: AbstractUser) -> str:
     return signing.dumps({"user": user.pk, "stamp": _stamp(user)}, salt=_SALT, compress=True)
 
 
-def redeem(text: str) -> AbstractUser | None:
+def redeem(text: str) -> User | None:
     """Return the user whom a token lets in, or None if it is forged, too old, or used."""
     try:
         claim = signing.loads(text, salt=_SALT, max_age=LIFETIME)

@@ -140,6 +140,8 @@ def _check_quote(wait: Wait, given: Answer) -> None:
 def _check_fit(wait: Wait, given: Answer) -> None:
     body = {"decision": given.decision, "notes": given.notes, **({"values": given.values} if given.values else {})}
     errors = sorted(jsonschema.Draft202012Validator(wait.schema).iter_errors(body), key=lambda error: list(error.path))
+    if not errors and canonical.jsonable(body) != body:
+        raise Misfit("values: a whole number from 2**53 on, a NUL or half a character cannot be kept")
     if errors:
         problems = [{"field": ".".join(map(str, error.path)) or "values", "message": error.message} for error in errors]
         raise Misfit("; ".join(f"{item['field']}: {item['message']}" for item in problems), errors=problems)

@@ -117,3 +117,12 @@ def test_foreign_values_are_reduced_at_any_depth():
     assert canonical.jsonable({"leads": [Lead(name="Ada", since=date(2026, 2, 16))]}) == {
         "leads": [{"name": "Ada", "since": "2026-02-16"}]
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("a\0b", "a\N{REPLACEMENT CHARACTER}b"), ("a\ud800b", "a?b"), ("né ☃ 😀", "né ☃ 😀")],
+    ids=["NUL", "half a character", "whole characters"],
+)
+def test_text_that_no_database_keeps_is_replaced(text: str, kept: str) -> None:
+    assert canonical.jsonable({text: [text]}) == {kept: [kept]}

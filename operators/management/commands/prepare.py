@@ -66,7 +66,7 @@ def _token(path: Path, user: AbstractUser, project: Project) -> None:
     if kept and ApiToken.objects.filter(key_sha256=ApiToken.fingerprint(kept)).exists():
         return
     key = ApiToken.new_key()
-    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="make run", project=project, user=user)
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="make run", project=project, user_id=user.pk)
     _write(path, key)
 
 

@@ -1,0 +1,42 @@
+"""Who may open a page: signed in, and a member of the project. Absent and forbidden look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
+
+from operators.models import Project
+
+View = Callable[..., HttpResponse]
+
+
+class PageRequest(HttpRequest):
+    """A request as our views get it: somebody is signed in, and htmx is known."""
+
+    user: AbstractUser  # type: ignore[assignment]  # nobody anonymous comes this far
+    htmx: object
+
+
+def signed_in(view: View) -> View:
+    """Send strangers to the sign-in page; inside a page, the whole page goes there, not the fragment."""
+
+    @wraps(view)
+    def guarded(request: PageRequest, *args: str, **named: str) -> HttpResponse:
+        if request.user.is_authenticated:
+            return view(request, *args, **named)
+        if request.htmx:
+            return HttpResponseClientRedirect(reverse("signin"))
+        return redirect_to_login(request.get_full_path())
+
+    return guarded
+
+
+def operates(user: AbstractUser, project_id: str) -> bool:
+    """Tell whether the user may start, cancel and decide in a project."""
+    return Project.objects.operable_by(user).filter(id=project_id).exists()

@@ -1,0 +1,20 @@
+"""The sitemap of /agents/."""
+
+from django.urls import path
+
+from agents_ui.views import gates, general, operators, run, runs
+
+urlpatterns = [
+    path("", runs.index, name="runs"),
+    path("general/", general.channel, name="general"),
+    path("approvals/", gates.approvals, name="approvals"),
+    path("approvals/count/", gates.count, name="open-gates"),
+    path("operators/", operators.index, name="operators"),
+    path("operators/<slug:slug>/", operators.detail, name="operator"),
+    path("operators/<slug:slug>/<slug:workflow>/runs/", operators.start, name="start"),
+    path("cards/<slug:sha256>/", run.card, name="card"),
+    path("<slug:run_id>/", run.detail, name="run"),
+    path("<slug:run_id>/cancellation/", run.cancellation, name="cancellation"),
+    path("<slug:run_id>/events/", run.older, name="older"),
+    path("<slug:run_id>/gates/<slug:wait_id>/", gates.gate, name="gate"),
+]

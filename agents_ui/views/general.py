@@ -1,0 +1,33 @@
+"""The general channel of a project."""
+
+from __future__ import annotations
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from agents_ui import rendering
+from agents_ui.access import PageRequest, signed_in
+from openvibe.protocol import subjects
+from operators.models import Project
+from operators.services import timeline
+
+EVENTS = 200
+
+
+@signed_in
+@require_safe
+def channel(request: PageRequest) -> HttpResponse:
+    """What everybody should know, newest first."""
+    projects = {project.id: project for project in Project.objects.visible_to(request.user).order_by("id").distinct()}
+    asked = request.GET.get("project") or next(iter(projects), "")
+    if asked and asked not in projects:
+        raise Http404("There is no such project")
+    events = timeline.newest(asked, subjects.PUBLIC, limit=EVENTS) if asked else []
+    context = {
+        "project": projects.get(asked),
+        "projects": list(projects.values()),
+        "timeline": rendering.timeline(events),
+        "after": events[-1].seq if events else 0,
+    }
+    return render(request, "general/index.html", context)

@@ -1,0 +1,74 @@
+"""Operators, and the form that starts one of their workflows."""
+
+from __future__ import annotations
+
+from django.db.models import Prefetch
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from agents_ui.access import PageRequest, operates, signed_in
+from agents_ui.forms import StartForm
+from operators.errors import Misfit, OperatorDisabled
+from operators.models import Operator, Project, Run, Workflow
+from operators.services import intake
+
+RECENT = 10
+
+
+@signed_in
+@require_safe
+def index(request: PageRequest) -> HttpResponse:
+    """One card for each operator."""
+    current = Prefetch("workflows", Workflow.objects.filter(retired=False), to_attr="current")
+    operators = Operator.objects.visible_to(request.user).prefetch_related(current)
+    operable = set(Project.objects.operable_by(request.user).values_list("id", flat=True))
+    return render(request, "operators/index.html", {"operators": operators, "operable": operable})
+
+
+@signed_in
+@require_safe
+def detail(request: PageRequest, slug: str) -> HttpResponse:
+    """One operator: what it does, and what it did lately."""
+    operator = _operator(request, slug)
+    workflows = operator.workflows.filter(retired=False).prefetch_related("nodes")
+    runs = Run.objects.filter(operator=operator).select_related("operator", "workflow", "started_by")[:RECENT]
+    may_operate = operates(request.user, operator.project_id)
+    context = {"operator": operator, "workflows": workflows, "runs": runs, "may_operate": may_operate}
+    return render(request, "operators/detail.html", context)
+
+
+@signed_in
+@require_http_methods(["GET", "HEAD", "POST"])
+def start(request: PageRequest, slug: str, workflow: str) -> HttpResponse:
+    """The start form; a POST queues a run."""
+    operator = _operator(request, slug)
+    found = get_object_or_404(operator.workflows.select_related("operator"), slug=workflow, retired=False)
+    if not operates(request.user, operator.project_id):
+        raise Http404("There is no such workflow")
+    if request.method != "POST":
+        return _form(request, found, StartForm(found))
+    form = StartForm(found, request.POST.dict())
+    try:
+        return redirect("run", intake.request(found, input=form.values(), actor=request.user).id)
+    except Misfit as error:
+        form.refuse(error)
+        return _form(request, found, form, status=error.status)
+    except OperatorDisabled as error:
+        form.errors.append(str(error))
+        return _form(request, found, form, status=error.status)
+
+
+def _operator(request: PageRequest, slug: str) -> Operator:
+    found = Operator.objects.visible_to(request.user).filter(slug=slug)
+    if project := request.GET.get("project"):
+        found = found.filter(project_id=project)
+    operator = found.order_by("project_id").first()
+    if operator is None:
+        raise Http404("There is no such operator")
+    return operator
+
+
+def _form(request: PageRequest, workflow: Workflow, form: StartForm, *, status: int = 200) -> HttpResponse:
+    context = {"workflow": workflow, "operator": workflow.operator, "form": form}
+    return render(request, "operators/start.html", context, status=status)

@@ -1,0 +1,60 @@
+"""The embedded broker: kombu's filesystem transport, made safe for a reader that is faster than a writer.
+
+kombu writes a message into a file that is visible from its first byte on, and a worker that reads an unfinished one
+dies of it. Here a message appears whole, by a rename, and is taken by a rename, so that one worker gets it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu.utils.json import dumps, loads
+
+#: The scheme of a broker URL that means this transport.
+SCHEME = "spool"
+
+
+class Channel(filesystem.Channel):
+    """Messages as files of one folder; their names sort by time."""
+
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:
+        name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
+        target = Path(self.data_folder_out) / name
+        draft = target.with_suffix(".draft")
+        draft.write_text(dumps(payload), encoding="utf-8")
+        draft.rename(target)
+
+    def _get(self, queue: str) -> Any:
+        ending = f".{queue}.msg"
+        for name in sorted(os.listdir(self.data_folder_in)):
+            if name.endswith(ending) and (text := _taken(Path(self.data_folder_in) / name)):
+                return loads(text)
+        raise Empty
+
+
+class Transport(filesystem.Transport):
+    """The transport to name in a broker URL."""
+
+    Channel = Channel
+    driver_name = SCHEME
+
+
+def _taken(path: Path) -> str | None:
+    """Take a message out of the folder; None if another worker was faster."""
+    claimed = path.with_suffix(f".{os.getpid()}.taken")
+    try:
+        path.rename(claimed)
+        text = claimed.read_text(encoding="utf-8")
+        claimed.unlink()
+    except FileNotFoundError:
+        return None
+    return text
+
+
+TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"

@@ -1,0 +1,10 @@
+// Whoever reads at the end of a run's page stays at the end when something is added.
+(() => {
+  "use strict";
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  document.addEventListener("live-frame", (event) => {
+    if (!event.detail.atEnd || document.activeElement.closest("form")) return;
+    window.scrollTo({ top: document.body.scrollHeight, behavior: calm.matches ? "auto" : "smooth" });
+  });
+})();

@@ -1,0 +1,194 @@
+"""A whole OpenVibe of real processes, as `make run` starts it, and a caller of its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+ENDED = {"completed", "failed", "cancelled"}
+
+
+def until(look: Callable[[], T | None], what: str, *, seconds: float = 30.0, pause: float = 0.05) -> T:
+    """Return the first true thing that `look` sees; fail with a sentence if it sees none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(pause)
+    raise AssertionError(f"Not within {seconds:g} s: {what}")
+
+
+@dataclass
+class Site:
+    """A running OpenVibe."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    output: Path
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.home / "token").read_text().strip()
+
+    @property
+    def nats_url(self) -> str:
+        return (self.home / "nats.url").read_text().strip()
+
+    def child(self, name: str) -> int:
+        """Return the process id of a child, once it has one: between its death and its next start it has none."""
+
+        def look() -> int | None:
+            pids: dict[str, int] = json.loads((self.home / "children.json").read_text())
+            return pids.get(name)
+
+        return until(look, f"{name} lives")
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to a child; returns its process id."""
+        pid = self.child(name)
+        os.kill(pid, number)
+        return pid
+
+    def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> httpx.Response:
+        """Call the REST API."""
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        return httpx.request(method, f"{self.url}/v1{path}", json=body, headers=headers, timeout=15, trust_env=False)
+
+    def start_run(self, operator: str, trigger: str, given: Mapping[str, Any] | None = None) -> str:
+        """Start a workflow, with its sample input unless told otherwise; returns the path of the run."""
+        if given is None:
+            workflows = self.call("GET", f"/operators/{operator}").json()["workflows"]
+            given = next(item["sample_input"] for item in workflows if trigger in (item["id"], item["trigger_id"]))
+        answer = self.call("POST", f"/operators/{operator}/activate", {"trigger": trigger, "input": given})
+        assert answer.status_code == 201, answer.text
+        return f"/operators/{operator}/runs/{answer.json()['run_id']}"
+
+    def read(self, run: str) -> dict[str, Any]:
+        """Return a run."""
+        found: dict[str, Any] = self.call("GET", run).json()
+        return found
+
+    def wait_for(self, run: str, *statuses: str, seconds: float = 60.0) -> dict[str, Any]:
+        """Return a run once it has one of these statuses."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.read(run)
+            return found if found["status"] in statuses else None
+
+        return until(look, f"{run} is {' or '.join(statuses)} (now {self.read(run)['status']})", seconds=seconds)
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        """Return a run's timeline."""
+        found: list[dict[str, Any]] = self.call("GET", f"{run}/events?limit=1000").json()["events"]
+        return found
+
+    def ready(self) -> bool:
+        """Tell whether every part is there."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def session(self) -> str:
+        """Sign in by a one-click link and return the session's cookie header."""
+        with httpx.Client(trust_env=False, timeout=15) as browser:
+            link = self.manage("signin")
+            page = browser.get(link)
+            assert page.status_code == 200, page.text
+            form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+            answer = browser.post(link, data=form, headers={"Referer": link})
+            assert answer.status_code == 302, answer.text
+            return f"sessionid={browser.cookies['sessionid']}"
+
+    def manage(self, *command: str) -> str:
+        """Run a command of `manage.py` in this site's environment and return what it printed."""
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def stop(self, *, seconds: float = 40.0) -> int:
+        """End it as Ctrl-C does; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+def free_port() -> int:
+    """Return a port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(home: Path, **environment: str) -> Iterator[Site]:
+    """Run OpenVibe from `home` until the block ends."""
+    site = launch(home, **environment)
+    try:
+        until(lambda: _healthy(site), f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
+        yield site
+    finally:
+        site.stop()
+
+
+def launch(home: Path, **environment: str) -> Site:
+    """Start OpenVibe without waiting for it."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    # Only what is said here counts: a developer's own settings must not decide a test.
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("OPENVIBE_") and name not in ("DATABASE_URL", "NATS_URL", "CELERY_BROKER_URL")
+    }
+    environment = {
+        "OPENVIBE_HOME": str(home),
+        "OPENVIBE_PORT": str(port),
+        "OPENVIBE_LEASE_SECONDS": "3",
+        **environment,
+    }
+    output = home / "supervisor.out"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "openvibe_site.supervisor"],
+            cwd=ROOT,
+            env={**ours, **environment},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Site(home, port, process, output, environment)
+
+
+def _healthy(site: Site) -> bool:
+    assert site.process.poll() is None, f"OpenVibe ended:\n{_tail(site)}"
+    return site.ready() and (site.home / "token").exists()
+
+
+def _tail(site: Site) -> str:
+    return site.output.read_text(errors="replace")[-3000:]

@@ -1,0 +1,74 @@
+"""Callers with tokens, and runs at the places where calls begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from openvibe.bus.memory import MemoryBus
+from operators.link import link
+from operators.models import ApiToken, Project
+from operators.services import announcements, execution
+
+
+@pytest.fixture(autouse=True)
+def _quiet(db: None) -> Iterator[None]:
+    """No server is asked, and the announcer is done before the database is emptied."""
+    link.use(MemoryBus())
+    yield
+    assert announcements.settle(20)
+    link.use(None)
+
+
+def caller(user: User, project: Project) -> Client:
+    """Return a program that comes with this user's token for this project."""
+    key = ApiToken.new_key()
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="test", project=project, user=user)
+    return Client(headers={"Authorization": f"Bearer {key}"})
+
+
+@pytest.fixture
+def alice_calls(alice: User, project: Project, registered: Any) -> Client:
+    return caller(alice, project)
+
+
+@pytest.fixture
+def bob_calls(bob: User, project: Project, registered: Any) -> Client:
+    return caller(bob, project)
+
+
+@pytest.fixture
+def vera_calls(vera: User, project: Project, registered: Any) -> Client:
+    return caller(vera, project)
+
+
+@pytest.fixture
+def charlie_calls(charlie: User, other_project: Project) -> Client:
+    return caller(charlie, other_project)
+
+
+@pytest.fixture
+def activate(alice_calls: Client) -> Callable[..., str]:
+    """Start a run as Alice and return its id; with `play`, also play it as a worker would."""
+
+    def activated(operator: str = "revenue_ops", trigger: str = "lead_qualified", *, play: bool = True) -> str:
+        sample = alice_calls.get(f"/v1/operators/{operator}").json()["workflows"][0]["sample_input"]
+        body = {"trigger": trigger, "input": sample}
+        answer = alice_calls.post(f"/v1/operators/{operator}/activate", body, content_type="application/json")
+        assert answer.status_code == 201, answer.content
+        run_id: str = answer.json()["run_id"]
+        if play:
+            execution.perform(run_id)
+        return run_id
+
+    return activated
+
+
+@pytest.fixture
+def waiting(activate: Callable[..., str]) -> str:
+    """The address of a run that waits at its gate."""
+    return f"/v1/operators/revenue_ops/runs/{activate()}"

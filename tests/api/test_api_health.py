@@ -1,0 +1,139 @@
+"""What monitors ask, and what describes the API."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import jsonschema
+import pytest
+import yaml
+from django.test import Client
+from django.utils import timezone
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
+
+from operators.models import DeadLetter, Process
+from operators.models.process import SILENCE_SECONDS
+
+
+@pytest.fixture
+def monitor(db):
+    return Client()
+
+
+def _alive(kind, *, bus=True, seen=0.0):
+    seen_at = timezone.now() - timedelta(seconds=seen)
+    Process.objects.create(id=f"{kind}@host:1", kind=kind, bus_connected=bus, seen_at=seen_at)
+
+
+def test_a_living_process_says_so(monitor):
+    answer = monitor.get("/healthz")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_it_is_not_ready_without_worker_bridge_and_bus_and_names_them(monitor):
+    answer = monitor.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "status": "not ready",
+        "parts": {"database": "ok", "worker": "not ready", "bridge": "not ready", "bus": "not ready"},
+    }
+
+
+def test_it_is_ready_when_everything_lives(monitor):
+    _alive("worker")
+    _alive("bridge")
+
+    answer = monitor.get("/readyz")
+
+    assert answer.status_code == 200
+    assert set(answer.json()["parts"].values()) == {"ok"}
+
+
+def test_a_process_that_fell_silent_counts_as_gone(monitor):
+    _alive("worker")
+    _alive("bridge", seen=SILENCE_SECONDS + 1)
+
+    answer = monitor.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["bridge"] == "not ready"
+
+
+def test_a_bus_that_only_the_dead_were_connected_to_is_not_ready(monitor):
+    _alive("worker", bus=False)
+    _alive("bridge", seen=SILENCE_SECONDS + 1)
+
+    assert monitor.get("/readyz").json()["parts"]["bus"] == "not ready"
+
+
+def test_metrics_count_runs_gates_and_dead_letters(monitor, waiting):
+    DeadLetter.objects.create(subject="x", body=b"?", reason="no JSON", digest="d")
+    _alive("worker")
+
+    answer = monitor.get("/metrics")
+
+    assert answer.status_code == 200
+    assert answer["Content-Type"].startswith("text/plain")
+    lines = answer.content.decode().splitlines()
+    assert 'openvibe_runs{status="waiting"} 1.0' in lines
+    assert 'openvibe_runs{status="failed"} 0.0' in lines
+    assert "openvibe_open_gates 1.0" in lines
+    assert "openvibe_dead_letters 1.0" in lines
+    assert 'openvibe_process_up{kind="worker"} 1.0' in lines
+    assert 'openvibe_process_up{kind="bridge"} 0.0' in lines
+
+
+def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
+    answer = monitor.get("/v1/schema/")
+
+    assert answer.status_code == 200
+    schema = yaml.safe_load(answer.content)
+    validate_schema(schema)
+    assert {path: set(methods) for path, methods in schema["paths"].items()} == {
+        "/v1/operators": {"get"},
+        "/v1/operators/{slug}": {"get"},
+        "/v1/operators/{slug}/activate": {"post"},
+        "/v1/operators/{slug}/runs": {"get"},
+        "/v1/operators/{slug}/runs/{run_id}": {"get", "delete"},
+        "/v1/operators/{slug}/runs/{run_id}/events": {"get"},
+        "/v1/operators/{slug}/runs/{run_id}/resume": {"post"},
+    }
+    assert schema["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/v1/operators", ""),
+        ("/v1/operators/{slug}", ""),
+        ("/v1/operators/{slug}/runs", ""),
+        ("/v1/operators/{slug}/runs/{run_id}", ""),
+        ("/v1/operators/{slug}/runs/{run_id}/events", "?limit=5"),
+    ],
+)
+def test_answers_are_what_the_schema_says(alice_calls, waiting, path, query):
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    told = schema["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    address = path.format(slug="revenue_ops", run_id=waiting.rsplit("/", 1)[-1])
+
+    answer = alice_calls.get(address + query).json()
+
+    jsonschema.validate(answer, {**told, "components": schema["components"]})
+    for required in told.get("required", ()):
+        assert required in answer
+
+
+def test_the_schema_is_made_without_a_warning(db, capsys):
+    GENERATOR_STATS.reset()
+
+    SchemaGenerator().get_schema(request=None, public=True)
+
+    assert not GENERATOR_STATS, capsys.readouterr().err
+
+
+def test_the_docs_page_comes_up(monitor):
+    assert monitor.get("/v1/docs/").status_code == 200

@@ -1,0 +1,144 @@
+"""The real bridge on a real nats-server: what agents send arrives, whatever happens to either of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+
+import pytest
+
+from openvibe.bus import MOST_BYTES
+from openvibe.bus.nats import NatsBus
+from openvibe.protocol import envelope, headers, subjects
+from operators.models import Channel, DeadLetter, Event, Run
+from tests.bridge.conftest import SOON, Bridge, eventually, letters, said
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
+
+PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+
+
+def hello(number: int = 1, subject: str = PUBLIC) -> tuple[str, object]:
+    return (subject, {"id": f"m{number}", "content": f"hello {number}"})
+
+
+def test_a_message_becomes_one_public_event_however_often_it_comes(bridge: Bridge) -> None:
+    stamps = headers.stamped("step", message_id=envelope.message_id(PUBLIC, "m1"))
+    bridge.send((*hello(1), stamps), (*hello(1), stamps), hello(1), hello(2))
+    eventually(lambda: said() == ["hello 1", "hello 2"])
+    bridge.send(hello(1), hello(3))
+    eventually(lambda: "hello 3" in said())
+    assert said() == ["hello 1", "hello 2", "hello 3"]
+
+
+def test_a_message_to_a_run_lands_in_its_thread_with_the_next_number(bridge: Bridge, run: Run) -> None:
+    bridge.send(hello(1, f"cg.v1.default.t_{run.id}.evt.agent.scout.step"))
+    eventually(lambda: said(f"t_{run.id}") == ["hello 1"])
+    assert Event.objects.get(channel=f"t_{run.id}").seq == 4
+
+
+def test_every_dialect_of_the_bridge_arrives(bridge: Bridge) -> None:
+    bridge.send(
+        ("operators.scout.events.company.found", {"id": "m1", "content": "an operator's event"}),
+        ("workflow.general.status", {"id": "m2", "text": "a general message"}),
+        ("cg.v1.default.public.evt.user.bob.said", {"id": "m3", "content": "a user's words"}),
+        ("cg.v1.default.public.evt.tool.search.result", {"id": "m4", "content": "a tool's result"}),
+    )
+    eventually(lambda: len(said()) == 4)
+    assert sorted(said()) == ["a general message", "a tool's result", "a user's words", "an operator's event"]
+
+
+def test_what_cannot_be_read_or_kept_is_buried_and_the_next_message_still_arrives(bridge: Bridge, run: Run) -> None:
+    nest = b'{"id": "deep", "content": "x", "payload": %b{}%b}' % (b'{"in":' * 400, b"}" * 400)
+    bad = [
+        (PUBLIC, b"{not json"),
+        (PUBLIC, b'{"content": "no id"}'),
+        (PUBLIC, b'{"id": "m", "content": "\\u0000"}'),
+        (PUBLIC, b'{"id": "m", "content": "\xff"}'),
+        (PUBLIC, nest),
+        ("workflow.general.status", b'{"id": "no content"}'),
+        ("cg.v1.default.t_run_99.evt.agent.scout.step", b'{"id": "m", "content": "to nobody"}'),
+        ("cg.v1.nowhere.public.evt.agent.scout.step", b'{"id": "m", "content": "from nowhere"}'),
+        ("operators.scout.events.x", b"x" * (MOST_BYTES - 1024)),
+    ]
+    for number, item in enumerate(bad):
+        bridge.send(hello(2 * number), item, hello(2 * number + 1, item[0].replace("t_run_99", f"t_{run.id}")))
+    expected = 2 * len(bad) - 1  # what is sent to nowhere is not kept, however good
+    eventually(lambda: Event.objects.filter(kind__startswith="agent.").count() == expected)
+    eventually(lambda: len(letters()) == len(bad) + 1)
+    assert {item[:2] for item in letters()} >= set(bad)
+    assert all(reason for _, _, reason in letters())
+
+
+def test_a_subject_that_is_no_text_stops_nobody(bridge: Bridge) -> None:
+    async def send() -> None:
+        host, _, port = bridge.server.url.removeprefix("nats://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        frames = b'CONNECT {"verbose":false}\r\nPUB operators.\xff.events.x 2\r\n{}\r\nPING\r\n'
+        writer.write(frames)
+        async with asyncio.timeout(SOON):
+            while not (await reader.readline()).startswith(b"PONG"):
+                pass
+        writer.close()
+        await writer.wait_closed()
+
+    bridge.send(hello(1))
+    asyncio.run(send())
+    bridge.send(hello(2), ("operators.scout.events.x", {"id": "m3", "content": "hello 3"}))
+    eventually(lambda: len(said()) == 4)
+    assert {"hello 1", "hello 2", "hello 3"} < set(said())
+
+
+def test_our_own_announcements_go_out_and_do_not_come_back(bridge: Bridge) -> None:
+    async def kept() -> list[bytes]:
+        bus = NatsBus(bridge.server.url)
+        await bus.connect()
+        pull = await bus.pull("cg_evt_v1", durable="test", patterns=[subjects.recorded("default", "public")])
+        found = await pull.fetch(10, timeout=SOON)
+        await bus.close()
+        return [message.data for message in found]
+
+    bridge.send(hello(1))
+    eventually(lambda: Channel.objects.filter(name="public", announced_seq=1))
+    (announced,) = asyncio.run(kept())
+    (event,) = json.loads(announced)["payload"]["events"]
+    assert (event["seq"], event["data"]["content"]) == (1, "hello 1")
+    bridge.send(hello(2))
+    eventually(lambda: said() == ["hello 1", "hello 2"])
+    assert (Event.objects.count(), DeadLetter.objects.count()) == (2, 0)
+
+
+def test_after_an_outage_it_reads_on_where_it_was(bridge: Bridge) -> None:
+    bridge.send(hello(1))
+    eventually(lambda: said() == ["hello 1"])
+    bridge.server.stop()
+    bridge.server.start()
+    bridge.send(hello(2))
+    eventually(lambda: said() == ["hello 1", "hello 2"])
+
+
+def test_a_server_that_lost_everything_is_furnished_again(bridge: Bridge) -> None:
+    bridge.send(hello(1))
+    eventually(lambda: said() == ["hello 1"])
+    bridge.server.kill()
+    shutil.rmtree(bridge.server.folder / "jetstream")
+    bridge.server.start()
+    bridge.send(hello(2))
+    eventually(lambda: said() == ["hello 1", "hello 2"])
+
+
+def test_what_was_sent_while_no_bridge_ran_arrives_when_one_does(bridge: Bridge) -> None:
+    bridge.send(hello(1))
+    eventually(lambda: said() == ["hello 1"])
+    bridge.stop()
+    bridge.send(hello(2), hello(3))
+    bridge.start()
+    eventually(lambda: said() == ["hello 1", "hello 2", "hello 3"])
+
+
+def test_a_thousand_messages_arrive_in_order(bridge: Bridge) -> None:
+    bridge.send(*[hello(number) for number in range(1000)])
+    eventually(lambda: len(said()) == 1000)
+    assert said() == [f"hello {number}" for number in range(1000)]
+    assert list(Event.objects.order_by("seq").values_list("seq", flat=True)) == list(range(1, 1001))

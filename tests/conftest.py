@@ -1,0 +1,84 @@
+"""What every test stands on: a home of its own, and the cast.
+
+Alice owns the project, Bob operates it, Vera looks on; Charlie owns another project and must see nothing of this one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+HOME = Path(tempfile.mkdtemp(prefix="openvibe-tests-"))
+# pytest-django reads settings that an ini file names before this file runs; so they are named here, after the home.
+os.environ["OPENVIBE_HOME"] = str(HOME)
+os.environ["OPENVIBE_LLM"] = "simulated"
+os.environ.pop("CELERY_BROKER_URL", None)
+os.environ["OPENVIBE_SIMULATED_PACE"] = "0"
+os.environ["DJANGO_SETTINGS_MODULE"] = "openvibe_site.settings"
+
+import django
+
+django.setup()
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+
+from operators.models import Membership, Operator, Project
+from operators.services import registration
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    # A file, as in production: SQLite's shared memory databases refuse a second writer instead of letting it wait.
+    settings = connections["default"].settings_dict
+    if settings["ENGINE"].endswith("sqlite3"):
+        settings["TEST"]["NAME"] = str(HOME / "tests.db")
+
+
+@pytest.fixture
+def project(db: None) -> Project:
+    return Project.objects.create(id="default", name="Default")
+
+
+@pytest.fixture
+def other_project(db: None) -> Project:
+    return Project.objects.create(id="other", name="Other")
+
+
+@pytest.fixture
+def alice(project: Project) -> User:
+    return _member("alice", project, Membership.Role.OWNER)
+
+
+@pytest.fixture
+def bob(project: Project) -> User:
+    return _member("bob", project, Membership.Role.OPERATOR)
+
+
+@pytest.fixture
+def vera(project: Project) -> User:
+    return _member("vera", project, Membership.Role.VIEWER)
+
+
+@pytest.fixture
+def charlie(other_project: Project) -> User:
+    return _member("charlie", other_project, Membership.Role.OWNER)
+
+
+@pytest.fixture
+def registered(project: Project) -> dict[str, Operator]:
+    """The operators of the project, by id."""
+    return {operator.slug: operator for operator in registration.register_all(project)}
+
+
+def _member(name: str, project: Project, role: str) -> User:
+    user = User.objects.create_user(name)
+    Membership.objects.create(project=project, user=user, role=role)
+    return user

@@ -1,0 +1,77 @@
+"""An operator to experiment with, and short words for starting, playing and reading runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from openvibe import node, operator, workflow
+from operators.models import Event, Operator, Run
+from operators.services import execution, intake
+
+Act = Callable[[], Any]
+#: What the lab's `meddle` node does while its run is played; a test sets it.
+meddling: list[Act] = []
+
+
+@operator(id="lab", name="Lab")
+class Lab:
+    number: int = 0
+    text: str = ""
+
+    @workflow(id="four")
+    class Four:
+        @node
+        def one(self, state):
+            return None
+
+        @node
+        def two(self, state):
+            return None
+
+        @node
+        def three(self, state):
+            return None
+
+        @node
+        def four(self, state):
+            return None
+
+    @workflow(id="meddled")
+    class Meddled:
+        @node
+        def before(self, state):
+            return {"number": state["number"] + 1}
+
+        @node
+        def meddle(self, state):
+            for act in meddling:
+                act()
+            return {"number": state["number"] + 1}
+
+        @node
+        def after(self, state):
+            return {"number": state["number"] + 1}
+
+    @workflow(id="large")
+    class Large:
+        @node
+        def write(self, state):
+            return {"text": "x" * 40_000}
+
+
+def started(operator: Operator, slug: str, **input: Any) -> Run:
+    return intake.request(operator.workflows.get(slug=slug), input=input, actor=None)
+
+
+def played(run: Run) -> Run:
+    execution.perform(run.id)
+    return Run.objects.select_related("operator", "workflow").get(pk=run.pk)
+
+
+def kinds(run: Run) -> list[str]:
+    return list(thread(run).values_list("kind", flat=True))
+
+
+def thread(run: Run) -> Any:
+    return Event.objects.after(run.project_id, f"t_{run.id}", 0)

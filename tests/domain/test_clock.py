@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from openvibe.bus.memory import MemoryBus
+from openvibe.protocol import streams
+from operators import clock
+from operators.link import link
+from operators.models import Event, Run, Wait
+from operators.services import announcements, leases
+from tests.domain.lab import kinds, played, started
+
+LONG_AGO = timedelta(minutes=5)
+
+
+def test_a_run_whose_worker_died_is_queued_again_and_ends(lab):
+    run = started(lab, "four")
+    leases.take(run.id)
+    Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+    clock.tick()
+
+    run.refresh_from_db()
+    assert (run.status, run.lease_until) == ("queued", None)
+    assert kinds(run)[-1] == "run.lost"
+    assert played(run).status == "completed"
+
+
+def test_a_run_whose_worker_lives_is_left_alone(lab):
+    run = started(lab, "four")
+    leases.take(run.id)
+
+    clock.tick()
+
+    assert Run.objects.get(pk=run.pk).status == "running"
+
+
+def test_a_bell_that_nobody_heard_is_rung_again_with_growing_pauses(lab):
+    run = started(lab, "four")
+    queue = settings.OPENVIBE.home / "queue"
+
+    heard = []
+    for waited in (1, 3, 3, 5, 5, 9):
+        before = len(list(queue.glob("*.msg")))
+        Run.objects.filter(pk=run.pk).update(rung_at=timezone.now() - timedelta(seconds=waited))
+        clock.tick()
+        heard.append(len(list(queue.glob("*.msg"))) - before)
+
+    # Pauses of 2, 4, 4 and 8 seconds: too early, rung, too early, rung, too early, rung.
+    assert heard == [0, 1, 0, 1, 0, 1]
+    assert Run.objects.get(pk=run.pk).rings == 3
+
+
+def test_a_run_handed_back_without_a_ring_is_rung_at_once(lab):
+    run = started(lab, "four")
+    Run.objects.filter(pk=run.pk).update(rung_at=None)
+
+    clock.tick()
+
+    assert Run.objects.get(pk=run.pk).rung_at is not None
+
+
+def test_a_deadline_in_the_future_does_not_fire(gate):
+    clock.tick()
+
+    assert Wait.objects.get(pk=gate.pk).pending
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deadline_fires_once_although_two_clocks_tick(gate):
+    Wait.objects.filter(pk=gate.pk).update(deadline=timezone.now() - timedelta(seconds=1))
+    ready = threading.Barrier(2)
+
+    def tick(_):
+        try:
+            ready.wait()
+            clock.tick()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(tick, range(2)))
+
+    assert kinds(gate.run).count("gate.expired") == 1
+    assert Run.objects.get(pk=gate.run_id).status == "queued"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_bus_did_not_take_is_announced_later(lab):
+    run = played(started(lab, "four"))
+    assert announcements.settle(20)
+    assert Run.objects.get(pk=run.pk).announced_seq == 0
+    heard = _bus()
+    Run.objects.filter(pk=run.pk).update(updated_at=timezone.now() - LONG_AGO)
+
+    clock.tick()
+
+    assert announcements.settle(20)
+    assert any(subject.endswith(f"t_{run.id}.evt.sys.timeline.recorded") for subject in heard)
+    assert _soon(lambda: Run.objects.get(pk=run.pk).announced_seq == run.last_seq)
+    assert set(Event.objects.filter(channel="public").values_list("kind", flat=True)) == {
+        "run.started", "run.completed",
+    }  # fmt: skip
+
+
+def _bus() -> list[str]:
+    """Let the process send over a bus that keeps everything; return the subjects that it is told of."""
+    heard: list[str] = []
+
+    async def hear(message):
+        heard.append(message.subject)
+
+    async def made():
+        bus = MemoryBus()
+        await bus.connect()
+        await bus.ensure(streams.STREAMS)
+        await bus.subscribe("cg.>", hear)
+        return bus
+
+    link.use(asyncio.run(made()))
+    return heard
+
+
+def _soon(happened) -> bool:
+    deadline = time.monotonic() + 5
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+
+from operators.errors import Misfit, NotWaiting, OperatorDisabled, RunAlreadyEnded, Unknown
+from operators.models import Run, Wait
+from operators.services import intake, waits
+from tests.domain.lab import kinds, started
+
+
+def test_a_request_becomes_a_queued_run_with_its_first_event(registered, alice):
+    workflow = registered["company_intel"].workflows.get(slug="research")
+
+    run = intake.request(workflow, input={"company_name": "Stripe"}, actor=alice, trigger="api")
+
+    run.refresh_from_db()
+    assert (run.status, run.started_by, run.input) == ("queued", alice, {"company_name": "Stripe"})
+    assert run.id.startswith("run_")
+    event = run.events.get()
+    assert (event.seq, event.kind, event.actor) == (1, "run.queued", "alice")
+    assert run.traceparent.startswith("00-")
+
+
+def test_a_run_goes_on_in_its_callers_trace(registered):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    workflow = registered["company_intel"].workflows.get(slug="research")
+
+    assert intake.request(workflow, input={"company_name": "A"}, actor=None, traceparent=trace).traceparent == trace
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_bell_rings_once_the_run_is_stored(registered):
+    queue = settings.OPENVIBE.home / "queue"
+    before = set(queue.glob("*.msg"))
+    started(registered["company_intel"], "research", company_name="Stripe")
+
+    assert len(set(queue.glob("*.msg")) - before) == 1
+
+
+def test_an_unknown_trigger_names_what_there_is(registered):
+    with pytest.raises(Unknown, match=r"no trigger or workflow 'nope'; it has: query, research"):
+        intake.workflow_of(registered["company_intel"], "nope")
+
+
+def test_a_workflow_is_found_by_its_trigger_and_by_its_own_id(registered):
+    operator = registered["revenue_ops"]
+
+    assert intake.workflow_of(operator, "lead_qualified").slug == "engagement"
+    assert intake.workflow_of(operator, "engagement").slug == "engagement"
+
+
+def test_a_triggers_id_wins_over_a_workflows_id(registered):
+    operator = registered["revenue_ops"]
+    other = operator.workflows.create(slug="other", name="Other", trigger_id="engagement", trigger="on_demand")
+
+    assert intake.workflow_of(operator, "engagement") == other
+
+
+def test_a_retired_workflow_cannot_be_started(registered):
+    operator = registered["company_intel"]
+    operator.workflows.update(retired=True)
+
+    with pytest.raises(Unknown):
+        intake.workflow_of(operator, "research")
+
+
+def test_a_disabled_operator_starts_nothing(registered):
+    operator = registered["company_intel"]
+    operator.enabled = False
+    operator.save()
+
+    with pytest.raises(OperatorDisabled, match="'company_intel' is disabled"):
+        started(operator, "research", company_name="Stripe")
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("input", "field", "type"),
+    [
+        ({}, "company_name", "str"),
+        ({"company_name": 7}, "company_name", "str"),
+        ({"company_name": ""}, "company_name", "str"),
+        ({"company_name": "Stripe", "colour": "red"}, "colour", ""),
+    ],
+)
+def test_a_misfit_names_field_and_type(registered, input, field, type):
+    with pytest.raises(Misfit) as caught:
+        started(registered["company_intel"], "research", **input)
+
+    problem = caught.value.detail["errors"][0]
+    assert (problem["field"], problem["type"]) == (field, type)
+    assert field in str(caught.value)
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b"], ids=["half a character", "NUL"])
+def test_text_that_no_database_keeps_is_a_misfit(registered, text):
+    with pytest.raises(Misfit) as caught:
+        started(registered["company_intel"], "research", company_name=text)
+
+    assert caught.value.detail["errors"][0]["field"] == "company_name"
+
+
+def test_a_number_beyond_64_bits_is_a_misfit(lab):
+    with pytest.raises(Misfit) as caught:
+        started(lab, "four", number=10**30)
+
+    assert caught.value.detail["errors"][0]["field"] == "number"
+
+
+def test_cancelling_a_queued_run_ends_it(engagement, bob):
+    run = intake.cancel(engagement, actor=bob, reason="wrong lead")
+
+    assert run.status == "cancelled"
+    assert run.ended_at is not None
+    event = run.events.last()
+    assert (event.kind, event.actor, event.data) == ("run.cancelled", "bob", {"reason": "wrong lead"})
+
+
+def test_cancelling_a_waiting_run_closes_its_gate(gate, bob):
+    run = intake.cancel(gate.run, actor=bob)
+
+    gate.refresh_from_db()
+    assert (run.status, gate.status) == ("cancelled", Wait.Status.CANCELLED)
+    assert gate.closed_at is not None
+
+
+def test_an_ended_run_cannot_be_cancelled(gate, alice, bob):
+    intake.cancel(gate.run, actor=bob)
+    before = kinds(gate.run)
+
+    with pytest.raises(RunAlreadyEnded, match="has ended already: cancelled"):
+        intake.cancel(gate.run, actor=alice)
+    assert kinds(gate.run) == before
+
+
+def test_a_cancelled_runs_gate_takes_no_answer(gate, bob):
+    intake.cancel(gate.run, actor=bob)
+    gate.refresh_from_db()
+
+    with pytest.raises(NotWaiting, match="cancelled"):
+        waits.answer(gate, waits.Answer("approve"), actor=bob)
