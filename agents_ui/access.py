@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from urllib.parse import urlencode
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.middleware import HtmxDetails
 
 from operators.models import Project
 
@@ -20,7 +22,7 @@ class PageRequest(HttpRequest):
     """A request as our views get it: somebody is signed in, and htmx is known."""
 
     user: AbstractUser  # type: ignore[assignment]  # nobody anonymous comes this far
-    htmx: object
+    htmx: HtmxDetails
 
 
 def signed_in(view: View) -> View:
@@ -31,10 +33,15 @@ def signed_in(view: View) -> View:
         if request.user.is_authenticated:
             return view(request, *args, **named)
         if request.htmx:
-            return HttpResponseClientRedirect(reverse("signin"))
+            return HttpResponseClientRedirect(f"{reverse('signin')}?{urlencode({'next': _page(request)})}")
         return redirect_to_login(request.get_full_path())
 
     return guarded
+
+
+def _page(request: PageRequest) -> str:
+    """Return the address of the page that asked for a fragment."""
+    return request.htmx.current_url_abs_path or reverse("runs")
 
 
 def operates(user: AbstractUser, project_id: str) -> bool:

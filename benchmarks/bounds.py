@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypedDict
 
 import nats
@@ -46,7 +47,7 @@ def _chain(saver: BaseCheckpointSaver[Any], nodes: list[tuple[str, Any]]) -> Any
     for name, act in nodes:
         graph.add_node(name, act)
     names = [START, *[name for name, _ in nodes], END]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in pairwise(names):
         graph.add_edge(before, after)
     return graph.compile(checkpointer=saver)
 

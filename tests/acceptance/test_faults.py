@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 import httpx
 import nats
 import pytest
-from websockets.asyncio.client import connect
 
 from tests.acceptance import site as sites
 from tests.acceptance.site import ENDED, ROOT, Site, until
@@ -49,39 +47,6 @@ def test_a_killed_bridge_and_a_killed_web_server_come_back(own_site: Site) -> No
     until(own_site.ready, "everything is ready again", seconds=60)
     run = own_site.start_run("company_intel", "query")
     assert own_site.wait_for(run, *ENDED)["status"] == "completed"
-
-
-def test_the_page_shows_every_event_in_order_although_nats_stood_still(own_site: Site) -> None:
-    run = own_site.start_run("revenue_ops", "engagement")
-    seen = asyncio.run(_watch_through_an_outage(own_site, run))
-    expected = [event["seq"] for event in own_site.events(run)]
-    assert own_site.read(run)["status"] == "waiting"
-    assert seen == expected
-
-
-async def _watch_through_an_outage(site: Site, run: str) -> list[int]:
-    """Freeze nats-server for ten seconds in the middle of a run, and return the numbers that its page was sent."""
-    address = f"ws://127.0.0.1:{site.port}/ws/agents/{run.rpartition('/')[2]}/?after=0"
-    seen: list[int] = []
-    headers = {"Cookie": await asyncio.to_thread(site.session), "Origin": site.url}
-    async with connect(address, additional_headers=headers, proxy=None) as socket:
-        reader = asyncio.create_task(_read(socket, seen))
-        await asyncio.to_thread(until, lambda: _started(site, run) >= 2, "the second step has begun")
-        nats_pid = site.kill("nats", signal.SIGSTOP)
-        try:
-            await asyncio.sleep(10)
-        finally:
-            os.kill(nats_pid, signal.SIGCONT)
-        await asyncio.to_thread(site.wait_for, run, "waiting", *ENDED, seconds=60)
-        last = (await asyncio.to_thread(site.events, run))[-1]["seq"]
-        await asyncio.to_thread(until, lambda: last in seen, f"event {last} was shown; seen {seen}")
-        reader.cancel()
-    return seen
-
-
-async def _read(socket, seen: list[int]) -> None:
-    async for frame in socket:
-        seen += [int(number) for number in re.findall(r'<li[^>]*\bdata-seq="(\d+)"', frame)]
 
 
 def test_malformed_messages_become_dead_letters_and_the_bridge_goes_on(own_site: Site) -> None:
@@ -121,7 +86,7 @@ def test_a_second_instance_in_the_same_home_is_refused_in_one_sentence(site: Sit
     environment = {**os.environ, "OPENVIBE_HOME": str(site.home), "OPENVIBE_PORT": str(sites.free_port())}
     second = subprocess.run(
         [sys.executable, "-m", "openvibe_site.supervisor"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert second.returncode == 1
     assert "already runs" in second.stderr + second.stdout

@@ -33,8 +33,11 @@ def test_strangers_are_sent_to_the_sign_in_page(waiting: Run) -> None:
 
 
 def test_a_fragment_for_a_stranger_moves_the_whole_page_to_the_sign_in(gate: Wait) -> None:
-    answer = Client().get(f"/agents/{gate.run_id}/gates/{gate.id}/", headers={"hx-request": "true"})
-    assert answer["HX-Redirect"] == "/signin/"
+    answer = Client().get(
+        f"/agents/{gate.run_id}/gates/{gate.id}/",
+        headers={"hx-request": "true", "hx-current-url": "http://testserver/agents/approvals/"},
+    )
+    assert answer["HX-Redirect"] == "/signin/?next=%2Fagents%2Fapprovals%2F"
 
 
 def test_the_list_of_runs_tells_status_starter_and_cost(
@@ -251,3 +254,13 @@ def test_a_disabled_operator_offers_no_run(registered: dict[str, Operator], bob:
     answer = browse(bob).post("/agents/operators/company_intel/research/runs/", {"company_name": "Stripe"})
     assert answer.status_code == 409
     assert "is disabled" in answer.content.decode()
+
+
+def test_a_failed_run_shows_message_and_folded_traceback(completed: Run, vera: User, browse: Browse) -> None:
+    error = {"message": "It <broke>", "node": "analyze", "kind": "KeyError", "traceback": "Traceback: line 7"}
+    Run.objects.filter(id=completed.id).update(status=Run.Status.FAILED, error=error, output=None, unpriced_calls=1)
+    page = text(browse(vera), f"/agents/{completed.id}/")
+    assert "Failed at Analyze" in page
+    assert "It &lt;broke&gt;" in page
+    assert "<summary>Traceback</summary>" in page
+    assert "<dd>unknown</dd>" in page

@@ -1,0 +1,169 @@
+"""A real browser does what a new user does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.acceptance.site import ENDED, Site
+
+CHROMIUM = Path("/usr/bin/chromium")
+#: Flags that keep Chromium from calling home; as root it has no sandbox.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed: `make services` installs it."),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page whose console must stay clean."""
+    context = browser.new_context()
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    # A socket that a restarted server cut is no fault of the page.
+    assert not [fault for fault in faults if "WebSocket" not in fault]
+
+
+def _sign_in(page: Page, site: Site) -> None:
+    page.goto(site.manage("signin"))
+    expect(page).to_have_url(re.compile("/agents/operators/$"))
+
+
+def _start(page: Page, site: Site, operator: str, workflow: str) -> str:
+    """Start a workflow with what its form already holds; returns the path of the run."""
+    page.goto(f"{site.url}/agents/operators/")
+    page.goto(f"{site.url}/agents/operators/{operator}/{workflow}/runs/")
+    page.get_by_role("button", name=re.compile("^Run")).click()
+    expect(page).to_have_url(re.compile(r"/agents/run_[^/]+/$"))
+    return f"/operators/{operator}/runs/{page.url.rstrip('/').rpartition('/')[2]}"
+
+
+def test_a_new_user_runs_engagement_watches_it_and_approves_its_gate(page: Page, site: Site) -> None:
+    _sign_in(page, site)
+    run = _start(page, site, "revenue_ops", "engagement")
+    live = page.url
+    # The first step is shown and speaks before it is done, without a reload.
+    expect(page.locator("[id^=words-]").first).not_to_be_empty(timeout=15_000)
+    expect(page.locator("#live-state")).to_contain_text("Live")
+    approve = page.get_by_role("button", name="Approve", exact=True)
+    expect(approve).to_be_visible(timeout=60_000)
+    assert site.read(run)["status"] == "waiting"
+    page.get_by_label(re.compile("note", re.IGNORECASE)).first.fill("Reads well")
+    approve.dblclick()
+    expect(page.locator("#run-head")).to_contain_text("Completed", timeout=30_000, ignore_case=True)
+    assert page.url == live
+    expect(page.locator("#timeline")).to_contain_text("Reads well")
+    assert [event["type"] for event in site.events(run)].count("gate.decided") == 1
+    shown = _items(page)
+    page.reload()
+    assert _items(page) == shown
+
+
+def test_an_edit_at_the_approvals_page_reaches_the_result(page: Page, site: Site) -> None:
+    _sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    gate = site.wait_for(run, "waiting", *ENDED)["waits"][0]
+    page.goto(f"{site.url}/agents/approvals/")
+    card = page.locator(f"#gate-{gate['id']}-1")
+    card.get_by_role("button", name=re.compile("^Edit")).click()
+    card.get_by_label(re.compile("subject", re.IGNORECASE)).first.fill("A subject from the browser")
+    card.get_by_role("button", name=re.compile("^Approve with")).click()
+    ended = site.wait_for(run, *ENDED)
+    assert ended["status"] == "completed", ended["error"]
+    assert ended["output"]["final_plan"]["sequence"][0]["subject"] == "A subject from the browser"
+
+
+def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
+    _sign_in(page, site)
+    page.goto(f"{site.url}/agents/")
+    run_id = site.start_run("company_intel", "query").rpartition("/")[2]
+    row = page.locator(f"#runs a[href*='{run_id}']").first
+    expect(row).to_be_visible(timeout=15_000)
+    expect(
+        page.locator("#runs [class*='status']", has_text=re.compile("completed", re.IGNORECASE)).first
+    ).to_be_visible(timeout=60_000)
+
+
+def test_the_general_page_hears_what_an_agent_posts(page: Page, site: Site) -> None:
+    _sign_in(page, site)
+    page.goto(f"{site.url}/agents/general/")
+    expect(page.locator("#live-state")).to_contain_text("Live", timeout=15_000)
+
+    async def post() -> None:
+        client = await nats.connect(site.nats_url)
+        subject = "cg.v1.default.public.evt.agent.browser_test.message"
+        await client.jetstream().publish(subject, b'{"id": "hello-1", "content": "Hello from an agent"}')
+        await client.close()
+
+    asyncio.run(post())
+    expect(page.locator("#timeline")).to_contain_text("Hello from an agent", timeout=15_000)
+
+
+def test_a_page_shows_every_event_in_order_although_nats_stood_still(page: Page, own_site: Site) -> None:
+    _sign_in(page, own_site)
+    run = _start(page, own_site, "revenue_ops", "engagement")
+    expect(page.locator("[id^=step-]")).to_have_count(2, timeout=60_000)
+    nats_pid = own_site.kill("nats", signal.SIGSTOP)
+    try:
+        page.wait_for_timeout(10_000)
+    finally:
+        os.kill(nats_pid, signal.SIGCONT)
+    own_site.wait_for(run, "waiting", *ENDED, seconds=90)
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.locator("#live-state")).to_contain_text("Live", timeout=30_000)
+    shown = _items(page)
+    page.reload()
+    assert _items(page) == shown
+
+
+def test_a_page_survives_the_death_of_nats_and_of_the_web_server(page: Page, own_site: Site) -> None:
+    _sign_in(page, own_site)
+    run = _start(page, own_site, "company_intel", "research")
+    expect(page.locator("[id^=step-]")).to_have_count(1, timeout=60_000)
+    own_site.kill("nats")
+    own_site.kill("web")
+    expect(page.locator("#run-head")).to_contain_text("Completed", timeout=90_000, ignore_case=True)
+    assert own_site.wait_for(run, *ENDED, seconds=60)["status"] == "completed"
+    shown = _items(page)
+    page.reload()
+    assert _items(page) == shown
+
+
+def _items(page: Page) -> list[tuple[str, str]]:
+    """Return what the timeline shows: each item's id and newest event number, in order."""
+    items: list[list[str]] = page.locator("#timeline > li").evaluate_all(
+        "items => items.map(item => [item.id, item.dataset.seq])"
+    )
+    return [(name, seq) for name, seq in items]
