@@ -25,6 +25,7 @@ TOLD = frozenset(
         "run.completed",
         "run.failed",
         "run.cancelled",
+        "error",
         *STEP_KINDS,
     }
 )

@@ -19,8 +19,10 @@ from django.db import connection
 from agents_ui import rendering
 from openvibe.bus import Message, Unsubscribe
 from openvibe.errors import BusError
+from openvibe.events import GATE_OPENED, STEP_FAILED, STEP_FINISHED, STEP_STARTED
 from openvibe.protocol import envelope, subjects
 from operators.link import link
+from operators.models import Event
 from operators.services import timeline
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,10 @@ LOOK_SECONDS = 1.0
 RECHECK_SECONDS = 15.0
 #: The most events that a page catches up with; one that is further behind loads anew.
 CATCH_UP = 500
+#: How far back a new watch looks for steps that are still running, in events.
+RUNNING_STEPS = 50
+#: How many steps may speak before their start is known; more of them are no steps of this run.
+EARLY_STEPS = 16
 #: How many frames may wait for a slow socket before it is cut off; it comes back and catches up.
 BACKLOG = 500
 
@@ -78,6 +84,7 @@ class Watch:
         self._events: list[dict[str, Any]] = []
         self._words: dict[str, list[str]] = {}
         self._seq: int | None = None
+        self._speaking: set[str] = set()
         self._state: State = "catching-up"
         self._subscriptions: list[Unsubscribe] = []
         self._checked_at = 0.0
@@ -142,11 +149,10 @@ class Watch:
         """Do what waits: news, words, joins, and now and then a look into the database."""
         self._woken.clear()
         events, self._events = self._events, []
-        words, self._words = self._words, {}
         if self._seq is None or self._state != "live" or time.monotonic() - self._checked_at > RECHECK_SECONDS:
             await self._catch_up()
         await self._push(events)
-        _send(self._fragments(), "".join(rendering.words(step, "".join(parts)) for step, parts in words.items()))
+        self._speak()
         joining, self._joining = self._joining, []
         if joining:
             await self._welcome(joining)
@@ -178,16 +184,35 @@ class Watch:
             return
         await self._show([event for _, event in fresh])
 
+    def _speak(self) -> None:
+        """Show a model's words. Those of a step that no page shows yet wait until its start is shown."""
+        ready = {step: parts for step, parts in self._words.items() if step in self._speaking}
+        early = {step: parts for step, parts in self._words.items() if step not in self._speaking}
+        self._words = early if len(early) <= EARLY_STEPS else {}
+        _send(self._fragments(), "".join(rendering.words(step, "".join(parts)) for step, parts in ready.items()))
+
+    def _notice(self, events: list[dict[str, Any]]) -> None:
+        """Know which steps are running: only they have a place for words on the page."""
+        for event in events:
+            if event["type"] == STEP_STARTED:
+                self._speaking.add(event["step_id"])
+            elif event["type"] in (STEP_FINISHED, STEP_FAILED, GATE_OPENED):
+                self._speaking.discard(event["step_id"])
+                self._words.pop(event["step_id"], None)
+
     async def _catch_up(self) -> None:
         self._checked_at = time.monotonic()
         if self._seq is None:
-            self._seq = await _newest(self._project_id, self._channel)
+            events = await _newest(self._project_id, self._channel)
+            self._notice(events)
+            self._seq = events[-1]["seq"] if events else 0
             return
         while events := await _read(self._project_id, self._channel, self._seq):
             await self._show(events)
 
     async def _show(self, events: list[dict[str, Any]]) -> None:
         self._seq = events[-1]["seq"]
+        self._notice(events)
         if fragments := self._fragments():
             _send(fragments, await self._rendered(events))
         for socket in self._sockets - set(fragments):
@@ -259,13 +284,15 @@ def _hint(name: str) -> str:
     return f'<template data-dispatch="{name}"></template>'
 
 
-async def _newest(project_id: str, channel: str) -> int:
-    events = await _in_thread(timeline.newest, project_id, channel, limit=1)
-    return events[-1].seq if events else 0
+async def _newest(project_id: str, channel: str) -> list[dict[str, Any]]:
+    return _wires(await _in_thread(timeline.newest, project_id, channel, limit=RUNNING_STEPS))
 
 
 async def _read(project_id: str, channel: str, after: int) -> list[dict[str, Any]]:
-    events = await _in_thread(timeline.read, project_id, channel, after=after, limit=CATCH_UP)
+    return _wires(await _in_thread(timeline.read, project_id, channel, after=after, limit=CATCH_UP))
+
+
+def _wires(events: Iterable[Event]) -> list[dict[str, Any]]:
     return [{**event.wire(), "timestamp": event.created_at.isoformat()} for event in events]
 
 

@@ -25,6 +25,8 @@ ACK_TIMEOUT = 5.0
 #: How long a pulled message may stay unacknowledged before another replica gets it, in seconds.
 ACK_WAIT = 30.0
 RECONNECT_PAUSE = 0.25
+#: How often a silent server is asked whether it is there, in seconds; two unanswered questions mean that it is not.
+PING_PAUSE = 2
 #: How long the first connection may take, in seconds.
 CONNECT_TIMEOUT = 3.0
 
@@ -62,7 +64,8 @@ class NatsBus:
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_PAUSE,  # type: ignore[arg-type]  # it sleeps for fractions as well
             connect_timeout=5,
-            ping_interval=10,
+            ping_interval=PING_PAUSE,
+            max_outstanding_pings=2,
             error_cb=_log_error,
         )
         return client

@@ -138,18 +138,37 @@ def _event(item: Posting, *, run_id: str | None = None) -> Event:
     )
 
 
+@transaction.atomic
 def bury(message: Message, reason: str) -> None:
-    """Keep a message that cannot be read, whole, once."""
+    """Keep a message that cannot be read, whole, once, and tell the general channel."""
     subject = _storable(message.subject)
-    letter = DeadLetter(
-        subject=subject[:500],
-        headers={_storable(name): _storable(value) for name, value in message.headers.items()},
-        body=message.data,
-        reason=_storable(reason),
+    letter, new = DeadLetter.objects.get_or_create(
         digest=hashlib.sha256(subject.encode() + b"\n" + message.data).hexdigest(),
+        defaults={
+            "subject": subject[:500],
+            "headers": {_storable(name): _storable(value) for name, value in message.headers.items()},
+            "body": message.data,
+            "reason": _storable(reason),
+        },
     )
-    DeadLetter.objects.bulk_create([letter], ignore_conflicts=True)
-    logger.warning("Dead letter from %s: %s", subject, reason)
+    if new:
+        logger.warning("Dead letter from %s: %s", subject, reason)
+        _tell(letter)
+
+
+def _tell(letter: DeadLetter) -> None:
+    if not Project.objects.filter(id=DEFAULT).exists():
+        return
+    event = Event(
+        project_id=DEFAULT,
+        channel=subjects.PUBLIC,
+        kind="error",
+        data={"subject": letter.subject, "reason": letter.reason, "dead_letter": letter.pk},
+        message_id=f"dead_letter:{letter.digest}",
+        created_at=timezone.now(),
+    )
+    written = announcements.append(announcements.locked_channel(DEFAULT), [event])
+    transaction.on_commit(lambda: announcements.tell(written))
 
 
 def _storable(text: str) -> str:

@@ -14,10 +14,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F
+from django.db.models.functions import Greatest
 
 from openvibe.errors import BusError
 from openvibe.protocol import envelope, headers, subjects
@@ -32,8 +33,20 @@ PUBLIC_KINDS = frozenset(
 )
 #: How long announced numbers may wait to be written down together, in seconds.
 MARK_PAUSE = 0.3
-#: NATS takes at most 1 MiB a message; a longer batch is told in parts.
-EVENTS_A_MESSAGE = 25
+#: How often a number after a gap is tried again before the clock is left to announce it anew.
+MARK_TRIES = 5
+#: NATS takes at most 1 MiB a message; a longer batch is told in parts of about this many bytes.
+MESSAGE_SIZE = 400 * 1024
+
+
+@dataclass(frozen=True, order=True)
+class Taken:
+    """Events of one run that the bus has taken."""
+
+    run_id: str
+    first: int
+    last: int
+    tries: int = 0
 
 
 @dataclass
@@ -43,7 +56,7 @@ class Announcer:
     _told: queue.Queue[Sequence[Event]] = field(default_factory=queue.Queue)
     _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
-    _taken: dict[str, int] = field(default_factory=dict)
+    _taken: list[Taken] = field(default_factory=list)
 
     def tell(self, events: Sequence[Event]) -> None:
         """Announce these events of one channel soon."""
@@ -93,21 +106,25 @@ class Announcer:
         sent += [(events, send(events)) for events in _by_channel(repeated).values()]
         for events, future in sent:
             if _arrived(future):
-                self._took(events[-1])
+                self._took(events)
 
-    def _took(self, last: Event) -> None:
+    def _took(self, events: list[Event]) -> None:
+        first, last = events[0], events[-1]
         if last.channel == subjects.PUBLIC:
-            rows = Channel.objects.filter(project_id=last.project_id, name=last.channel, announced_seq__lt=last.seq)
-            rows.update(announced_seq=last.seq)
+            rows = Channel.objects.filter(project_id=last.project_id, name=last.channel)
+            rows.filter(announced_seq__gte=first.seq - 1, announced_seq__lt=last.seq).update(announced_seq=last.seq)
         elif last.run_id:
-            self._taken[last.run_id] = last.seq
+            self._taken.append(Taken(last.run_id, first.seq, last.seq))
 
     def _mark(self) -> None:
-        taken, self._taken = self._taken, {}
+        """Write down what the bus has taken. What follows a gap waits: another process may be filling it."""
+        # In the order of ids, so that two processes never wait for each other's rows.
+        taken, self._taken = sorted(self._taken), []
         with transaction.atomic():
-            # In the order of ids, so that two processes never wait for each other's rows.
-            for run_id, seq in sorted(taken.items()):
-                Run.objects.filter(id=run_id, announced_seq__lt=seq).update(announced_seq=seq)
+            for item in taken:
+                rows = Run.objects.filter(id=item.run_id, announced_seq__gte=item.first - 1)
+                if not rows.update(announced_seq=Greatest("announced_seq", item.last)) and item.tries < MARK_TRIES:
+                    self._taken.append(replace(item, tries=item.tries + 1))
 
 
 _announcer = Announcer()
@@ -121,8 +138,16 @@ def send(events: Sequence[Event]) -> concurrent.futures.Future[None]:
 
 
 async def _sent(events: list[Event]) -> None:
-    for start in range(0, len(events), EVENTS_A_MESSAGE):
-        await _send_part(events[start : start + EVENTS_A_MESSAGE])
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        weight = len(envelope.dumps(event.wire()))
+        if part and size + weight > MESSAGE_SIZE:
+            await _send_part(part)
+            part, size = [], 0
+        part.append(event)
+        size += weight
+    await _send_part(part)
 
 
 async def _send_part(events: list[Event]) -> None:

@@ -271,7 +271,7 @@ def test_a_body_as_large_as_nats_carries_is_kept_whole() -> None:
     good = message(PUBLIC, {"id": "m1", "content": "x" * (MOST_BYTES - 100)})
     bad = message(PUBLIC, b"x" * MOST_BYTES)
     ingest.take([good, bad])
-    pointer = Event.objects.get().data["content"]
+    pointer = Event.objects.exclude(kind="error").get().data["content"]
     assert len(Card.objects.get(sha256=pointer["card"]).content) == MOST_BYTES - 100
     assert [letter[1] for letter in letters()] == [bad.data]
 
@@ -282,6 +282,15 @@ def test_headers_and_subjects_that_no_database_takes_do_not_stop_a_dead_letter()
     assert [(letter[0], letter[1]) for letter in letters()] == [("operators.?.events.x", b"[]")]
     assert DeadLetter.objects.get().headers == {"X-\N{REPLACEMENT CHARACTER}": "a\N{REPLACEMENT CHARACTER}?"}
     assert said() == ["hello 2"]
+
+
+def test_a_dead_letter_tells_the_general_channel_once() -> None:
+    bad = message(PUBLIC, b"not json")
+    ingest.take([bad])
+    ingest.take([bad])
+    event = Event.objects.get(kind="error")
+    assert event.data["subject"] == PUBLIC
+    assert event.data["dead_letter"] == DeadLetter.objects.get().pk
 
 
 def test_two_bad_messages_with_one_body_on_two_subjects_are_two_dead_letters() -> None:
