@@ -7,21 +7,22 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
-_http = get_asgi_application()
+django.setup()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402  # Django must be set up first
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from agents_ui.sockets import websocket_urlpatterns  # noqa: E402
+from openvibe_site.threads import ThreadedHandler  # noqa: E402
 from operators.link import link  # noqa: E402
 
 _router = ProtocolTypeRouter(
     {
-        "http": _http,
+        "http": ThreadedHandler(),
         "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )

@@ -43,6 +43,8 @@ def sqlite(path: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
+        # Opening the file costs more than a query; each thread keeps its connection.
+        "CONN_MAX_AGE": None,
         "OPTIONS": {
             "timeout": LOCK_SECONDS,
             # A transaction that begins reading and then writes cannot wait for the lock; one that begins writing can.

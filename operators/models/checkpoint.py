@@ -9,6 +9,7 @@ from django.db import connection, models, transaction
 from django.db.models import Q
 
 from openvibe.graph.rows import CheckpointKey, CheckpointRow, WriteRow
+from operators.models.statements import insert
 
 
 class Checkpoint(models.Model):
@@ -64,24 +65,9 @@ class DatabaseRows:
 
     def save(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """See `Rows.save`."""
-        if checkpoints:
-            Checkpoint.objects.bulk_create(
-                [_model(Checkpoint, row) for row in checkpoints],
-                update_conflicts=True,
-                unique_fields=["thread_id", "ns", "checkpoint_id"],
-                update_fields=["parent_id", "run_id", "type", "blob", "metadata"],
-            )
-        kept = [row for row in writes if row.idx >= 0]
-        if kept:
-            CheckpointWrite.objects.bulk_create([_model(CheckpointWrite, row) for row in kept], ignore_conflicts=True)
-        replaced = [row for row in writes if row.idx < 0]
-        if replaced:
-            CheckpointWrite.objects.bulk_create(
-                [_model(CheckpointWrite, row) for row in replaced],
-                update_conflicts=True,
-                unique_fields=["thread_id", "ns", "checkpoint_id", "task_id", "idx"],
-                update_fields=["channel", "task_path", "type", "blob"],
-            )
+        insert([_model(Checkpoint, row) for row in checkpoints], on_conflict="replace")
+        insert([_model(CheckpointWrite, row) for row in writes if row.idx >= 0], on_conflict="ignore")
+        insert([_model(CheckpointWrite, row) for row in writes if row.idx < 0], on_conflict="replace")
 
     def checkpoints(
         self,

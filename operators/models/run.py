@@ -12,7 +12,7 @@ from django.db.models import F, Q
 
 from operators.models.operator import Operator, Workflow
 from operators.models.project import Actor, Project
-from operators.models.returning import update_returning
+from operators.models.statements import update_returning
 
 
 class RunQuerySet(models.QuerySet["Run"]):

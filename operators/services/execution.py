@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import F
 from django.utils import timezone
 
 from openvibe import canonical, engine
@@ -20,6 +21,7 @@ from openvibe.session import Session
 from operators import definitions
 from operators.models import Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows
+from operators.models.statements import advance, insert, transaction_in_few_trips
 from operators.services import doorbell, leases, timeline, waits
 from operators.services.leases import Claim, ClaimLost
 from operators.services.words import Words
@@ -124,11 +126,10 @@ class Performance:
         facts, opened, changes = _outcome(self._run, progress.outcome, now=now)
         if not (checkpoints or writes or progress.events or facts):
             return
-        with transaction.atomic():
-            self._change([*progress.events, *facts], **_grown(progress), **changes)
+        with transaction_in_few_trips():
+            self._change([*progress.events, *facts], grown=_grown(progress), **changes)
             DatabaseRows().save(checkpoints, writes)
-            if opened:
-                Wait.objects.bulk_create(opened)
+            insert(opened)
             if changes.get("status") in (Run.Status.COMPLETED, Run.Status.FAILED):
                 waits.cancel_open(self._run.id, now=now)
         _release()
@@ -138,23 +139,27 @@ class Performance:
             self._change([Fact("run.handed_back")], status=Run.Status.QUEUED, lease_until=None, rung_at=None)
             transaction.on_commit(lambda: doorbell.ring(self._run.id))
 
-    def _change(self, facts: list[Fact], **changes: Any) -> None:
+    def _change(self, facts: list[Fact], *, grown: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> None:
         """Change the run under its claim and record what happened; part of the caller's transaction."""
         now, until = timezone.now(), leases.until()
         ran = time.monotonic() - self._since
-        values = {"lease_until": until, "updated_at": now, "last_seq": F("last_seq") + len(facts), **changes}
-        values["running_seconds"] = F("running_seconds") + ran
-        changed = Run.objects.claimed(self._run.id, self._claim.epoch).change("last_seq", **values)
-        if changed is None:
+        last_seq = advance(
+            Run,
+            where={"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING},
+            put={"lease_until": until, "updated_at": now, **changes},
+            add={"last_seq": len(facts), "running_seconds": ran, **grown},
+            returning="last_seq",
+        )
+        if last_seq is None:
             raise ClaimLost(self._run.id)
         self._since += ran
-        timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=changed[0], facts=facts, now=now)
+        timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
 
 
 def _grown(progress: engine.Progress) -> dict[str, Any]:
     figures = progress.figures
     grown = {name: getattr(figures, name) for name in figures.__slots__}
-    return {name: F(name) + amount for name, amount in grown.items() if amount}
+    return {name: amount for name, amount in grown.items() if amount}
 
 
 def _outcome(

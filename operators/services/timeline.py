@@ -10,6 +10,7 @@ from django.db import transaction
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.models import Event
+from operators.models.statements import insert
 from operators.services import announcements, cards
 
 
@@ -39,7 +40,7 @@ def record(
         )
         for position, fact in enumerate(facts)
     ]
-    Event.objects.bulk_create(rows)
+    insert(rows)
     transaction.on_commit(lambda: announcements.tell(rows))
 
 

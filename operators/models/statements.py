@@ -1,0 +1,139 @@
+"""The few statements that every step of every run needs, with as little around them as the database allows.
+
+Django's ORM compiles each statement anew and waits for each answer; here that would be most of a step's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Literal, cast
+
+from django.db import connection, connections, models, transaction
+from django.db.models.sql import UpdateQuery
+
+#: What an insert does with a row whose unique key is there already.
+OnConflict = Literal["fail", "ignore", "replace"]
+
+#: SQLite's least bound on the parameters of one statement since 3.32 is 32,766; PostgreSQL's is 65,535.
+MOST_PARAMETERS = 30_000
+
+
+def update_returning(rows: models.QuerySet[Any], *fields: str, **values: Any) -> tuple[Any, ...] | None:
+    """Update the one row that `rows` selects and return these of its fields, or None if there was no such row.
+
+    Django's `update()` only counts; a second query for the new values would be a round trip more for every step.
+    """
+    query = cast(UpdateQuery, rows.query.chain(UpdateQuery))
+    query.add_update_values(values)
+    query.clear_ordering(force=True)
+    database = connections[rows.db]
+    sql, parameters = query.get_compiler(connection=database).as_sql()
+    if not sql:
+        return None
+    quote = database.ops.quote_name
+    columns = ", ".join(quote(rows.model._meta.get_field(name).column) for name in fields)
+    with database.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {columns}", parameters)
+        found: tuple[Any, ...] | None = cursor.fetchone()
+    return found
+
+
+def advance(
+    model: type[models.Model],
+    *,
+    where: Mapping[str, Any],
+    put: Mapping[str, Any],
+    add: Mapping[str, Any],
+    returning: str,
+) -> Any:
+    """Update the one row whose fields equal `where`: set the fields of `put`, raise those of `add` by an amount.
+
+    Returns the new value of one field, or None if there was no such row. What `update_returning` does for any
+    condition, this does for plain equalities from a statement that is compiled once.
+    """
+    fields = {field.name: field for field in model._meta.concrete_fields}
+    sql = _advance_sql(model, tuple(where), tuple(put), tuple(add), returning)
+    values = [
+        fields[name].get_db_prep_save(value, connection) for part in (put, add, where) for name, value in part.items()
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        found = cursor.fetchone()
+    return found[0] if found else None
+
+
+def insert(rows: Sequence[models.Model], *, on_conflict: OnConflict = "fail") -> None:
+    """Insert rows of one model without asking for their new ids.
+
+    `replace` overwrites the row with the same unique key (the model's first constraint), `ignore` keeps it.
+    """
+    if not rows:
+        return
+    model = type(rows[0])
+    fields = _columns(model)
+    most = max(1, MOST_PARAMETERS // len(fields))
+    with connection.cursor() as cursor:
+        for start in range(0, len(rows), most):
+            part = rows[start : start + most]
+            values = [
+                field.get_db_prep_save(getattr(row, field.attname), connection) for row in part for field in fields
+            ]
+            cursor.execute(_insert_sql(model, len(part), on_conflict), values)
+
+
+@contextmanager
+def transaction_in_few_trips() -> Iterator[None]:
+    """Hold a transaction whose statements are sent together where the database can take them so.
+
+    On PostgreSQL the statements of the block go out in psycopg's pipeline mode: one round trip for all that ask for
+    no answer, instead of one for each.
+    """
+    with transaction.atomic():
+        if connection.vendor != "postgresql":
+            yield
+            return
+        connection.ensure_connection()
+        with connection.connection.pipeline():
+            yield
+
+
+@cache
+def _advance_sql(
+    model: type[models.Model], where: tuple[str, ...], put: tuple[str, ...], add: tuple[str, ...], returning: str
+) -> str:
+    column = {field.name: connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields}
+    changes = [f"{column[name]} = %s" for name in put] + [f"{column[name]} = {column[name]} + %s" for name in add]
+    conditions = " AND ".join(f"{column[name]} = %s" for name in where)
+    table = connection.ops.quote_name(model._meta.db_table)
+    # Only names of our own models are put into the text; every value is a parameter.
+    return f"UPDATE {table} SET {', '.join(changes)} WHERE {conditions} RETURNING {column[returning]}"  # noqa: S608
+
+
+@cache
+def _columns(model: type[models.Model]) -> list[models.Field[Any, Any]]:
+    # The database numbers rows itself where nobody else does.
+    return [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
+
+
+@cache
+def _insert_sql(model: type[models.Model], rows: int, on_conflict: OnConflict) -> str:
+    quote = connection.ops.quote_name
+    fields = _columns(model)
+    names = ", ".join(quote(str(field.column)) for field in fields)
+    row = f"({', '.join(['%s'] * len(fields))})"
+    table = quote(model._meta.db_table)
+    sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608  # names of our own models
+    if on_conflict == "ignore":
+        return f"{sql} ON CONFLICT DO NOTHING"
+    if on_conflict == "replace":
+        key = cast(models.UniqueConstraint, model._meta.constraints[0]).fields
+        kept = ", ".join(quote(name) for name in key)
+        taken = ", ".join(
+            f"{quote(str(field.column))} = excluded.{quote(str(field.column))}"
+            for field in fields
+            if field.name not in key
+        )
+        return f"{sql} ON CONFLICT ({kept}) DO UPDATE SET {taken}"
+    return sql
