@@ -42,6 +42,7 @@ def main() -> None:
         _runs(site, endings, options, where, bare_rate, bare_seconds)
         _approvals(site, endings, where, bare_resume)
         asyncio.run(_sockets(site, where))
+        endings.close()
 
 
 def _runs(site, endings, options, where: str, bare_rate: float, bare_seconds: float) -> None:

@@ -15,7 +15,7 @@ import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.figures import quantile
-from tests.acceptance.site import Site
+from tests.acceptance.site import Site, until
 
 LISTENED = "cg.v1.default.public.evt.sys.timeline.recorded"
 
@@ -32,9 +32,13 @@ class Endings:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     async def _listen(self) -> None:
-        client = await nats.connect(self._url)
-        await client.subscribe(LISTENED, cb=self._hear)
-        await client.flush()
+        self._client = await nats.connect(self._url)
+        await self._client.subscribe(LISTENED, cb=self._hear)
+        await self._client.flush()
+
+    def close(self) -> None:
+        """Hear no more."""
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(10)
 
     async def _hear(self, message: Any) -> None:
         now = time.perf_counter()
@@ -112,7 +116,8 @@ async def to_websockets(site: Site, *, sockets: int, messages: int, recorded: bo
 
     `recorded` publishes an agent's message, which is stored before it is shown; else a model's words, which pass by.
     """
-    run_id = await asyncio.to_thread(lambda: Caller(site).activate("gated"))
+    run_id = await asyncio.to_thread(lambda: Caller(site).activate("held"))
+    step_id = await asyncio.to_thread(_first_step, site, run_id)
     cookie = await asyncio.to_thread(site.session)
     heard: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
     opened = [await _open(site, run_id, cookie) for _ in range(sockets)]
@@ -123,7 +128,7 @@ async def to_websockets(site: Site, *, sockets: int, messages: int, recorded: bo
     taken: list[float] = []
     for number in range(messages):
         mark = f"mark-{number}-"
-        subject, body = _message(run_id, mark, recorded=recorded)
+        subject, body = _message(run_id, step_id, mark, recorded=recorded)
         begin = time.perf_counter()
         await client.publish(subject, orjson.dumps(body))
         got = 0
@@ -139,10 +144,18 @@ async def to_websockets(site: Site, *, sockets: int, messages: int, recorded: bo
     return quantile(taken, 0.5), quantile(taken, 0.99)
 
 
-def _message(run_id: str, mark: str, *, recorded: bool) -> tuple[str, dict[str, Any]]:
+def _first_step(site: Site, run_id: str) -> str:
+    def look() -> str:
+        events = site.events(f"/operators/bench/runs/{run_id}")
+        return next((event["step_id"] for event in events if event["type"] == "step.started"), "")
+
+    return until(look, "the step has begun")
+
+
+def _message(run_id: str, step_id: str, mark: str, *, recorded: bool) -> tuple[str, dict[str, Any]]:
     if recorded:
         return f"cg.v1.default.t_{run_id}.evt.agent.bench.message", {"id": mark, "content": mark}
-    body = {"agent_turn_id": run_id, "step_id": "step", "chunk_type": "content", "content": mark, "index": 0}
+    body = {"agent_turn_id": run_id, "step_id": step_id, "chunk_type": "content", "content": mark, "index": 0}
     return f"cg.v1.default.t_{run_id}.str.agent.bench.chunk", body
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from openvibe import human_in_the_loop, node, operator, workflow
+
+#: Longer than a socket measurement takes.
+HOLD_SECONDS = 40
 
 
 @operator(id="bench", name="Benchmark")
@@ -43,6 +48,15 @@ class Bench:
 
         @node
         def after(self, state):
+            return {"count": state["count"] + 1}
+
+    @workflow(id="held", inputs=("count",), sample_input={"count": 0})
+    class Held:
+        """A step that stays open while its page is watched."""
+
+        @node
+        def hold(self, state):
+            time.sleep(HOLD_SECONDS)
             return {"count": state["count"] + 1}
 
 

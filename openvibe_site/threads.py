@@ -54,7 +54,10 @@ class ThreadedHandler(ASGIHandler):
         set_script_prefix(scope.get("root_path", "") or "/")
         signals.request_started.send(sender=type(self), scope=scope)
         request, refusal = self.create_request(scope, body)
-        response = refusal or self._views.get_response(request)
+        if request is None:
+            assert refusal is not None
+            return refusal
+        response: HttpResponseBase = self._views.get_response(request)
         # Closing ends the request: its database connection may go on to the next one.
         if not response.streaming:
             response.close()

@@ -1,1 +1,1 @@
-"""REST (seed 001 §6), problems as bodies, and what monitors ask."""
+"""REST, problems as bodies, and what monitors ask."""

@@ -1,4 +1,4 @@
-"""What goes in and out over REST, in seed 001's words."""
+"""What goes in and out over REST."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class WaitQuerySet(models.QuerySet["Wait"]):
 class Wait(models.Model):
     """One pause of one run.
 
-    `payload_sha256` covers what the person saw (DESIGN §3.8) and `version` rises when that changes; a decision quotes
+    `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes
     both. `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else.
     """
 

@@ -10,7 +10,7 @@ import orjson
 
 from operators.models import Card
 
-#: The largest value that an event carries itself, in bytes of JSON (DESIGN §3.7).
+#: The largest value that an event carries itself, in bytes of JSON.
 INLINE_LIMIT = 32 * 1024
 
 

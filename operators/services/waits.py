@@ -1,4 +1,4 @@
-"""A run waits; an answer wakes it. Every rule about gates is here (DESIGN §3.8)."""
+"""A run waits; an answer wakes it. Every rule about gates is here."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import nats
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -101,6 +104,19 @@ class Site:
         """Return a run's timeline."""
         found: list[dict[str, Any]] = self.call("GET", f"{run}/events?limit=1000").json()["events"]
         return found
+
+    def post(self, subject: str, *bodies: bytes) -> None:
+        """Publish messages as an agent does, each kept by its stream when this returns."""
+
+        async def publish() -> None:
+            client = await nats.connect(self.nats_url)
+            for body in bodies:
+                await client.jetstream().publish(subject, body)
+            await client.close()
+
+        # On a thread of its own, because a browser test runs inside an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, publish()).result(30)
 
     def ready(self) -> bool:
         """Tell whether every part is there."""

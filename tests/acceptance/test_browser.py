@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import nats
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -121,13 +119,8 @@ def test_the_general_page_hears_what_an_agent_posts(page: Page, site: Site) -> N
     page.goto(f"{site.url}/agents/general/")
     expect(page.locator("#live-state")).to_contain_text("Live", timeout=15_000)
 
-    async def post() -> None:
-        client = await nats.connect(site.nats_url)
-        subject = "cg.v1.default.public.evt.agent.browser_test.message"
-        await client.jetstream().publish(subject, b'{"id": "hello-1", "content": "Hello from an agent"}')
-        await client.close()
-
-    asyncio.run(post())
+    subject = "cg.v1.default.public.evt.agent.browser_test.message"
+    site.post(subject, b'{"id": "hello-1", "content": "Hello from an agent"}')
     expect(page.locator("#timeline")).to_contain_text("Hello from an agent", timeout=15_000)
 
 

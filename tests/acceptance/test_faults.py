@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
-import nats
 import pytest
 
 from tests.acceptance import site as sites
@@ -50,15 +48,8 @@ def test_a_killed_bridge_and_a_killed_web_server_come_back(own_site: Site) -> No
 
 
 def test_malformed_messages_become_dead_letters_and_the_bridge_goes_on(own_site: Site) -> None:
-    async def publish() -> None:
-        client = await nats.connect(own_site.nats_url)
-        stream = client.jetstream()
-        subject = "cg.v1.default.public.evt.agent.tester.message"
-        for body in (b"{not json", b'{"content": "no id"}', b'{"id": "good-1", "content": "I am well formed"}'):
-            await stream.publish(subject, body)
-        await client.close()
-
-    asyncio.run(publish())
+    good = b'{"id": "good-1", "content": "I am well formed"}'
+    own_site.post("cg.v1.default.public.evt.agent.tester.message", b"{not json", b'{"content": "no id"}', good)
     cookies = {"Cookie": own_site.session()}
 
     def shown() -> bool:

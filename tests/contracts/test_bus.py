@@ -1,3 +1,4 @@
+# long: one contract, the same for every bus, read from top to bottom
 """What a bus promises, on the double and on a real nats-server alike."""
 
 from __future__ import annotations
