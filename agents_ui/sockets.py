@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user_model
 from django.urls import path
 
 from agents_ui.live import Socket, hub
@@ -20,6 +21,8 @@ from operators.models import Project, Run
 NOT_FOUND = 4404
 #: Close code for a socket that fell behind; it may come back at once.
 FELL_BEHIND = 4408
+#: How often an open socket makes sure that its user may still look, in seconds.
+RIGHTS_SECONDS = 30.0
 
 
 class Page(AsyncWebsocketConsumer):
@@ -30,22 +33,22 @@ class Page(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         """Let in who may look, from the number that the page already shows."""
         self._leaving: list[Callable[[], None]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         channels = await database_sync_to_async(self.channels)(self.scope["user"])
         await self.accept()
         if not channels:
             await self.close(NOT_FOUND)
             return
         socket = Socket(after=self._after(), hints=self.hints)
-        self._sender = asyncio.create_task(self._pass_on(socket))
+        self._tasks = [asyncio.create_task(self._pass_on(socket)), asyncio.create_task(self._watch_rights(channels))]
         self._leaving = [hub.join(project_id, channel, socket) for project_id, channel in channels]
 
     async def disconnect(self, code: int) -> None:
         """Leave every channel."""
         for leave in self._leaving:
             leave()
-        if self._sender:
-            self._sender.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     def channels(self, user: Any) -> list[tuple[str, str]]:
         """Return the project and name of each channel that the page hears; none if the user may not look."""
@@ -54,6 +57,19 @@ class Page(AsyncWebsocketConsumer):
     def _after(self) -> int:
         text = parse_qs(self.scope["query_string"].decode()).get("after", ["0"])[0]
         return int(text) if text.isdecimal() else 0
+
+    async def _watch_rights(self, channels: list[tuple[str, str]]) -> None:
+        """Close when the user may no longer look: deactivated, or no member any more."""
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                await asyncio.sleep(RIGHTS_SECONDS)
+                if await database_sync_to_async(self._channels_now)() != channels:
+                    await self.close(NOT_FOUND)
+                    return
+
+    def _channels_now(self) -> list[tuple[str, str]]:
+        user = get_user_model().objects.filter(pk=self.scope["user"].pk, is_active=True).first()
+        return self.channels(user) if user else []
 
     async def _pass_on(self, socket: Socket) -> None:
         with contextlib.suppress(asyncio.CancelledError):
