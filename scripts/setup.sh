@@ -36,7 +36,7 @@ make_environment() {
 fingerprint() {
     .venv/bin/python -c 'import hashlib, pathlib, sys
 files = b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[1:])
-print(hashlib.sha256(sys.version.encode() + files).hexdigest())' "$@"
+print(hashlib.sha256(sys.version.encode() + files).hexdigest())' constraints.txt "$@"
 }
 
 # Dots show that something happens; they end with this script, however it ends.
