@@ -32,20 +32,6 @@ class CompiledWorkflow:
     graph: CompiledStateGraph[Any, Session, Any, Any]
 
 
-@dataclass(frozen=True)
-class GateRequest:
-    """What a gate asks. Its fields are those of the dict that the gate's LangGraph interrupt carries."""
-
-    node: str
-    prompt: str
-    payload: Mapping[str, Any]
-    decisions: list[str]
-    schema: Mapping[str, Any]
-    edits: list[str]
-    timeout_seconds: float | None
-    on_timeout: str | None
-
-
 def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
     """Build the graph of a workflow. It has no checkpointer of its own; the engine gives it one for each play."""
     fields = definition.fields

@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from langgraph.errors import GraphRecursionError
-from langgraph.types import Command
+from langgraph.errors import GraphRecursionError, UnknownInterruptError
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
 from openvibe import canonical
-from openvibe.compiler import CompiledWorkflow, GateRequest, node_id
+from openvibe.compiler import CompiledWorkflow, node_id
 from openvibe.errors import OpenVibeError, RunError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
+from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
+from openvibe.outcomes import Completed, Failed, GateRequest, OpenGate, Outcome, Paused, Progress
 from openvibe.session import Session
 
 #: LangGraph's internal name for "refuse an answer to an interrupt that is not pending"; `strict_resume_works` tests it.
@@ -27,51 +30,6 @@ STRICT_RESUME = "__pregel_strict_resume"
 
 #: How many super-steps one play may take: the visible bound of a loop.
 STEP_LIMIT = 1_000
-
-
-@dataclass(frozen=True)
-class Completed:
-    """The run reached its end; `output` holds the state fields that have a value."""
-
-    output: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class OpenGate:
-    """A gate that the run now waits at."""
-
-    step_id: str
-    interrupt_id: str
-    request: GateRequest
-
-
-@dataclass(frozen=True)
-class Paused:
-    """The run waits for these gates."""
-
-    gates: tuple[OpenGate, ...]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The run cannot go on. `traceback` is empty for faults that OpenVibe itself explains."""
-
-    error: str
-    kind: str
-    node: str = ""
-    traceback: str = ""
-
-
-Outcome = Completed | Paused | Failed
-
-
-@dataclass
-class Progress:
-    """What one commit holds: events, by how much the figures grow, and at the end the outcome."""
-
-    events: list[Event] = field(default_factory=list)
-    figures: Figures = field(default_factory=Figures)
-    outcome: Outcome | None = None
 
 
 def play(
@@ -198,3 +156,23 @@ def _summed(usages: list[Usage]) -> dict[str, Any]:
         "tokens_out": total.tokens_out,
         "cost_usd": None if total.unpriced_calls else str(total.cost_usd),
     }
+
+
+@cache
+def strict_resume_works() -> bool:
+    """Tell whether the installed LangGraph refuses an answer to an interrupt that is not pending.
+
+    `STRICT_RESUME` is a name of LangGraph's own; a release may drop it, and then nothing but our own look at what is
+    pending stands between a stale answer and the wrong gate.
+    """
+    graph: Any = StateGraph(dict)
+    graph.add_node("gate", lambda _: interrupt("?"))
+    graph.add_edge(START, "gate")
+    asked = graph.compile(checkpointer=RowSaver(MemoryRows()))
+    config = {"configurable": {"thread_id": "strict", STRICT_RESUME: True}}
+    asked.invoke({}, config)
+    try:
+        asked.invoke(Command(resume={"0" * 32: "an answer to nothing"}), config)
+    except UnknownInterruptError:
+        return True
+    return False

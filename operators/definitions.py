@@ -1,14 +1,13 @@
-"""The operators that this process can play: read from modules once, compiled when first needed."""
+"""The operators that this process can play: read from modules once."""
 
 from __future__ import annotations
 
 import importlib
-from functools import cache, lru_cache
+from functools import cache
 
 from django.conf import settings
 
 from openvibe import llm
-from openvibe.compiler import CompiledWorkflow, compile_workflow
 from openvibe.errors import SetupError
 from openvibe.llm import LLMProvider
 from openvibe.registry import Registry
@@ -32,13 +31,6 @@ def load() -> None:
             raise SetupError(f"{name} offers no list called OPERATORS")
         for cls in module.OPERATORS:
             registry.register(cls)
-
-
-@lru_cache(maxsize=512)
-def compiled(operator_id: str, workflow_id: str) -> CompiledWorkflow | None:
-    """Return a workflow that can be played, or None if this process does not know it."""
-    definition = registry.workflow(operator_id, workflow_id)
-    return compile_workflow(definition) if definition else None
 
 
 @cache

@@ -72,6 +72,15 @@ class Link:
         """Whether messages pass at this moment."""
         return self._bus is not None and self._bus.connected
 
+    def reach(self, timeout: float) -> bool:
+        """Connect if need be, and tell whether messages pass; for threads that may wait up to `timeout` seconds."""
+        if not self.connected:
+            try:
+                self.submit(self.bus()).result(timeout)
+            except (BusError, TimeoutError):
+                return False
+        return self.connected
+
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Send a message that a stream keeps. Raises `BusError` if it was not kept."""
         await (await self.bus()).store(subject, data, headers=headers)

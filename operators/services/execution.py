@@ -13,7 +13,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from openvibe import canonical, engine
+from openvibe import canonical, engine, outcomes
 from openvibe.compiler import CompiledWorkflow
 from openvibe.events import Event as Fact
 from openvibe.graph.saver import RowSaver
@@ -22,7 +22,7 @@ from operators import definitions
 from operators.models import Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows
 from operators.models.statements import advance, insert, transaction_in_few_trips
-from operators.services import doorbell, leases, timeline, waits
+from operators.services import compiled, doorbell, leases, timeline, waits
 from operators.services.leases import Claim, ClaimLost
 from operators.services.words import Words
 
@@ -74,9 +74,9 @@ class Performance:
 
     def play(self) -> None:
         """Play to the end, to a wait, or to the next boundary if this process is stopping."""
-        workflow = definitions.compiled(self._run.operator.slug, self._run.workflow.slug)
+        workflow = compiled.workflow(self._run.operator.slug, self._run.workflow.slug)
         if workflow is None:
-            self._commit(engine.Progress(outcome=_undefined(self._run)))
+            self._commit(outcomes.Progress(outcome=_undefined(self._run)))
             return
         for progress in self._progress(workflow):
             self._commit(progress)
@@ -89,7 +89,7 @@ class Performance:
         self._saver.collected()
         trace = "".join(traceback.format_exception(error))
         explained = f"OpenVibe could not go on with this run: {error}"
-        self._commit(engine.Progress(outcome=engine.Failed(explained, kind=type(error).__name__, traceback=trace)))
+        self._commit(outcomes.Progress(outcome=outcomes.Failed(explained, kind=type(error).__name__, traceback=trace)))
 
     def record(self, fact: Fact) -> None:
         """Commit a fact at once, in the middle of a step (see `openvibe.session.Observer`)."""
@@ -119,7 +119,7 @@ class Performance:
             answers=answers,
         )
 
-    def _commit(self, progress: engine.Progress) -> None:
+    def _commit(self, progress: outcomes.Progress) -> None:
         self._words.flush()
         checkpoints, writes = self._saver.collected()
         now = timezone.now()
@@ -156,35 +156,35 @@ class Performance:
         timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
 
 
-def _grown(progress: engine.Progress) -> dict[str, Any]:
+def _grown(progress: outcomes.Progress) -> dict[str, Any]:
     figures = progress.figures
     grown = {name: getattr(figures, name) for name in figures.__slots__}
     return {name: amount for name, amount in grown.items() if amount}
 
 
 def _outcome(
-    run: Run, outcome: engine.Outcome | None, *, now: datetime
+    run: Run, outcome: outcomes.Outcome | None, *, now: datetime
 ) -> tuple[list[Fact], list[Wait], dict[str, Any]]:
     """Return the events, the new waits and the changes of the run that an outcome means."""
     ended = {"ended_at": now, "lease_until": None}
     match outcome:
-        case engine.Completed(output):
+        case outcomes.Completed(output):
             fact = Fact("run.completed", data={"output": output})
             return [fact], [], {"status": Run.Status.COMPLETED, "output": output, **ended}
-        case engine.Failed() as failed:
+        case outcomes.Failed() as failed:
             told = {"message": failed.error, "kind": failed.kind, "node": failed.node, "traceback": failed.traceback}
             error = canonical.jsonable(told)
             fact = Fact("run.failed", node=failed.node, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
-        case engine.Paused(gates):
+        case outcomes.Paused(gates):
             opened, facts = waits.opening(run, gates, now=now)
             return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}
         case _:
             return [], [], {}
 
 
-def _undefined(run: Run) -> engine.Failed:
+def _undefined(run: Run) -> outcomes.Failed:
     where = f"{run.operator.slug}.{run.workflow.slug}"
-    return engine.Failed(
+    return outcomes.Failed(
         error=f"No worker knows the workflow {where}; is its module in OPENVIBE_OPERATORS?", kind="SetupError"
     )

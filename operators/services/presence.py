@@ -17,6 +17,9 @@ from operators.models.process import BEAT_SECONDS, SILENCE_SECONDS
 
 logger = logging.getLogger(__name__)
 
+#: How long a process that has no bus tries to reach one before it says that it has none, in seconds.
+REACH_SECONDS = 2.0
+
 
 def announce(kind: Process.Kind) -> threading.Event:
     """Say so from a thread of its own until the returned event is set."""
@@ -28,6 +31,7 @@ def announce(kind: Process.Kind) -> threading.Event:
 def _beat(kind: Process.Kind, ended: threading.Event) -> None:
     name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     while True:
+        link.reach(REACH_SECONDS)
         try:
             _say(name, kind)
         except DatabaseError:

@@ -14,10 +14,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from openvibe import canonical
-from openvibe.engine import OpenGate
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
 from openvibe.ids import random_text
+from openvibe.outcomes import OpenGate
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Run, Wait
 from operators.services import doorbell, timeline

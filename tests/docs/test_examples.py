@@ -18,7 +18,7 @@ from openvibe.bus.memory import MemoryBus
 from operators import definitions
 from operators.link import link
 from operators.models import Event, Project, Run
-from operators.services import announcements, execution, intake, registration, waits
+from operators.services import announcements, compiled, execution, intake, registration, waits
 from tests.acceptance import site as sites
 from tests.acceptance.site import Site
 from tests.docs import documents
@@ -62,7 +62,7 @@ def test_a_documented_operator_is_registered_and_played_to_its_result(
         run.refresh_from_db()
     finally:
         definitions.registry.remove(operator.slug)
-        definitions.compiled.cache_clear()
+        compiled.workflow.cache_clear()
         sys.modules.pop(name)
     assert run.status == Run.Status.COMPLETED, run.error
     assert run.output["outbox" if name == "letters" else "entry"]

@@ -11,7 +11,7 @@ from openvibe.bus.memory import MemoryBus
 from operators import definitions
 from operators.link import link
 from operators.models import Operator, Project, Run, Wait
-from operators.services import announcements, intake, leases, registration
+from operators.services import announcements, compiled, intake, leases, registration
 from tests.domain.lab import Act, Lab, meddling, played
 
 
@@ -31,7 +31,7 @@ def lab(project: Project) -> Iterator[Operator]:
     definition = definitions.registry.register(Lab)
     yield registration.register(project, definition)
     definitions.registry.remove("lab")
-    definitions.compiled.cache_clear()
+    compiled.workflow.cache_clear()
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from langgraph.types import Command
 
 from openvibe import engine, human_in_the_loop, llm_node, node, operator, workflow
 from openvibe.compiler import CompiledWorkflow, compile_workflow
-from openvibe.engine import STRICT_RESUME, Completed, Failed, Paused, Progress
+from openvibe.engine import STRICT_RESUME, strict_resume_works
 from openvibe.errors import TransientModelError
 from openvibe.events import Event
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
 from openvibe.llm import LLMProvider, LLMResponse
 from openvibe.llm.simulated import SimulatedProvider
+from openvibe.outcomes import Completed, Failed, Paused, Progress
 from openvibe.registry import define
 from openvibe.session import Session
 
@@ -518,6 +519,10 @@ def test_langgraph_honours_the_key_for_strict_resume():
         raw(run, command, **{STRICT_RESUME: True})
     assert not isinstance(caught.value, GraphInterrupt)
     assert ran == ["draft", "polish", "send"]
+
+
+def test_the_look_at_langgraph_finds_it_strict():
+    assert strict_resume_works()
 
 
 def test_without_the_key_langgraph_takes_an_unknown_answer_silently():

@@ -1,0 +1,26 @@
+"""Workflows as this process can play them: compiled when first needed. Only workers pay for LangGraph's import."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache, lru_cache
+
+from openvibe import engine
+from openvibe.compiler import CompiledWorkflow, compile_workflow
+from operators import definitions
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=512)
+def workflow(operator_id: str, workflow_id: str) -> CompiledWorkflow | None:
+    """Return a workflow that can be played, or None if this process does not know it."""
+    _look_at_langgraph()
+    definition = definitions.registry.workflow(operator_id, workflow_id)
+    return compile_workflow(definition) if definition else None
+
+
+@cache
+def _look_at_langgraph() -> None:
+    if not engine.strict_resume_works():
+        logger.warning("This LangGraph takes answers to gates that are not open; only OpenVibe's own check is left")
