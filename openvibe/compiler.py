@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -13,10 +12,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel, Field, create_model
 
-from openvibe import canonical
-from openvibe.errors import GateRejected
+from openvibe import canonical, paths
+from openvibe.errors import GateRejected, RunError
 from openvibe.fields import Fields
 from openvibe.llm import asking
+from openvibe.primitives import Route
 from openvibe.registry import WorkflowDefinition
 from openvibe.session import Session
 from openvibe.specs import GateSpec, NodeSpec
@@ -38,12 +38,18 @@ def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
     state = TypedDict("State", dict.fromkeys(fields.types, Any), total=False)  # type: ignore[misc]  # the fields are known at run time only
     graph: Any = StateGraph(state, context_schema=Session)
     nodes = definition.spec.nodes
-    following = {node.id: after.id for node, after in pairwise(nodes)}
+    following = paths.following(nodes)
     for node in nodes:
-        method, after = definition.methods[node.id], following.get(node.id)
+        method, after = definition.methods[node.id], following[node.id]
         if node.gate:
-            ways = {step_name(way) for way in (after, _on_reject(node.gate)) if way}
-            graph.add_node(step_name(node.id), _gate(node, method, fields, after), destinations=tuple(ways | {END}))
+            ways = [after, _on_reject(node.gate)]
+            graph.add_node(step_name(node.id), _gate(node, method, fields, after), destinations=_steps(ways))
+        elif node.routes:
+            targets = {
+                label: paths.target(label) if label in (*following, paths.END) else after for label in node.routes
+            }
+            play = _conditional(node, method, fields, definition.routes[node.id], targets)
+            graph.add_node(step_name(node.id), play, destinations=_steps(targets.values()))
         else:
             graph.add_node(step_name(node.id), (_llm if node.model else _logic)(node, method, fields))
             graph.add_edge(step_name(node.id), step_name(after) if after else END)
@@ -54,6 +60,10 @@ def compile_workflow(definition: WorkflowDefinition) -> CompiledWorkflow:
 def step_name(node_id: str) -> str:
     """Return a node's name inside LangGraph, which lets no node bear a state field's name."""
     return f"{node_id}()"
+
+
+def _steps(nodes: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple({step_name(node) if node else END for node in nodes} | {END})
 
 
 def node_id(step: str) -> str:
@@ -85,6 +95,41 @@ def _llm(node: NodeSpec, method: Play, fields: Fields) -> Play:
             listener=session.listen(node=node.id, step_id=step_id),
         )
         return fields.check_update(node.id, update)
+
+    return play
+
+
+class _Looked(dict[str, Any]):
+    """A state that remembers which of its fields somebody looked at."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.at: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        self.at[name] = super().get(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.at[name] = super().get(name)
+        return super().get(name, default)
+
+
+def _conditional(
+    node: NodeSpec, method: Play, fields: Fields, routes: Mapping[str, Route], targets: Mapping[str, str | None]
+) -> Play:
+    def play(state: dict[str, Any]) -> Command[Any]:
+        view = {**fields.defaults, **state}
+        update = fields.check_update(node.id, method(view))
+        seen = _Looked({**view, **update})
+        label = next((label for label, fits in routes.items() if fits(seen)), None)
+        if label is None:
+            looked = ", ".join(f"{name}={value!r:.80}" for name, value in seen.at.items()) or "nothing"
+            raise RunError(f"No route of conditional {node.id!r} fits; tried {', '.join(routes)} and saw {looked}")
+        if node.id in fields.types:
+            update |= fields.check_update(node.id, {node.id: label})
+        after = targets[label]
+        return Command(update=update, goto=step_name(after) if after else END)
 
     return play
 
@@ -133,7 +178,7 @@ def _decided(
 
 
 def _on_reject(gate: GateSpec) -> str | None:
-    return None if gate.on_reject == "end" else gate.on_reject
+    return paths.target(gate.on_reject) if gate.on_reject else None
 
 
 def _answer_schema(gate: GateSpec, fields: Fields) -> dict[str, Any]:

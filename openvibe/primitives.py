@@ -20,6 +20,8 @@ MARK = "__openvibe__"
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+#: Whether a conditional's label fits the state.
+Route = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,17 @@ class WorkflowMark:
 
 @dataclass(frozen=True)
 class NodeMark:
-    """What a node decorator was told; at most one of `model` and `gate` is set."""
+    """What a node decorator was told; at most one of `model`, `gate` and `routes` is set."""
 
     model: ModelSpec | None = None
     gate: GateSpec | None = None
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    next: str = ""
 
     @property
     def kind(self) -> str:
         """The node's kind in the words of `NodeSpec`."""
-        return "llm" if self.model else "gate" if self.gate else "logic"
+        return "llm" if self.model else "gate" if self.gate else "conditional" if self.routes else "logic"
 
 
 def operator(*, id: str, name: str = "", description: str = "", owner: str = "") -> Callable[[T], T]:
@@ -115,11 +119,13 @@ def node(method: F) -> F: ...
 
 
 @overload
-def node() -> Callable[[F], F]: ...
+def node(*, next: str = "") -> Callable[[F], F]: ...
 
 
-def node(method: F | None = None) -> F | Callable[[F], F]:
+def node(method: F | None = None, *, next: str = "") -> F | Callable[[F], F]:
     """Define a logic node: a method `(self, state)` that returns an update of state fields (a dict) or None.
+
+    `next` names the node that follows (or `end`), where that is not the one declared next: a branch may loop back.
 
     Example:
         >>> @node
@@ -128,7 +134,7 @@ def node(method: F | None = None) -> F | Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
-        return _attach(_must_be_method(function, "@node"), NodeMark())
+        return _attach(_must_be_method(function, "@node"), NodeMark(next=next))
 
     return mark(method) if method is not None else mark
 
@@ -140,6 +146,7 @@ def llm_node(  # long: half of it is the docstring that users read
     output_format: str = "text",
     temperature: float | None = None,
     attempts: int = 3,
+    next: str = "",
 ) -> Callable[[F], F]:
     """Define a node that asks a model. Its method `(self, state)` returns what to ask and where the answer goes.
 
@@ -149,7 +156,7 @@ def llm_node(  # long: half of it is the docstring that users read
     `fallback`, a function of the last answer's text, may give the update to use when no answer fitted.
 
     `model` is an alias (`haiku`, `sonnet`, `opus`, `fast`, `smart`) or an exact id. `max_tokens` bounds the answer.
-    `temperature` is passed to the provider when given.
+    `temperature` is passed to the provider when given. `next` is as in `@node`.
 
     Example:
         >>> @llm_node(model="haiku")
@@ -172,7 +179,7 @@ def llm_node(  # long: half of it is the docstring that users read
             )
         except ValidationError as error:
             raise SetupError(f"@llm_node on {function.__qualname__}: {_first(error)}") from error
-        return _attach(function, NodeMark(model=spec))
+        return _attach(function, NodeMark(model=spec, next=next))
 
     return mark
 
@@ -185,6 +192,7 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     edits: tuple[str, ...] = (),
     on_reject: str | None = None,
     on_timeout: str | None = None,
+    next: str = "",
 ) -> Callable[[F], F]:
     """Define a gate: the run pauses until a person decides, and holds nothing meanwhile.
 
@@ -192,6 +200,7 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     `edits` are shown. The decision is written to the state field that bears the gate's name, when there is one, and
     edited values to the fields they name. `reject` fails the run with the reason unless `on_reject` names a later
     node or `end`. After `timeout` the decision `on_timeout` (by default `reject`) is taken in the person's place.
+    `next` is as in `@node`.
 
     Example:
         >>> @human_in_the_loop(prompt="Send this letter?", timeout=timedelta(hours=24), edits=("letter",))
@@ -223,7 +232,37 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
             )
         except ValidationError as error:
             raise SetupError(f"{where}: {_first(error)}") from error
-        return _attach(function, NodeMark(gate=spec))
+        return _attach(function, NodeMark(gate=spec, next=next))
+
+    return mark
+
+
+def conditional(*, routes: Mapping[str, Route], next: str = "") -> Callable[[F], F]:
+    """Define a choice. The method's update is applied, then the routes are tried in order on the updated state.
+
+    The first label whose function says yes is chosen, and written to the state field that bears the conditional's
+    name, when there is one. A label that names a node goes there; nodes that are declared later and named by a label
+    run only when chosen, and rejoin at the next node that is no such branch. The label `end` ends the run; any other
+    label just continues. `next` is as in `@node`, for the labels that continue.
+
+    Example:
+        >>> @conditional(routes={"sales": lambda s: s["score"] >= 80, "nurture": lambda s: True})
+        ... def route(self, state):
+        ...     return {"score": state["fit"] + state["intent"]}
+
+    Raises:
+        SetupError: there is no route, or one cannot be called. A run that no route fits fails with a `RunError`.
+    """
+
+    def mark(function: F) -> F:
+        _must_be_method(function, "@conditional")
+        wrong = [label for label, route in routes.items() if not callable(route)]
+        if wrong or not routes:
+            raise SetupError(
+                f"@conditional on {function.__qualname__}: routes= maps each label to a function of the state"
+                + (f"; {wrong} do not" if wrong else "; it is empty")
+            )
+        return _attach(function, NodeMark(routes=dict(routes), next=next))
 
     return mark
 

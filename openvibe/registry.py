@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from openvibe import paths
 from openvibe.errors import InputError, SetupError
 from openvibe.fields import Fields, check_input
-from openvibe.primitives import MARK, NodeMark, OperatorMark, WorkflowMark
+from openvibe.primitives import MARK, NodeMark, OperatorMark, Route, WorkflowMark
 from openvibe.specs import NodeSpec, OperatorSpec, Spec, TriggerSpec, WorkflowSpec
 
 S = TypeVar("S", bound=Spec)
@@ -26,6 +27,7 @@ class WorkflowDefinition:
     fields: Fields
     input_model: type[BaseModel]
     methods: dict[str, Callable[..., Any]]
+    routes: dict[str, Mapping[str, Route]]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _workflow(operator_id: str, fields: Fields, cls: type) -> WorkflowDefinition
     )
     instance = cls()
     methods = {item.id: getattr(instance, item.id) for item in spec.nodes}
-    return WorkflowDefinition(operator_id, spec, fields, model, methods)
+    routes = {item.id: vars(vars(cls)[item.id])[MARK].routes for item in spec.nodes if item.kind == "conditional"}
+    return WorkflowDefinition(operator_id, spec, fields, model, methods, routes)
 
 
 def _sample(where: str, model: type[BaseModel], mark: WorkflowMark) -> dict[str, Any]:
@@ -157,6 +160,8 @@ def _nodes(where: str, fields: Fields, cls: type) -> Iterator[NodeSpec]:
             raise SetupError(f"{where}: node {name!r} must take (self, state)")
         if mark.gate:
             _check_gate(where, name, mark, fields, later=[other for other, _ in marked[position + 1 :]])
+        if mark.next not in ("", paths.END, *(other for other, _ in marked)):
+            raise SetupError(f"{where}: node {name!r} has next={mark.next!r}, which is no node of the workflow")
         yield _build(
             where,
             NodeSpec,
@@ -165,6 +170,8 @@ def _nodes(where: str, fields: Fields, cls: type) -> Iterator[NodeSpec]:
             description=inspect.getdoc(method) or "",
             model=mark.model,
             gate=mark.gate,
+            routes=tuple(mark.routes),
+            next=mark.next,
         )
 
 

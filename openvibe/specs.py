@@ -44,13 +44,17 @@ class ModelSpec(Spec):
 
 
 class NodeSpec(Spec):
-    """One step's definition."""
+    """One step's definition. `routes` are a conditional's labels in the order in which they are tried; `next` names
+    the node that follows instead of the one declared next, or `end`.
+    """
 
     id: str = Field(pattern=ID)
-    kind: Literal["logic", "llm", "gate"]
+    kind: Literal["logic", "llm", "gate", "conditional"]
     description: str = ""
     model: ModelSpec | None = None
     gate: GateSpec | None = None
+    routes: tuple[str, ...] = ()
+    next: str = ""
 
 
 class TriggerSpec(Spec):

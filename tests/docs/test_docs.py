@@ -153,8 +153,9 @@ def test_the_wire_is_documented_as_it_is() -> None:
     [
         ("@operator", {"id", "name", "description", "owner"}),
         ("@workflow", {"id", "trigger", "trigger_id", "name", "description", "inputs", "sample_input"}),
-        ("@llm_node", set(specs.ModelSpec.model_fields)),
-        ("@human_in_the_loop", set(specs.GateSpec.model_fields)),
+        ("@llm_node", {*specs.ModelSpec.model_fields, "next"}),
+        ("@conditional", {"routes", "next"}),
+        ("@human_in_the_loop", {*specs.GateSpec.model_fields, "next"}),
     ],
 )
 def test_every_option_of_a_decorator_is_documented_with_its_default(decorator: str, names: set[str]) -> None:

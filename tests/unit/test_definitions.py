@@ -355,6 +355,7 @@ def test_the_public_names_are_these():
         "OpenVibeError",
         "RunError",
         "SetupError",
+        "conditional",
         "human_in_the_loop",
         "llm_node",
         "node",
