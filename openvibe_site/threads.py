@@ -8,7 +8,7 @@ the views. Here a request goes to a thread of a bounded pool with its body, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
-from django.http import HttpResponseBase
+from django.http import HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
 Receive = Callable[[], Awaitable[Any]]
@@ -44,11 +44,19 @@ class ThreadedHandler(ASGIHandler):
         loop = asyncio.get_running_loop()
         with body:
             response = await loop.run_in_executor(self._threads, self._answer, scope, body)
+        if isinstance(response, StreamingHttpResponse) and not response.is_async:
+            response.streaming_content = self._read(iter(response))
         try:
             await self.send_response(response, send)
         finally:
             if response.streaming:
                 await loop.run_in_executor(self._threads, response.close)
+
+    async def _read(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Read a file part by part in the threads that may wait for it."""
+        loop = asyncio.get_running_loop()
+        while (chunk := await loop.run_in_executor(self._threads, next, chunks, None)) is not None:
+            yield chunk
 
     def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", "") or "/")
