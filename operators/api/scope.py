@@ -18,15 +18,15 @@ def caller(request: Request) -> AbstractUser:
     return user
 
 
-def operators(request: Request) -> OperatorQuerySet:
-    """Return the operators that the caller sees."""
-    rows = Operator.objects.visible_to(request.user)
+def operators(request: Request, *, operable: bool = False) -> OperatorQuerySet:
+    """Return the operators that the caller sees or, if `operable`, may start."""
+    rows = Operator.objects.operable_by(request.user) if operable else Operator.objects.visible_to(request.user)
     return rows.filter(project_id=request.auth.project_id) if isinstance(request.auth, ApiToken) else rows
 
 
-def operator(request: Request, slug: str) -> Operator:
+def operator(request: Request, slug: str, *, operable: bool = False) -> Operator:
     """Return one of them; 404 for what does not exist and for what is not the caller's."""
-    found = operators(request).filter(slug=slug).prefetch_related("workflows__nodes").first()
+    found = operators(request, operable=operable).filter(slug=slug).first()
     if found is None:
         raise Http404(f"There is no operator {slug!r}")
     return found

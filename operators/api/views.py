@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import Http404
+from django.db.models import prefetch_related_objects
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
@@ -24,7 +24,7 @@ from operators.api.serializers import (
     RunSummary,
 )
 from operators.errors import Misfit, NotWaiting
-from operators.models import Project, Run, Wait
+from operators.models import Run, Wait
 from operators.models.run import RunQuerySet
 from operators.services import intake, timeline, waits
 
@@ -45,7 +45,9 @@ class OperatorPage(APIView):
     @extend_schema(responses=OperatorDetail, operation_id="read_operator")
     def get(self, request: Request, slug: str) -> Response:
         """Tell its workflows, with each one's `input_schema` and a working `sample_input`."""
-        return Response(OperatorDetail(scope.operator(request, slug)).data)
+        operator = scope.operator(request, slug)
+        prefetch_related_objects([operator], "workflows__nodes")
+        return Response(OperatorDetail(operator).data)
 
 
 class Activate(APIView):
@@ -54,9 +56,7 @@ class Activate(APIView):
     @extend_schema(request=ActivateBody, responses={201: RunSummary}, operation_id="activate")
     def post(self, request: Request, slug: str) -> Response:
         """Start a workflow by its trigger's id or its own."""
-        operator = scope.operator(request, slug)
-        if not Project.objects.operable_by(request.user).filter(pk=operator.project_id).exists():
-            raise Http404(f"There is no operator {slug!r} that you may start")
+        operator = scope.operator(request, slug, operable=True)
         body = _read(ActivateBody, request)
         run = intake.request(
             intake.workflow_of(operator, body["trigger"]),

@@ -16,6 +16,10 @@ class OperatorQuerySet(models.QuerySet["Operator"]):
         """Those of the user's projects."""
         return self.filter(project__in=Project.objects.visible_to(user))
 
+    def operable_by(self, user: Actor) -> OperatorQuerySet:
+        """Those that the user may start."""
+        return self.filter(project__in=Project.objects.operable_by(user))
+
 
 class Operator(models.Model):
     """A named actor. `slug` is the id that its author gave it."""
