@@ -25,6 +25,7 @@ TOLD = frozenset(
         "run.completed",
         "run.failed",
         "run.cancelled",
+        "run.retried",
         "error",
         *STEP_KINDS,
     }

@@ -15,6 +15,7 @@ urlpatterns = [
     path("cards/<slug:sha256>/", run.card, name="card"),
     path("<slug:run_id>/", run.detail, name="run"),
     path("<slug:run_id>/cancellation/", run.cancellation, name="cancellation"),
+    path("<slug:run_id>/retries/", run.retries, name="retries"),
     path("<slug:run_id>/events/", run.older, name="older"),
     path("<slug:run_id>/gates/<slug:wait_id>/", gates.gate, name="gate"),
 ]

@@ -52,6 +52,12 @@ class RunAlreadyEnded(DomainError):
     code = "run_ended"
 
 
+class NotRetryable(DomainError):
+    """The run has not failed, or trying again would come to the same."""
+
+    code = "not_retryable"
+
+
 class NotWaiting(DomainError):
     """The run waits for nobody."""
 

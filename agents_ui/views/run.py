@@ -1,4 +1,4 @@
-"""One run: its thread, what it came to, and its cancellation."""
+"""One run: its thread, what it came to, its cancellation and its retries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.views.decorators.http import require_POST, require_safe
 from agents_ui import rendering
 from agents_ui.access import PageRequest, operates, signed_in
 from openvibe.protocol import subjects
-from operators.errors import RunAlreadyEnded
+from operators.errors import NotRetryable, RunAlreadyEnded
 from operators.models import Card, Event, Project, Run
 from operators.services import intake, timeline
 
@@ -56,6 +56,18 @@ def cancellation(request: PageRequest, run_id: str) -> HttpResponse:
     try:
         intake.cancel(run, actor=request.user, reason=request.POST.get("reason", "").strip()[:1000])
     except RunAlreadyEnded as error:
+        messages.error(request, str(error))
+    return redirect("run", run_id)
+
+
+@signed_in
+@require_POST
+def retries(request: PageRequest, run_id: str) -> HttpResponse:
+    """Let a failed run try again."""
+    run = get_object_or_404(Run.objects.operable_by(request.user), id=run_id)
+    try:
+        intake.retry(run, actor=request.user)
+    except NotRetryable as error:
         messages.error(request, str(error))
     return redirect("run", run_id)
 

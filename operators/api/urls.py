@@ -14,6 +14,7 @@ urlpatterns = [
     path("operators/<slug:slug>/runs", views.Runs.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>", views.RunPage.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/events", views.RunEvents.as_view()),
+    path("operators/<slug:slug>/runs/<slug:run_id>/retries", views.Retries.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/resume", views.Resume.as_view()),
     re_path(r"^(?P<path>.*)$", problems.not_found),
 ]

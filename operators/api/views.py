@@ -118,6 +118,16 @@ class RunEvents(APIView):
         return Response(EventList({"events": events, "last_seq": run.last_seq}).data)
 
 
+class Retries(APIView):
+    """The door by which programs let a failed run try again."""
+
+    @extend_schema(request=None, responses=RunDetail, operation_id="retry")
+    def post(self, request: Request, slug: str, run_id: str) -> Response:
+        """Queue a failed run again; it goes on from its last good step."""
+        run = scope.run(request, slug, run_id, operable=True)
+        return Response(RunDetail(intake.retry(run, actor=scope.caller(request))).data)
+
+
 class Resume(APIView):
     """The door by which programs decide at gates."""
 

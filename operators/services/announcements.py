@@ -29,7 +29,16 @@ logger = logging.getLogger(__name__)
 
 #: What the general channel tells of every run.
 PUBLIC_KINDS = frozenset(
-    {"run.started", "gate.opened", "gate.decided", "gate.expired", "run.completed", "run.failed", "run.cancelled"}
+    {
+        "run.started",
+        "gate.opened",
+        "gate.decided",
+        "gate.expired",
+        "run.completed",
+        "run.failed",
+        "run.cancelled",
+        "run.retried",
+    }
 )
 #: How long announced numbers may wait to be written down together, in seconds.
 MARK_PAUSE = 0.3

@@ -1,4 +1,4 @@
-"""Every door leads here: a request becomes a queued run, and a run is cancelled."""
+"""Every door leads here: a request becomes a queued run, a run is cancelled or tried again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from openvibe import ids
-from openvibe.errors import InputError
+from openvibe.errors import GateRejected, InputError
 from openvibe.events import Event as Fact
 from openvibe.fields import check_input
 from openvibe.protocol import headers
 from operators import definitions
-from operators.errors import Misfit, OperatorDisabled, RunAlreadyEnded, Unknown
+from operators.errors import Misfit, NotRetryable, OperatorDisabled, RunAlreadyEnded, Unknown
 from operators.models import Operator, Run, Workflow
 from operators.services import doorbell, timeline, waits
 
@@ -125,5 +125,41 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
             now=now,
             actor=actor.get_username(),
         )
+    run.refresh_from_db()
+    return run
+
+
+def retry(run: Run, *, actor: AbstractUser) -> Run:
+    """Let a failed run go on from its last good step; what it has done stays done.
+
+    Raises:
+        NotRetryable: the run has not failed, or a person's no has ended it.
+    """
+    if run.error and run.error.get("kind") == GateRejected.__name__:
+        raise NotRetryable(f"Run {run.id} was rejected by a person; start a new run instead", run_status=run.status)
+    now = timezone.now()
+    with transaction.atomic():
+        changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED).change(
+            "last_seq",
+            status=Run.Status.QUEUED,
+            error=None,
+            ended_at=None,
+            rung_at=now,
+            rings=0,
+            updated_at=now,
+            last_seq=F("last_seq") + 1,
+        )  # fmt: skip
+        if changed is None:
+            run.refresh_from_db(fields=["status"])
+            raise NotRetryable(f"Run {run.id} has not failed; it is {run.status}", run_status=run.status)
+        timeline.record(
+            project_id=run.project_id,
+            run_id=run.id,
+            last_seq=changed[0],
+            facts=[Fact("run.retried")],
+            now=now,
+            actor=actor.get_username(),
+        )
+        transaction.on_commit(lambda: doorbell.ring(run.id))
     run.refresh_from_db()
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from operators.models import Wait
+from operators.models import Run, Wait
 from operators.services import execution
 
 JSON = "application/json"
@@ -153,3 +153,11 @@ def test_a_cancelled_run_takes_no_decision(bob_calls, waiting):
 
     assert answer.status_code == 409
     assert answer.json()["title"] == "not_waiting"
+
+
+def test_a_failed_run_is_let_try_again_once(bob_calls, waiting):
+    Run.objects.update(status=Run.Status.FAILED, error={"message": "away", "kind": "OSError", "node": ""})
+    answer = bob_calls.post(f"{waiting}/retries")
+    assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (200, "queued", None)
+    again = bob_calls.post(f"{waiting}/retries")
+    assert (again.status_code, again.json()["title"]) == (409, "not_retryable")

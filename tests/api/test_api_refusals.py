@@ -68,6 +68,7 @@ def test_charlie_sees_nothing_and_changes_nothing(charlie_calls, alice_calls, wa
         charlie_calls.get(waiting),
         charlie_calls.get(f"{waiting}/events"),
         charlie_calls.post(f"{waiting}/resume", {"decision": "approve"}, content_type=JSON),
+        charlie_calls.post(f"{waiting}/retries"),
         charlie_calls.delete(waiting),
     ):
         _problem(answer, 404)
@@ -79,6 +80,7 @@ def test_a_viewer_sees_and_changes_nothing(vera_calls, waiting):
     for answer in (
         vera_calls.post(ACTIVATE, {"trigger": "query", "input": {"company_name": "A"}}, content_type=JSON),
         vera_calls.post(f"{waiting}/resume", {"decision": "approve"}, content_type=JSON),
+        vera_calls.post(f"{waiting}/retries"),
         vera_calls.delete(waiting),
     ):
         _problem(answer, 404)

@@ -130,7 +130,7 @@ def test_every_documented_call_exists_and_every_call_is_documented() -> None:
         if handler is not None:
             names.add(handler.__name__)
             assert hasattr(handler, method.lower()), f"{method} {path}"
-    assert names == {"Operators", "OperatorPage", "Activate", "Runs", "RunPage", "RunEvents", "Resume"}
+    assert names == {"Operators", "OperatorPage", "Activate", "Runs", "RunPage", "RunEvents", "Resume", "Retries"}
     assert [name for name in health.CHECKS if f"`{name}`" not in text] == []
 
 

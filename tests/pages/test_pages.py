@@ -169,7 +169,12 @@ def test_charlie_finds_nothing(gate: Wait, completed: Run, charlie: User, browse
         "/agents/general/?project=default",
     ):
         assert client.get(url).status_code == 404, url
-    for url in (f"{run}cancellation/", f"{run}gates/{gate.id}/", "/agents/operators/revenue_ops/engagement/runs/"):
+    for url in (
+        f"{run}cancellation/",
+        f"{run}retries/",
+        f"{run}gates/{gate.id}/",
+        "/agents/operators/revenue_ops/engagement/runs/",
+    ):
         assert client.post(url, {"decision": "approve"}).status_code == 404, url
     assert Run.objects.get(id=gate.run_id).status == Run.Status.WAITING
 
@@ -179,6 +184,7 @@ def test_vera_sees_but_may_not_act(gate: Wait, vera: User, browse: Browse) -> No
     assert client.get("/agents/operators/revenue_ops/engagement/runs/").status_code == 404
     for url in (
         f"/agents/{gate.run_id}/cancellation/",
+        f"/agents/{gate.run_id}/retries/",
         f"/agents/{gate.run_id}/gates/{gate.id}/",
         "/agents/operators/revenue_ops/engagement/runs/",
     ):
@@ -231,6 +237,18 @@ def test_cancelling_ends_the_run_and_a_second_time_says_so(waiting: Run, bob: Us
     page = client.post(url, {"reason": "Wrong contact"}, follow=True).content.decode()
     assert "Run cancelled by <b>bob</b>: Wrong contact" in page
     assert "has ended already" in client.post(url, follow=True).content.decode()
+
+
+def test_a_failed_run_is_let_try_again_and_a_second_time_says_so(waiting: Run, bob: User, browse: Browse) -> None:
+    Run.objects.filter(id=waiting.id).update(status=Run.Status.FAILED, error={"message": "away", "kind": "OSError"})
+    client = browse(bob)
+    url = f"/agents/{waiting.id}/retries/"
+    assert "Try again" in text(client, f"/agents/{waiting.id}/")
+    assert client.get(url).status_code == 405
+    page = client.post(url, follow=True).content.decode()
+    assert "<b>bob</b> let the run try again" in page
+    assert 'data-status="queued"' in page
+    assert "has not failed" in client.post(url, follow=True).content.decode()
 
 
 def test_somebody_of_two_projects_chooses_the_channel(
