@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
@@ -30,6 +31,8 @@ def signed_in(view: View) -> View:
 
     @wraps(view)
     def guarded(request: PageRequest, *args: str, **named: str) -> HttpResponse:
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            raise BadRequest("No database looks for a NUL")
         if request.user.is_authenticated:
             return view(request, *args, **named)
         if request.htmx:

@@ -10,6 +10,7 @@ from agents_ui import schemas
 from agents_ui.schemas import Input
 from operators.errors import Misfit
 from operators.models import Wait
+from operators.numbers import natural
 from operators.services.waits import Answer
 
 #: More records than this nobody sends by hand.
@@ -76,13 +77,13 @@ class GateForm:
         values = self._values() if self.editing and decision != "reject" else {}
         if any(control.errors for editor in self.editors for control in editor.controls):
             raise Misfit("Some fields cannot be read", errors=[])
-        version = sent.get("version", "")
+        version = natural(sent.get("version", ""))
         return Answer(
             decision=decision,
             notes=self.notes.strip().replace("\r\n", "\n"),
             values=values or None,
             # A page always quotes what it showed; a quote that is missing matches nothing.
-            version=int(version) if version.isdecimal() else -1,
+            version=-1 if version is None else version,
             payload_sha256=sent.get("payload_sha256", ""),
         )
 

@@ -7,6 +7,7 @@ polled, and the pages say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from agents_ui import rendering
-from openvibe.bus import Message, Unsubscribe
+from openvibe.bus import Bus, Handler, Message, Unsubscribe
 from openvibe.errors import BusError
 from openvibe.events import GATE_OPENED, STEP_FAILED, STEP_FINISHED, STEP_STARTED
 from openvibe.protocol import envelope, subjects
@@ -86,9 +87,11 @@ class Watch:
         self._seq: int | None = None
         self._speaking: set[str] = set()
         self._state: State = "catching-up"
+        self._bus: Bus | None = None
         self._subscriptions: list[Unsubscribe] = []
         self._checked_at = 0.0
         self._woken = asyncio.Event()
+        self._ended = False
         self._task = asyncio.create_task(self._work())
 
     def join(self, socket: Socket) -> None:
@@ -105,39 +108,37 @@ class Watch:
 
     async def close(self) -> None:
         """Stop hearing the channel."""
-        self._task.cancel()
-        for unsubscribe in self._subscriptions:
-            try:
-                await unsubscribe()
-            except BusError as error:
-                logger.debug("Unsubscribing failed: %s", error)
+        # Its task is asked and not cancelled, which in the middle of subscribing would leave a subscription behind.
+        self._ended = True
+        self._woken.set()
+        await self._task
 
     async def _work(self) -> None:
-        while True:
-            try:
-                await self._listen()
-                await self._settle()
-            except Exception:
-                # One fault must not end a channel's life; the next look reads the database again.
-                logger.exception("Watching %s failed", self._channel)
-                self._seq = None
-            try:
-                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+        try:
+            while not self._ended:
+                self._woken.clear()
+                await self._look()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+        finally:
+            await self._unsubscribe()
+
+    async def _look(self) -> None:
+        try:
+            await self._listen()
+            await self._settle()
+        except Exception:
+            # One fault must not end a channel's life; the next look goes on from the last number that was shown.
+            logger.exception("Watching %s failed", self._channel)
+            self._checked_at = 0.0
 
     async def _listen(self) -> None:
         """Subscribe when the bus is there, and know whether it is."""
-        if not self._subscriptions:
-            try:
-                bus = await link.bus()
-                self._subscriptions = [
-                    await bus.subscribe(subjects.recorded(self._project_id, self._channel), self._hear_events),
-                    await bus.subscribe(subjects.words(self._project_id, self._channel), self._hear_words),
-                ]
-            except BusError as error:
-                logger.debug("Not subscribed: %s", error)
-        state: State = "live" if self._subscriptions and link.connected else "offline"
+        try:
+            await self._subscribe(await link.bus())
+        except BusError as error:
+            logger.debug("Not subscribed: %s", error)
+        state: State = "live" if len(self._subscriptions) == len(self._heard) and link.connected else "offline"
         if state != self._state:
             # What was said while the bus was away is read from the database, before the page calls itself live.
             self._checked_at = 0.0
@@ -145,17 +146,34 @@ class Watch:
             self._state = state
             _send(self._sockets, rendering.state(state))
 
+    async def _subscribe(self, bus: Bus) -> None:
+        if bus is not self._bus:
+            self._bus, self._subscriptions = bus, []
+        for pattern, hear in self._heard[len(self._subscriptions) :]:
+            self._subscriptions.append(await bus.subscribe(pattern, hear))
+
+    async def _unsubscribe(self) -> None:
+        for unsubscribe in self._subscriptions:
+            try:
+                await unsubscribe()
+            except BusError as error:
+                logger.debug("Unsubscribing failed: %s", error)
+
+    @property
+    def _heard(self) -> list[tuple[str, Handler]]:
+        return [
+            (subjects.recorded(self._project_id, self._channel), self._hear_events),
+            (subjects.words(self._project_id, self._channel), self._hear_words),
+        ]
+
     async def _settle(self) -> None:
         """Do what waits: news, words, joins, and now and then a look into the database."""
-        self._woken.clear()
         events, self._events = self._events, []
         if self._seq is None or self._state != "live" or time.monotonic() - self._checked_at > RECHECK_SECONDS:
             await self._catch_up()
         await self._push(events)
         self._speak()
-        joining, self._joining = self._joining, []
-        if joining:
-            await self._welcome(joining)
+        await self._welcome()
 
     async def _hear_events(self, message: Message) -> None:
         try:
@@ -211,30 +229,33 @@ class Watch:
             await self._show(events)
 
     async def _show(self, events: list[dict[str, Any]]) -> None:
-        self._seq = events[-1]["seq"]
         self._notice(events)
-        if fragments := self._fragments():
-            _send(fragments, await self._rendered(events))
-        for socket in self._sockets - set(fragments):
-            socket.send(_hint(socket.hints))
+        html = await self._rendered(events) if self._fragments() else ""
+        for socket in self._sockets:
+            socket.send(_hint(socket.hints) if socket.hints else html)
+        self._seq = events[-1]["seq"]
 
     async def _rendered(self, events: list[dict[str, Any]]) -> str:
         html = await _in_thread(rendering.pushed, self._project_id, self._channel, events)
         return f'{html}<template data-seq="{events[-1]["seq"]}"></template>'
 
-    async def _welcome(self, joining: Iterable[Socket]) -> None:
+    async def _welcome(self) -> None:
         """Give each new socket what its page has missed, then let it hear the rest with everybody."""
         assert self._seq is not None
         missed: dict[int, str] = {}
-        for socket in joining:
+        while self._joining:
+            socket = self._joining[0]
+            if not socket.hints and socket.after < self._seq and socket.after not in missed:
+                missed[socket.after] = await self._missed(socket.after)
+                # It may have left meanwhile, and others are no longer where they were.
+                continue
+            self._joining.remove(socket)
+            self._sockets.add(socket)
             socket.send(rendering.state(self._state))
             if socket.hints:
                 socket.send(_hint(socket.hints) if socket.after else "")
-            elif socket.after < self._seq:
-                if socket.after not in missed:
-                    missed[socket.after] = await self._missed(socket.after)
-                socket.send(missed[socket.after])
-            self._sockets.add(socket)
+            else:
+                socket.send(missed.get(socket.after, ""))
 
     async def _missed(self, after: int) -> str:
         if self._seq is not None and self._seq - after > CATCH_UP:

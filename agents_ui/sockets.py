@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,16 +12,21 @@ from urllib.parse import parse_qs
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
+from django.db import DatabaseError
 from django.urls import path
 
 from agents_ui.live import Socket, hub
 from openvibe.protocol import subjects
 from operators.models import Project, Run
+from operators.numbers import natural
+
+logger = logging.getLogger(__name__)
 
 #: Close code for a page that may not be watched, or is not there: the same, as with pages.
 NOT_FOUND = 4404
-#: Close code for a socket that fell behind; it may come back at once.
+#: Close codes for a socket that fell behind, and for one whose user sees other channels now; it may come back at once.
 FELL_BEHIND = 4408
+CHANGED = 4409
 #: How often an open socket makes sure that its user may still look, in seconds.
 RIGHTS_SECONDS = 30.0
 
@@ -55,21 +61,30 @@ class Page(AsyncWebsocketConsumer):
         return [(project_id, subjects.PUBLIC) for project_id in _projects(user)]
 
     def _after(self) -> int:
-        text = parse_qs(self.scope["query_string"].decode()).get("after", ["0"])[0]
-        return int(text) if text.isdecimal() else 0
+        return natural(self._asked("after")) or 0
+
+    def _asked(self, name: str) -> str:
+        query: bytes = self.scope["query_string"]
+        return parse_qs(query.decode(errors="replace")).get(name, [""])[0]
 
     async def _watch_rights(self, channels: list[tuple[str, str]]) -> None:
-        """Close when the user may no longer look: deactivated, or no member any more."""
+        """Close when the user may no longer look, deactivated or no member any more, or may look at more."""
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(RIGHTS_SECONDS)
-                if await database_sync_to_async(self._channels_now)() != channels:
-                    await self.close(NOT_FOUND)
+                now = await database_sync_to_async(self._channels_now)(channels)
+                if now != channels:
+                    await self.close(CHANGED if now else NOT_FOUND)
                     return
 
-    def _channels_now(self) -> list[tuple[str, str]]:
-        user = get_user_model().objects.filter(pk=self.scope["user"].pk, is_active=True).first()
-        return self.channels(user) if user else []
+    def _channels_now(self, before: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        try:
+            user = get_user_model().objects.filter(pk=self.scope["user"].pk, is_active=True).first()
+            return self.channels(user) if user else []
+        except DatabaseError as error:
+            # Asked again next time; a watch over rights that ends here would let its socket live for ever.
+            logger.warning("The rights of a socket could not be looked up: %s", error)
+            return before
 
     async def _pass_on(self, socket: Socket) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -95,7 +110,7 @@ class GeneralPage(Page):
 
     def channels(self, user: Any) -> list[tuple[str, str]]:
         """Return the public channel of the project that the page names, or of the user's first."""
-        asked = parse_qs(self.scope["query_string"].decode()).get("project", [""])[0]
+        asked = self._asked("project")
         projects = _projects(user)
         return [(name, subjects.PUBLIC) for name in projects if name == asked or not asked][:1]
 

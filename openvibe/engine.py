@@ -40,12 +40,14 @@ def play(
     session: Session,
     start: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
+    outside: tuple[type[Exception], ...] = (),
 ) -> Iterator[Progress]:
     """Play a run until it ends or waits.
 
     `start` is the input of a run that never played; without it the run goes on from `saver`'s latest checkpoint, with
     `answers` (interrupt id → answer) for the gates it waited at. `saver` collects; its rows belong to the same commit
-    as the `Progress` at hand.
+    as the `Progress` at hand. Faults that are `outside` of the run, such as those of whatever stores it, are raised;
+    every other one is the run's own end.
     """
     told = _Teller(session)
     parts: Iterator[Any] = workflow.graph.copy(update={"checkpointer": saver}).stream(
@@ -61,6 +63,8 @@ def play(
                 told.task(part)
             elif told.checkpoint(part, fresh=saver.holds(part["config"])):
                 yield told.hand_over()
+    except outside:
+        raise
     except Exception as error:
         yield told.hand_over(told.failure(error))
         return

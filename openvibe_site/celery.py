@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from kombu.utils.url import maybe_sanitize_url
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
@@ -17,11 +18,14 @@ from openvibe_site import spool
 
 app = celery.Celery("openvibe")
 
+#: Whoever rings for a worker does not wait for a broker that is away: the clock rings again.
+IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
 
 def _broker() -> dict[str, Any]:
     chosen = settings.OPENVIBE
     if chosen.broker_url:
-        return {"broker_url": chosen.broker_url}
+        return {"broker_url": chosen.broker_url, "broker_transport_options": IMPATIENT}
     queue = chosen.home / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     return {
@@ -53,12 +57,23 @@ app.conf.update(
 )
 
 
+#: Ends this worker's saying that it lives.
+_absent: threading.Event | None = None
+
+
 @worker_ready.connect
 def _appear(**_: Any) -> None:
     from operators.models import Process
     from operators.services import presence
 
-    presence.announce(Process.Kind.WORKER)
+    global _absent
+    _absent = presence.announce(Process.Kind.WORKER)
+
+
+@worker_shutdown.connect
+def _disappear(**_: Any) -> None:
+    if _absent is not None:
+        _absent.set()
 
 
 @worker_shutting_down.connect

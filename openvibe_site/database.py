@@ -33,7 +33,7 @@ def settings(environment: Environment) -> dict[str, Any]:
             "HOST": parts.hostname or "",
             "PORT": str(parts.port or ""),
             # Every request and every played run has a thread of its own; they share these connections.
-            "OPTIONS": {"pool": {"min_size": 1, "max_size": 20, "timeout": 30}, **dict(parse_qsl(parts.query))},
+            "OPTIONS": {"pool": {"min_size": 1, "max_size": 20, "timeout": 10}, **dict(parse_qsl(parts.query))},
         }
     raise SetupError(f"DATABASE_URL has the scheme {parts.scheme!r}; use postgresql://… or sqlite:///…")
 

@@ -71,7 +71,11 @@ class Home:
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Holds the lock, which the kernel frees when its holder dies in whatever way."""
-        with self.lock.open("a+", encoding="ascii") as file:
+        try:
+            lock = self.lock.open("a+", encoding="ascii")
+        except OSError as error:
+            raise CannotStart(f"{self.lock} cannot be written ({error.strerror}): mend its rights.") from error
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -10,6 +11,14 @@ from collections.abc import Sequence
 from openvibe_site import ports
 
 # No proxy from the environment may stand between the supervisor and its own child.
+#: What to look at when a part of `/readyz` is not ready.
+REMEDIES = {
+    "database": "the database does not answer (is DATABASE_URL right?)",
+    "worker": "no worker lives (is CELERY_BROKER_URL right? see worker-1.log)",
+    "bridge": "the bridge does not live (see bridge.log)",
+    "bus": "no process reaches NATS (is NATS_URL right?)",
+}
+
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -22,9 +31,18 @@ def complaint(port: int, *, allowed_hosts: Sequence[str], timeout: float = 2.0) 
             return ""
     except urllib.error.HTTPError as error:
         with error:
-            return f"{error.code} {error.read(2000).decode(errors='replace').strip()}"
+            return _told(error.code, error.read(2000))
     except (OSError, http.client.HTTPException) as error:
         return f"the web process does not answer yet ({getattr(error, 'reason', error)})"
+
+
+def _told(code: int, body: bytes) -> str:
+    """The parts that are not ready, each with the place to look; the bare answer if it is none of `/readyz`."""
+    try:
+        parts = json.loads(body)["parts"]
+    except (ValueError, KeyError, TypeError):
+        return f"{code} {body.decode(errors='replace').strip()}"
+    return "; ".join(REMEDIES.get(name, f"{name} is {state}") for name, state in parts.items() if state != "ok")
 
 
 def _host(allowed_hosts: Sequence[str]) -> str:

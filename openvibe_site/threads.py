@@ -8,15 +8,17 @@ the views. Here a request goes to a thread of a bounded pool with its body, and 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
+from django.conf import settings
 from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
 Receive = Callable[[], Awaitable[Any]]
@@ -61,10 +63,18 @@ class ThreadedHandler(ASGIHandler):
     def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(scope.get("root_path", "") or "/")
         signals.request_started.send(sender=type(self), scope=scope)
+        size = body.seek(0, os.SEEK_END)
+        body.seek(0)
+        if size > (settings.DATA_UPLOAD_MAX_MEMORY_SIZE or size):
+            return HttpResponse(
+                f"The body has {size} bytes; {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} are taken", status=413
+            )
         request, refusal = self.create_request(scope, body)
         if request is None:
             assert refusal is not None
             return refusal
+        # A chunked body comes without a length, and readers of the length would take it for none.
+        request.META.setdefault("CONTENT_LENGTH", str(size))
         response: HttpResponseBase = self._views.get_response(request)
         # Closing ends the request: its database connection may go on to the next one.
         if not response.streaming:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db import DatabaseError, close_old_connections, transaction
-from django.db.models import F, Q
+from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db.models import F, Q, Value
+from django.db.models.functions import Least
 from django.utils import timezone
 
 from openvibe.events import Event as Fact
@@ -29,6 +30,8 @@ LONGEST_SLEEP = 1.0
 #: How long a rung run may stay queued before it is rung again; it doubles with each ring, up to RING_LIMIT.
 RING_PAUSE = timedelta(seconds=2)
 RING_LIMIT = timedelta(seconds=60)
+#: Where counting rings ends: the pause between them stopped growing long before.
+MOST_RINGS = 100
 #: How long an announcement may be on its way before it counts as lost.
 NEWS_PAUSE = timedelta(seconds=2)
 #: How many rows one look deals with, so that a backlog floods neither the broker nor the bus.
@@ -41,7 +44,8 @@ def run_until(ended: threading.Event) -> None:
         try:
             tick()
             pause = _sleep()
-        except DatabaseError:
+        except Exception:
+            # Whatever it was, without a clock nothing that was lost would ever be found.
             logger.exception("The clock could not look; it looks again")
             close_old_connections()
             pause = LONGEST_SLEEP
@@ -64,6 +68,12 @@ def _each(found: list[T], act: Callable[[T], None]) -> None:
             act(item)
         except DomainError as error:
             logger.info("Nothing left to do for %s: %s", item, error)
+        except (OperationalError, InterfaceError):
+            # The database is away, for everybody.
+            raise
+        except Exception:
+            # One row that cannot be dealt with must not hold up all others, look after look.
+            logger.exception("The clock could not deal with %s", item)
 
 
 def _lost(now: datetime) -> list[str]:
@@ -97,7 +107,7 @@ def _pause(rings: int) -> timedelta:
 
 def _ring_again(run_id: str, now: datetime) -> None:
     queued = Run.objects.filter(id=run_id, status=Run.Status.QUEUED)
-    if queued.update(rung_at=now, rings=F("rings") + 1):
+    if queued.update(rung_at=now, rings=Least(F("rings") + 1, Value(MOST_RINGS))):
         doorbell.ring(run_id)
 
 
@@ -131,8 +141,10 @@ def _tell_channel(channel: Channel) -> None:
 
 
 def _sleep() -> float:
-    deadline = Wait.objects.pending().exclude(deadline=None).order_by("deadline").values_list("deadline", flat=True)
-    following = deadline.first()
+    now = timezone.now()
+    # One that has passed and is still there could not be dealt with; it is due again at the next look.
+    coming = Wait.objects.pending().filter(deadline__gt=now).order_by("deadline").values_list("deadline", flat=True)
+    following = coming.first()
     if following is None:
         return LONGEST_SLEEP
-    return min(LONGEST_SLEEP, max(0.01, (following - timezone.now()).total_seconds()))
+    return min(LONGEST_SLEEP, max(0.01, (following - now).total_seconds()))

@@ -25,10 +25,13 @@ def load() -> None:
     for name in settings.OPENVIBE.operator_modules:
         try:
             module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which cannot be imported: {error}") from error
+        except SetupError as error:
+            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which holds a mistake: {error}") from error
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which cannot be imported: {told}") from error
         if not hasattr(module, "OPERATORS"):
-            raise SetupError(f"{name} offers no list called OPERATORS")
+            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which offers no list called OPERATORS")
         for cls in module.OPERATORS:
             registry.register(cls)
 

@@ -59,11 +59,11 @@ class Link:
 
     async def bus(self) -> Bus:
         """Return the connected bus; only for coroutines on the link's loop. Raises `BusError` if nobody answers."""
-        if self._bus is not None:
+        if self._bus is not None and not self._bus.closed:
             return self._bus
         self._connecting = self._connecting or asyncio.Lock()
         async with self._connecting:
-            if self._bus is None:
+            if self._bus is None or self._bus.closed:
                 self._bus = await self._connected()
         return self._bus
 

@@ -15,7 +15,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from agents_ui import markdown as md
-from operators.models import Run
+from operators import definitions
+from operators.models import Run, Workflow
 
 register = template.Library()
 
@@ -145,12 +146,18 @@ def trigger_words(trigger: str) -> str:
     kind, _, source = trigger.partition(":")
     said = {
         "on_demand": "Started by hand",
-        "cron": f"On a schedule: {source}",
-        "webhook": f"When {source} calls its webhook",
-        "event": f"When “{source.rpartition(':')[2].replace('_', ' ')}” happens",
-        "request": f"When asked for “{source.replace('_', ' ')}”",
+        "cron": f"Meant for a schedule ({source}); started by hand for now",
+        "webhook": f"Meant for the webhook of {source}; started by hand for now",
+        "event": f"Meant for “{source.rpartition(':')[2].replace('_', ' ')}”; started by hand for now",
+        "request": f"Meant for requests of “{source.replace('_', ' ')}”; started by hand for now",
     }
     return said.get(kind, trigger)
+
+
+@register.filter
+def served(workflow: Workflow) -> bool:
+    """Tell whether this server knows the code of a workflow."""
+    return definitions.registry.workflow(workflow.operator.slug, workflow.slug) is not None
 
 
 @register.filter

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from agents_ui.access import PageRequest, operates, signed_in
 from agents_ui.forms import StartForm
-from operators.errors import Misfit, OperatorDisabled
+from operators.errors import Misfit, OperatorDisabled, Unknown
 from operators.models import Operator, Project, Run, Workflow
 from operators.services import intake
 
@@ -51,6 +51,8 @@ def start(request: PageRequest, slug: str, workflow: str) -> HttpResponse:
     form = StartForm(found, request.POST.dict())
     try:
         return redirect("run", intake.request(found, input=form.values(), actor=request.user).id)
+    except Unknown as error:
+        raise Http404(str(error)) from error
     except Misfit as error:
         form.refuse(error)
         return _form(request, found, form, status=error.status)

@@ -12,6 +12,7 @@ from agents_ui.access import PageRequest, operates, signed_in
 from openvibe.protocol import subjects
 from operators.errors import NotRetryable, RunAlreadyEnded
 from operators.models import Card, Event, Project, Run
+from operators.numbers import natural
 from operators.services import intake, timeline
 
 #: How many events a page shows at first, and how many more at a time.
@@ -40,10 +41,10 @@ def detail(request: PageRequest, run_id: str) -> HttpResponse:
 def older(request: PageRequest, run_id: str) -> HttpResponse:
     """Events that come before number `before`."""
     run = get_object_or_404(Run.objects.visible_to(request.user), id=run_id)
-    text = request.GET.get("before", "")
-    if not text.isdecimal():
+    before = natural(request.GET.get("before", ""))
+    if before is None:
         raise Http404("before= names no event")
-    events = timeline.newest(run.project_id, subjects.thread(run.id), before=int(text), limit=EVENTS)
+    events = timeline.newest(run.project_id, subjects.thread(run.id), before=before, limit=EVENTS)
     context = {"run": run, "timeline": rendering.earlier(events), "before": _before(events)}
     return render(request, "run/older.html", context)
 

@@ -49,6 +49,10 @@ class Bus(Protocol):
     def connected(self) -> bool:
         """Whether messages pass at this moment."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether it will never carry a message again: closed by us, or for good by the server."""
+
     async def connect(self) -> None:
         """Connect; raises `BusError` if nobody answers."""
 

@@ -15,6 +15,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self.connected = False
+        self.closed = False
         self._handlers: list[tuple[str, Handler]] = []
         self._streams: dict[str, _Log] = {}
         self._pulls: dict[tuple[str, str], MemoryPull] = {}
@@ -22,11 +23,11 @@ class MemoryBus:
 
     async def connect(self) -> None:
         """See `Bus.connect`."""
-        self.connected = True
+        self.connected, self.closed = True, False
 
     async def close(self) -> None:
         """See `Bus.close`."""
-        self.connected = False
+        self.connected, self.closed = False, True
         self._handlers.clear()
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:

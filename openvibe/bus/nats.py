@@ -45,6 +45,11 @@ class NatsBus:
         """See `Bus.connected`."""
         return self._client is not None and self._client.is_connected
 
+    @property
+    def closed(self) -> bool:
+        """See `Bus.closed`. The client gives up, for good, when the server refuses it by name."""
+        return self._client is not None and self._client.is_closed
+
     async def connect(self) -> None:
         """See `Bus.connect`."""
         try:

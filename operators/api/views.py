@@ -26,6 +26,7 @@ from operators.api.serializers import (
 from operators.errors import Misfit, NotWaiting
 from operators.models import Run, Wait
 from operators.models.run import RunQuerySet
+from operators.numbers import natural
 from operators.services import intake, timeline, waits
 
 
@@ -171,5 +172,5 @@ def _read(body: Any, request: Request) -> dict[str, Any]:
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, "")
-    return int(text) if text.isdecimal() else default
+    number = natural(request.query_params.get(name, ""))
+    return default if number is None else number

@@ -26,6 +26,9 @@ class Process(models.Model):
     bus_connected = models.BooleanField(default=False)
     seen_at = models.DateTimeField()
 
+    class Meta:
+        verbose_name_plural = "processes"
+
     def __str__(self) -> str:
         return self.id
 

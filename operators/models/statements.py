@@ -95,7 +95,8 @@ def transaction_in_few_trips() -> Iterator[None]:
             yield
             return
         connection.ensure_connection()
-        with connection.connection.pipeline():
+        # A statement's fault may show only at the pipeline's end, where none of Django's cursors translates it.
+        with connection.wrap_database_errors, connection.connection.pipeline():
             yield
 
 

@@ -111,10 +111,10 @@ class Announcer:
         return told
 
     def _announce(self, batch: list[Event]) -> None:
-        threads, news = _by_channel(batch), [event for event in batch if _is_news(event)]
-        sent = [(events, send(events)) for events in threads.values()]
+        news = [event for event in batch if _is_news(event)]
+        sent = [(events, send(events)) for events in _unbroken(batch)]
         repeated = publicly(news) if news else []
-        sent += [(events, send(events)) for events in _by_channel(repeated).values()]
+        sent += [(events, send(events)) for events in _unbroken(repeated)]
         for events, future in sent:
             if _arrived(future):
                 self._took(events)
@@ -242,11 +242,16 @@ def _id(event: Event) -> str:
     return f"{event.run_id}:{event.seq}"
 
 
-def _by_channel(events: Iterable[Event]) -> dict[tuple[str, str], list[Event]]:
-    groups: dict[tuple[str, str], list[Event]] = defaultdict(list)
-    for event in events:
-        groups[event.project_id, event.channel].append(event)
-    return groups
+def _unbroken(events: Iterable[Event]) -> list[list[Event]]:
+    """Return each channel's events in order, parted where a number is missing: another process tells that one."""
+    numbered = {(event.project_id, event.channel, event.seq): event for event in events}
+    parts: list[list[Event]] = []
+    for key in sorted(numbered):
+        project_id, channel, seq = key
+        if (project_id, channel, seq - 1) not in numbered:
+            parts.append([])
+        parts[-1].append(numbered[key])
+    return parts
 
 
 def _by_project(events: Iterable[Event]) -> dict[str, list[Event]]:

@@ -28,6 +28,10 @@ from operators.services.words import Words
 
 logger = logging.getLogger(__name__)
 
+#: No fault of the run's: the claim is gone, or nothing can be said without a database. Then the lease runs out, and the
+#: run is played again from its last commit.
+OUTSIDE = (ClaimLost, OperationalError, InterfaceError)
+
 
 def perform(run_id: str) -> None:
     """Play a queued run until it ends, waits, or is handed back. Nothing to claim is no fault: bells ring twice."""
@@ -46,8 +50,7 @@ def perform(run_id: str) -> None:
 def _perform(performance: Performance) -> None:
     try:
         performance.play()
-    except (ClaimLost, OperationalError, InterfaceError):
-        # Without a database nothing can be said; the lease runs out, and the run is played again.
+    except OUTSIDE:
         raise
     except Exception as error:
         # Played again it would break again, for ever and unseen.
@@ -117,6 +120,7 @@ class Performance:
             session=session,
             start=None if begun else run.input,
             answers=answers,
+            outside=OUTSIDE,
         )
 
     def _commit(self, progress: outcomes.Progress) -> None:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from openvibe import ids
+from openvibe import canonical, ids
 from openvibe.errors import GateRejected, InputError
 from openvibe.events import Event as Fact
 from openvibe.fields import check_input
@@ -121,7 +121,7 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
             project_id=run.project_id,
             run_id=run.id,
             last_seq=changed[0],
-            facts=[Fact("run.cancelled", data={"reason": reason})],
+            facts=[Fact("run.cancelled", data={"reason": canonical.jsonable(reason)})],
             now=now,
             actor=actor.get_username(),
         )

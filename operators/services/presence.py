@@ -28,6 +28,24 @@ def announce(kind: Process.Kind) -> threading.Event:
     return ended
 
 
+def forget_the_dead() -> None:
+    """Forget processes of this host that ended without saying so, before new ones are asked whether they live."""
+    here = f"@{socket.gethostname()}:"
+    for name in Process.objects.filter(id__contains=here).values_list("id", flat=True):
+        if not _lives(int(name.rpartition(":")[2])):
+            Process.objects.filter(id=name).delete()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _beat(kind: Process.Kind, ended: threading.Event) -> None:
     name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     while True:

@@ -150,6 +150,8 @@ def _check_fit(wait: Wait, given: Answer) -> None:
 @transaction.atomic
 def _close(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: str, status: str) -> bool:
     now = timezone.now()
+    # The run's row before its waits', as whoever plays or cancels it takes them: two orders would be a deadlock.
+    Run.objects.select_for_update(no_key=True).values("id").get(id=wait.run_id)
     fields = {
         "status": status,
         "closed_at": now,

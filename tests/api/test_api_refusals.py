@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from django.test import Client
 
@@ -176,6 +178,13 @@ def test_text_that_no_database_keeps_does_not_fit(alice_calls, text):
 
 
 @pytest.mark.usefixtures("_nothing_changed")
+@pytest.mark.parametrize("position", ["p=abc", "p=2026-13-45 99:00", "o=1&p=%00"])
+def test_a_cursor_that_somebody_made_up_is_not_found(alice_calls, position):
+    cursor = base64.b64encode(position.encode()).decode()
+
+    _problem(alice_calls.get("/v1/operators/company_intel/runs", {"cursor": cursor}), 404)
+
+
 def test_a_disabled_operator_says_so(alice_calls, registered):
     registered["company_intel"].enabled = False
     registered["company_intel"].save()

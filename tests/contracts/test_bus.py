@@ -408,8 +408,10 @@ async def test_everything_is_a_bus_error_before_connecting(fresh: Bus) -> None:
 
 async def test_everything_is_a_bus_error_after_closing(bus: Bus) -> None:
     assert bus.connected
+    assert not bus.closed
     await bus.close()
     assert not bus.connected
+    assert bus.closed
     assert await refusals(bus) == []
 
 
@@ -484,6 +486,17 @@ async def test_a_bus_can_be_closed_while_the_server_is_away(real: NatsBus, serve
     async with asyncio.timeout(SOON):
         await real.close()
     assert not real.connected
+
+
+async def test_an_outage_does_not_close_a_bus_and_a_refusal_does(real: NatsBus, server: Server) -> None:
+    server.stop()
+    await eventually(lambda: not real.connected)
+    assert not real.closed
+    server.start()
+    await eventually(lambda: real.connected)
+    assert real._client is not None
+    real._client._transport.write(b"NONSENSE\r\n")
+    await eventually(lambda: real.closed)
 
 
 async def test_a_server_that_is_killed_forgets_nothing_that_was_stored(real: NatsBus, server: Server) -> None:

@@ -35,6 +35,20 @@ def test_a_run_whose_worker_died_is_queued_again_and_ends(lab):
     assert played(run).status == "completed"
 
 
+def test_a_run_that_cannot_be_queued_again_holds_up_no_other(lab):
+    broken, other = started(lab, "four"), started(lab, "four")
+    for pause, run in enumerate((other, broken), start=1):
+        leases.take(run.id)
+        Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=pause))
+    taken = {"seq": 3, "kind": "agent.message", "run": broken, "created_at": timezone.now()}
+    Event.objects.create(project_id="default", channel=f"t_{broken.id}", **taken)
+
+    clock.tick()
+
+    assert Run.objects.get(pk=broken.pk).status == "running"
+    assert Run.objects.get(pk=other.pk).status == "queued"
+
+
 def test_a_run_whose_worker_lives_is_left_alone(lab):
     run = started(lab, "four")
     leases.take(run.id)
@@ -110,6 +124,21 @@ def test_what_the_bus_did_not_take_is_announced_later(lab):
     assert set(Event.objects.filter(channel="public").values_list("kind", flat=True)) == {
         "run.started", "run.completed",
     }  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_follows_a_gap_does_not_count_as_announced_before_the_gap_is(lab):
+    run = played(started(lab, "four"))
+    assert announcements.settle(20)
+    _bus()
+    events = list(Event.objects.filter(channel=f"t_{run.id}").order_by("seq"))
+
+    # Another process recorded the third event and died before it told anybody.
+    announcements.tell([*events[:2], *events[3:]])
+
+    assert _soon(lambda: Run.objects.get(pk=run.pk).announced_seq == 2)
+    announcements.tell(events[2:])
+    assert _soon(lambda: Run.objects.get(pk=run.pk).announced_seq == run.last_seq)
 
 
 def _bus() -> list[str]:

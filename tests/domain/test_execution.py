@@ -3,13 +3,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, InterfaceError, OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from operators.models import Card, Checkpoint, CheckpointWrite, Node, Run
+from operators.models import Card, Checkpoint, CheckpointWrite, Node, Project, Run
+from operators.models.statements import insert, transaction_in_few_trips
 from operators.services import intake, leases, waits
-from tests.domain.lab import kinds, played, started, thread
+from tests.domain.lab import kinds, meddling, played, started, thread
 
 
 def test_a_run_is_played_to_its_gate_and_then_holds_nothing(engagement):
@@ -95,6 +96,32 @@ def test_a_claim_that_is_lost_changes_nothing_any_more(lab, while_playing):
 
     assert _everything(run) == seen
     assert seen["run"]["status"] == "running"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("fault", [OperationalError("the database is away"), InterfaceError("closed already")])
+def test_a_database_that_is_away_in_the_middle_of_a_step_does_not_fail_the_run(lab, while_playing, fault):
+    run = started(lab, "meddled")
+
+    def lose_the_database():
+        meddling.clear()
+        raise fault
+
+    while_playing(lose_the_database)
+    with pytest.raises(type(fault)):
+        played(run)
+
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert "step.failed" not in kinds(run)
+    Run.objects.filter(pk=run.pk).update(status="queued")
+    assert played(run).output == {"number": 3}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_fault_of_a_statement_that_was_sent_with_others_is_djangos(project):
+    with pytest.raises(IntegrityError), transaction_in_few_trips():
+        insert([Project(id="default", name="again", created_at=project.created_at)])
 
 
 def _everything(run):

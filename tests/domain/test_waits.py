@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
-from operators.models import Wait
+from operators.models import Run, Wait
 from operators.services import intake, waits
 from tests.domain.lab import kinds, played, thread
 
@@ -154,6 +155,30 @@ def test_of_two_answers_at_once_one_wins(gate, alice, bob):
     assert refused[0].detail["decided_by"] == gate.decider
     assert gate.decider in outcomes
     assert kinds(gate.run).count("gate.decided") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_and_a_cancellation_at_once_do_not_lock_each_other_out(gate, bob):
+    has_the_run = threading.Event()
+
+    def cancel():
+        try:
+            with transaction.atomic():
+                Run.objects.filter(pk=gate.run_id).update(status="cancelled")
+                has_the_run.set()
+                time.sleep(0.3)
+                waits.cancel_open(gate.run_id, now=timezone.now())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        cancelling = pool.submit(cancel)
+        assert has_the_run.wait(10)
+        with pytest.raises(NotWaiting, match="its run was cancelled"):
+            waits.answer(gate, APPROVE, actor=bob)
+        cancelling.result(10)
+
+    assert Wait.objects.get(pk=gate.pk).status == "cancelled"
 
 
 def test_a_gate_that_nobody_answers_takes_its_default(gate):

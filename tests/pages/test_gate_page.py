@@ -104,6 +104,11 @@ def test_a_gate_of_a_cancelled_run_says_so(gate: Wait, bob: User, browse: Browse
     assert "its run was cancelled" in answered.content.decode()
 
 
+def test_a_version_of_thousands_of_digits_quotes_nothing(gate: Wait, bob: User, browse: Browse) -> None:
+    sent = {**quoted(gate, decision="approve"), "version": "9" * 5000}
+    assert browse(bob).post(place(gate), sent).status_code == 409
+
+
 def test_a_misfit_is_told_at_its_field_and_what_was_typed_stays(gate: Wait, bob: User, browse: Browse) -> None:
     fields = edited(
         gate,

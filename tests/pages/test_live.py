@@ -15,11 +15,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from agents_ui import sockets
-from agents_ui.live import BACKLOG, CATCH_UP, Socket
+from agents_ui.live import BACKLOG, CATCH_UP, Hub, Socket
+from openvibe.bus import Handler, Unsubscribe
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope, subjects
 from operators.link import link
-from operators.models import Event, Run
+from operators.models import Event, Membership, Project, Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -138,6 +139,95 @@ async def test_the_database_is_read_while_the_bus_is_away(
     await browser.hears("said meanwhile")
     bus.connected = True
     assert (await browser.hears('data-state="live"')).count("said meanwhile") == 1
+
+
+async def test_an_announcement_that_cannot_be_read_costs_no_page_an_event(
+    watch: Watch, bus: MemoryBus, waiting: Run, alice: User
+) -> None:
+    browser = await watch(waiting, alice, after=await _last(waiting))
+    await browser.hears("Live")
+    await _say(waiting, "told by nobody")
+    await _announce(bus, waiting, ["no event"])  # type: ignore[list-item]
+    await browser.hears("told by nobody")
+
+
+async def test_a_page_that_leaves_while_another_comes_takes_nothing_along(
+    watch: Watch, bus: MemoryBus, waiting: Run, alice: User
+) -> None:
+    hub, leaving, coming = Hub(), Socket(after=await _last(waiting)), Socket(after=1)
+    leave = hub.join("default", subjects.thread(waiting.pk), leaving)
+    while "Live" not in (await leaving.next() or ""):
+        pass
+    leave_too = hub.join("default", subjects.thread(waiting.pk), coming)
+    # Its history is being read in a thread by now.
+    for _ in range(5):
+        await asyncio.sleep(0)
+    leave()
+    await coming.next()
+    await _announce(bus, waiting, [await _say(waiting, "after the other left")])
+    async with asyncio.timeout(10):
+        while "after the other left" not in (await coming.next() or ""):
+            pass
+    leave_too()
+
+
+async def test_nobody_listens_any_more_when_the_last_page_has_left(waiting: Run) -> None:
+    bus = SlowBus()
+    await bus.connect()
+    link.use(bus)
+    leave = Hub().join("default", subjects.thread(waiting.pk), Socket(after=0))
+    await asyncio.wait_for(bus.subscribing.wait(), 10)
+    leave()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if not bus._handlers:
+            break
+    assert bus._handlers == []
+
+
+class SlowBus(MemoryBus):
+    """A server that takes its time to say that it has taken a subscription."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribing = asyncio.Event()
+
+    async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
+        unsubscribe = await super().subscribe(pattern, handler)
+        self.subscribing.set()
+        await asyncio.sleep(0.02)
+        return unsubscribe
+
+
+async def test_a_bus_that_closed_for_good_is_replaced(watch: Watch, bus: MemoryBus, waiting: Run, alice: User) -> None:
+    browser = await watch(waiting, alice, after=await _last(waiting))
+    await browser.hears("Live")
+    await bus.close()
+    await browser.hears("Offline")
+    another = MemoryBus()
+    await another.connect()
+    link.use(another)
+    browser.frames = ""
+    await browser.hears("Live")
+    await _announce(another, waiting, [await _say(waiting, "over the new bus")])
+    await browser.hears("over the new bus")
+
+
+async def test_a_user_who_sees_more_comes_back_and_one_who_left_does_not(
+    watch: Watch, waiting: Run, vera: User, other_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "RIGHTS_SECONDS", 0.05)
+    runs = WebsocketCommunicator(sockets.RunsPage.as_asgi(), "/ws/agents/")
+    runs.scope["user"] = vera
+    await runs.connect()
+    browser = await watch(waiting, vera)
+    await Membership.objects.acreate(project=other_project, user=vera)
+    while (message := await runs.receive_output(timeout=10))["type"] != "websocket.close":
+        pass
+    assert message["code"] == sockets.CHANGED
+    await Membership.objects.filter(user=vera).adelete()
+    assert await browser.closed_with() == sockets.NOT_FOUND
+    await runs.disconnect()
 
 
 async def test_one_subscription_serves_every_socket_of_a_run(

@@ -133,7 +133,7 @@ def test_an_empty_general_channel_tells_how_to_post(vera: User, browse: Browse) 
 def test_operators_and_their_nodes_are_shown(engagement: Workflow, bob: User, vera: User, browse: Browse) -> None:
     page = text(browse(bob), "/agents/operators/")
     assert "Revenue Operations" in page
-    assert "When “lead qualified” happens" in page
+    assert "Meant for “lead qualified”; started by hand for now" in page
     assert 'href="/agents/operators/revenue_ops/engagement/runs/"' in page
     detail = text(browse(vera), "/agents/operators/revenue_ops/")
     assert "asks sonnet" in detail
@@ -228,6 +228,23 @@ def test_older_events_come_in_parts_and_no_step_twice(completed: Run, vera: User
 
 def test_events_before_nothing_are_not_found(completed: Run, vera: User, browse: Browse) -> None:
     assert browse(vera).get(f"/agents/{completed.id}/events/?before=x").status_code == 404
+
+
+@pytest.mark.parametrize("digits", [30, 5000])
+def test_a_number_that_no_event_has_is_not_an_error(digits: int, completed: Run, vera: User, browse: Browse) -> None:
+    assert browse(vera).get(f"/agents/{completed.id}/events/?before={'9' * digits}").status_code == 404
+
+
+@pytest.mark.parametrize("address", ["/agents/?operator=%00", "/agents/?status=%00", "/agents/operators/?project=%00"])
+def test_a_nul_in_an_address_is_a_bad_request(address: str, vera: User, browse: Browse) -> None:
+    assert browse(vera).get(address).status_code == 400
+
+
+def test_a_reason_for_cancelling_keeps_what_can_be_kept(waiting: Run, bob: User, browse: Browse) -> None:
+    browse(bob).post(f"/agents/{waiting.id}/cancellation/", {"reason": "a\0b"})
+    assert Event.objects.get(run=waiting, kind="run.cancelled", channel=f"t_{waiting.id}").data == {
+        "reason": "a\ufffdb"
+    }
 
 
 def test_cancelling_ends_the_run_and_a_second_time_says_so(waiting: Run, bob: User, browse: Browse) -> None:

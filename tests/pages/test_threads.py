@@ -8,15 +8,24 @@ from typing import Any
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
+from django.contrib.auth.models import User
 
 from openvibe_site.threads import ThreadedHandler
+from operators.models import ApiToken, Operator, Project
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.fixture
+def alice_token(registered: dict[str, Operator], project: Project, alice: User) -> str:
+    key = ApiToken.new_key()
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="test", project=project, user=alice)
+    return key
+
+
 async def ask(path: str, *, method: str = "GET", body: bytes = b"", headers: dict[str, str] | None = None) -> Any:
     """Return status, headers and body of an answer."""
-    named = {"host": "localhost", "content-length": str(len(body)), **(headers or {})}
+    named = {"host": "localhost", **(headers or {})}
     scope = {
         "type": "http",
         "http_version": "1.1",
@@ -50,6 +59,19 @@ async def test_a_body_in_parts_arrives_whole() -> None:
     status, _, content = await ask("/v1/operators/x/activate", method="POST", body=b"{not json")
     assert status == 401
     assert b"credentials" in content
+
+
+async def test_a_body_without_a_length_is_read_all_the_same(alice_token: str) -> None:
+    headers = {"authorization": f"Bearer {alice_token}"}
+    status, _, content = await ask("/v1/operators/company_intel/activate", method="POST", body=b"[]", headers=headers)
+    assert status == 400, content
+    assert b"object" in content
+
+
+async def test_a_body_that_is_too_large_is_refused() -> None:
+    status, _, content = await ask("/healthz", method="POST", body=b"x" * (settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1))
+    assert status == 413
+    assert b"bytes" in content
 
 
 async def test_a_file_is_sent_whole_and_without_a_warning() -> None:

@@ -10,15 +10,17 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connection
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from operators.models import ApiToken, Membership, Project
 from operators.models.project import DEFAULT
-from operators.services import registration, signin
+from operators.services import presence, registration, signin
 
 ADMINISTRATOR = "admin"
+#: The name of the token that lies in the home folder.
+TOKEN_NAME = "make run"  # noqa: S105  # a label, no secret
 
 
 class Command(BaseCommand):
@@ -30,7 +32,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it, telling each part."""
+        self._reach_database()
         self._migrate()
+        presence.forget_the_dead()
         project, _ = Project.objects.get_or_create(id=DEFAULT, defaults={"name": "Default"})
         operators = registration.register_all(project)
         self.stdout.write(f"registered {len(operators)} operators: {', '.join(item.slug for item in operators)}")
@@ -38,6 +42,16 @@ class Command(BaseCommand):
         home = settings.OPENVIBE.home
         _token(home / "token", user, project)
         _write(home / "signin", link(user))
+
+    def _reach_database(self) -> None:
+        try:
+            connection.ensure_connection()
+        except OperationalError as error:
+            told = settings.DATABASES["default"]
+            where = f"{told.get('HOST') or 'localhost'}:{told.get('PORT') or 5432}"
+            if connection.vendor == "sqlite":
+                raise CommandError(f"The database {told['NAME']} cannot be used: {error}") from error
+            raise CommandError(f"DATABASE_URL names a database at {where} that does not let us in: {error}") from error
 
     def _migrate(self) -> None:
         executor = MigrationExecutor(connection)
@@ -66,7 +80,9 @@ def _token(path: Path, user: AbstractUser, project: Project) -> None:
     if kept and ApiToken.objects.filter(key_sha256=ApiToken.fingerprint(kept)).exists():
         return
     key = ApiToken.new_key()
-    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="make run", project=project, user_id=user.pk)
+    # Whoever deletes the file wants the old token gone.
+    ApiToken.objects.filter(name=TOKEN_NAME, project=project, user_id=user.pk).delete()
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name=TOKEN_NAME, project=project, user_id=user.pk)
     _write(path, key)
 
 
