@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 from openvibe_site.errors import CannotStart
 
 LOOPBACK = "127.0.0.1"
+#: Below the ports of outgoing connections, one of which could take a free port before its server does.
+CHOICE = range(15_000, 32_000)
+
+_handed_out: set[int] = set()
 
 
 def require_free(port: int) -> None:
@@ -23,11 +28,16 @@ def require_free(port: int) -> None:
 
 
 def free(*, preferred: int = 0) -> int:
-    """The preferred port if nobody uses it, else one that the system picks."""
-    try:
-        return _bound(preferred)
-    except (OSError, OverflowError):
-        return _bound(0)
+    """The preferred port if nobody uses it, else another free one, never the same twice in one process."""
+    for port in (*([preferred] if preferred else []), *random.sample(CHOICE, len(CHOICE))):
+        if port != preferred and port in _handed_out:
+            continue
+        try:
+            _handed_out.add(_bound(port))
+        except (OSError, OverflowError):
+            continue
+        return port
+    raise CannotStart(f"No port of {LOOPBACK} between {CHOICE[0]} and {CHOICE[-1]} is free.")
 
 
 def answers(port: int) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any, TypeVar
 
 import httpx
 import nats
+
+from openvibe_site import ports
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -153,14 +154,6 @@ class Site:
         return self.process.wait(seconds)
 
 
-def free_port() -> int:
-    """Return a port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running(home: Path, **environment: str) -> Iterator[Site]:
     """Run OpenVibe from `home` until the block ends."""
@@ -175,7 +168,7 @@ def running(home: Path, **environment: str) -> Iterator[Site]:
 def launch(home: Path, **environment: str) -> Site:
     """Start OpenVibe without waiting for it."""
     home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = ports.free()
     # Only what is said here counts: a developer's own settings must not decide a test.
     ours = {
         name: value

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from openvibe_site import ports
 from tests.acceptance import site as sites
 from tests.acceptance.site import ENDED, ROOT, Site, until
 
@@ -74,7 +75,7 @@ def test_the_end_takes_every_child_along_and_a_second_start_keeps_the_runs(tmp_p
 
 
 def test_a_second_instance_in_the_same_home_is_refused_in_one_sentence(site: Site) -> None:
-    environment = {**os.environ, "OPENVIBE_HOME": str(site.home), "OPENVIBE_PORT": str(sites.free_port())}
+    environment = {**os.environ, "OPENVIBE_HOME": str(site.home), "OPENVIBE_PORT": str(ports.free())}
     second = subprocess.run(
         [sys.executable, "-m", "openvibe_site.supervisor"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,

@@ -128,6 +128,12 @@ def test_a_home_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         Home(tmp_path / "file" / "home").make()
 
 
+def test_a_free_port_is_handed_out_once() -> None:
+    picked = [ports.free() for _ in range(200)]
+    assert len(set(picked)) == 200
+    assert set(picked) <= set(ports.CHOICE)
+
+
 def test_a_busy_port_is_refused_and_not_picked() -> None:
     with socket.socket() as other:
         other.bind((ports.LOOPBACK, 0))
