@@ -143,6 +143,8 @@ class Watch:
             # What was said while the bus was away is read from the database, before the page calls itself live.
             self._checked_at = 0.0
             await self._catch_up()
+            # Once more after a look: what was said while a returning server heard of our subscriptions again.
+            self._checked_at = time.monotonic() - RECHECK_SECONDS + LOOK_SECONDS
             self._state = state
             _send(self._sockets, rendering.state(state))
 

@@ -27,6 +27,8 @@ ACK_WAIT = 30.0
 RECONNECT_PAUSE = 0.25
 #: How often a silent server is asked whether it is there, in seconds; two unanswered questions mean that it is not.
 PING_PAUSE = 2
+#: How long a server may take to answer that it knows of a subscription, in seconds.
+FLUSH_TIMEOUT = 2
 #: How long the first connection may take, in seconds.
 CONNECT_TIMEOUT = 3.0
 
@@ -100,6 +102,12 @@ class NatsBus:
 
         with _translated(f"NATS did not take a subscription to {pattern}"):
             subscription = await self._live.subscribe(pattern, cb=receive)
+        if self.connected:
+            # Only an answer shows that the server knows of it; what is said before that would be missed. The client's
+            # first question may overtake the subscription, which still waits to be written; the second cannot.
+            with contextlib.suppress(NATSError, TimeoutError):
+                await self._live.flush(FLUSH_TIMEOUT)
+                await self._live.flush(FLUSH_TIMEOUT)
 
         async def unsubscribe() -> None:
             # Whoever is unsubscribed already, or with a connection that is closed, has what was asked for.

@@ -554,3 +554,17 @@ async def send_raw(server: Server, frame: bytes) -> None:
             pass
     writer.close()
     await writer.wait_closed()
+
+
+async def test_whoever_has_subscribed_misses_nothing_that_another_connection_says_next(nats_url: str) -> None:
+    listening, speaking = NatsBus(nats_url), NatsBus(nats_url)
+    for bus in (listening, speaking):
+        await bus.connect()
+    heard = Heard()
+    for number in range(100):
+        await listening.subscribe(f"next.{number}", heard)
+        await speaking.publish(f"next.{number}", b"at once")
+        await speaking._live.flush()
+    await eventually(lambda: len(heard) == 100)
+    for bus in (listening, speaking):
+        await bus.close()
