@@ -8,7 +8,6 @@ from typing import Any
 
 import celery
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
-from kombu.utils.url import maybe_sanitize_url
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
 
@@ -81,8 +80,3 @@ def _hand_back(**_: Any) -> None:
     from operators.services import leases
 
     leases.stopping.set()
-
-
-def broker_name() -> str:
-    """The broker's address without its password."""
-    return str(maybe_sanitize_url(app.conf.broker_url))

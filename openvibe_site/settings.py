@@ -10,10 +10,8 @@ from openvibe_site import database, env, home
 OPENVIBE = env.read(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-_HOME = home.Home(OPENVIBE.home)
-_HOME.make()
-
-SECRET_KEY = OPENVIBE.secret_key or home.kept_secret(_HOME.secret_key)
+home.Home(OPENVIBE.home).make()
+SECRET_KEY = home.secret_key(OPENVIBE)
 DEBUG = OPENVIBE.debug
 ALLOWED_HOSTS = list(OPENVIBE.allowed_hosts)
 NATS_URL = OPENVIBE.nats_url or "nats://127.0.0.1:4222"
