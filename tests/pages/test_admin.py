@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -25,8 +26,8 @@ def test_every_list_opens(administrator: Client, waiting: Run, name: str) -> Non
 def test_a_run_with_its_waits_and_an_event_and_a_wait_are_read(administrator: Client, waiting: Run) -> None:
     event = waiting.events.earliest("seq")
     gate = Wait.objects.get(run=waiting)
-    for address in (f"run/{waiting.pk}", f"event/{event.pk}", f"wait/{gate.pk}"):
-        page = administrator.get(f"/admin/operators/{address}/change/")
+    for model, key in (("run", waiting.pk), ("event", event.pk), ("wait", gate.pk)):
+        page = administrator.get(f"/admin/operators/{model}/{quote(key)}/change/")
         assert page.status_code == 200
         assert 'name="_save"' not in page.content.decode()
 
