@@ -1,16 +1,39 @@
 """OpenVibe: describe AI operators in Python, run them durably, see and correct what they do."""
 
-from openvibe.errors import OpenVibeError, RunError, SetupError
-from openvibe.primitives import conditional, human_in_the_loop, llm_node, node, operator, workflow
+from openvibe.ctx import NOT_DONE, Ctx
+from openvibe.errors import OpenVibeError, RunError, SetupError, ToolError
+from openvibe.primitives import (
+    agent_node,
+    conditional,
+    durable,
+    human_in_the_loop,
+    llm_node,
+    node,
+    operator,
+    remote_node,
+    workflow,
+)
+from openvibe.specs import Retry
+from openvibe.subscriptions import Listen
+from openvibe.tools import remote_tool
 
 __all__ = [
+    "NOT_DONE",
+    "Ctx",
+    "Listen",
     "OpenVibeError",
+    "Retry",
     "RunError",
     "SetupError",
+    "ToolError",
+    "agent_node",
     "conditional",
+    "durable",
     "human_in_the_loop",
     "llm_node",
     "node",
     "operator",
+    "remote_node",
+    "remote_tool",
     "workflow",
 ]

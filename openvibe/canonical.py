@@ -16,6 +16,11 @@ def sha256(value: Any) -> str:
     return hashlib.sha256(rfc8785.dumps(jsonable(value))).hexdigest()
 
 
+def dumps(value: Any) -> str:
+    """Return a value as JSON text; what JSON does not know becomes its text."""
+    return orjson.dumps(jsonable(value)).decode()
+
+
 def jsonable(value: Any) -> Any:
     """Reduce a value to plain JSON types; what JSON does not know becomes its text.
 

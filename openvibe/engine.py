@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -16,20 +17,24 @@ from langgraph.errors import GraphRecursionError, UnknownInterruptError
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from openvibe import canonical
+from openvibe import canonical, interrupts
 from openvibe.compiler import CompiledWorkflow, node_id
-from openvibe.errors import OpenVibeError, RunError
+from openvibe.errors import EffectUnknown, OpenVibeError, RunError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
+from openvibe.graph import pump
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
-from openvibe.outcomes import Completed, Failed, GateRequest, OpenGate, Outcome, Paused, Progress
-from openvibe.session import Session
+from openvibe.outcomes import Completed, Emission, Failed, OpenWait, Outcome, Paused, Progress, WaitRequest
+from openvibe.session import Session, StepNotes
 
 #: LangGraph's internal name for "refuse an answer to an interrupt that is not pending"; `strict_resume_works` tests it.
 STRICT_RESUME = "__pregel_strict_resume"
 
 #: How many super-steps one play may take: the visible bound of a loop.
 STEP_LIMIT = 1_000
+
+#: What a person may say about an effect that nobody can tell of.
+HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 
 
 def play(
@@ -40,51 +45,74 @@ def play(
     session: Session,
     start: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
-    outside: tuple[type[Exception], ...] = (),
 ) -> Iterator[Progress]:
     """Play a run until it ends or waits.
 
     `start` is the input of a run that never played; without it the run goes on from `saver`'s latest checkpoint, with
-    `answers` (interrupt id → answer) for the gates it waited at. `saver` collects; its rows belong to the same commit
-    as the `Progress` at hand. Faults that are `outside` of the run, such as those of whatever stores it, are raised;
-    every other one is the run's own end.
+    `answers` (interrupt id → what goes into the graph) for the waits that the graph stands at. `saver` collects; its
+    rows belong to the same commit as the `Progress` at hand. Faults that are `session.outside` of the run, such as
+    those of whatever stores it, are raised; every other one is the run's own end.
     """
-    told = _Teller(session)
-    parts: Iterator[Any] = workflow.graph.copy(update={"checkpointer": saver}).stream(
-        dict(start) if start is not None else Command(resume=dict(answers)) if answers else None,
-        {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT},
-        context=session,
-        stream_mode=["tasks", "checkpoints"],
-        durability="sync",
-    )
+    told = _Teller(workflow, session, answered=bool(answers))
+    parts = _parts(workflow, saver, thread_id, session, start, answers)
     try:
         for mode, part in parts:
             if mode == "tasks":
                 told.task(part)
             elif told.checkpoint(part, fresh=saver.holds(part["config"])):
-                yield told.hand_over()
-    except outside:
+                yield told.hand_over(told.rest())
+                if told.resting:
+                    return
+    except session.outside:
         raise
+    except EffectUnknown as error:
+        yield told.hand_over(_doubt(error))
+        return
     except Exception as error:
         yield told.hand_over(told.failure(error))
         return
-    yield told.hand_over(told.ending())
+    finally:
+        parts.close()
+    yield told.hand_over(told.rest() or told.ending())
+
+
+def _parts(
+    workflow: CompiledWorkflow, saver: RowSaver, thread_id: str, session: Session, start: Mapping[str, Any] | None,
+    answers: Mapping[str, Any] | None,
+) -> Any:  # fmt: skip
+    graph: Any = workflow.graph.copy(update={"checkpointer": saver})
+    given = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
+    config = {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT}
+    options: dict[str, Any] = {"stream_mode": ["tasks", "checkpoints"], "durability": "sync"}
+    if not workflow.foreign:
+        options["context"] = session
+    if workflow.asynchronous:
+        return pump.parts(lambda: graph.astream(given, config, **options))
+    return graph.stream(given, config, **options)
 
 
 class _Teller:
     """Turns LangGraph's stream parts into events and outcomes."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, workflow: CompiledWorkflow, session: Session, *, answered: bool) -> None:
+        self._answered = answered
+        self._foreign = workflow.foreign
+        self._fields = frozenset(workflow.definition.fields.types)
+        self._emits = workflow.definition.spec.emits
         self._session = session
         self._progress = Progress()
         self._began: dict[str, float] = {}
-        self._gates: list[OpenGate] = []
+        self._waits: list[OpenWait] = []
         self._values: dict[str, Any] = {}
         self._failed_node = ""
+        self._sleep: tuple[str, str, timedelta] | None = None
+        self.resting = False
 
     def hand_over(self, outcome: Outcome | None = None) -> Progress:
         progress, self._progress = self._progress, Progress()
         progress.outcome = outcome
+        if isinstance(outcome, Completed):
+            progress.emissions += [Emission(name, outcome.output, f"end/{name}") for name in self._emits]
         return progress
 
     def task(self, part: Mapping[str, Any]) -> None:
@@ -93,49 +121,83 @@ class _Teller:
         elif part["error"]:
             self._failed(part)
         elif part["interrupts"]:
-            self._gates += [
-                OpenGate(part["id"], item["id"], GateRequest(**item["value"])) for item in part["interrupts"]
-            ]
+            self._waits += [self._wait(part, item) for item in part["interrupts"]]
         else:
             self._finished(part)
 
     def checkpoint(self, part: Mapping[str, Any], *, fresh: bool) -> bool:
         """Tell the steps that begin; return whether this is a boundary that deserves a commit of its own."""
         self._values = part["values"]
-        if not fresh or "__start__" in part["next"]:
-            # An old checkpoint is loaded, or the input is about to be applied: neither is news.
+        if "__start__" in part["next"]:
+            # The input is about to be applied: no news.
             return False
-        self._progress.events += [
-            Event(STEP_STARTED, node=node_id(task["name"]), step_id=task["id"]) for task in part["tasks"]
-        ]
+        started = [Event(STEP_STARTED, node=node_id(task["name"]), step_id=task["id"]) for task in part["tasks"]]
+        if not fresh:
+            # An old checkpoint is loaded. After a rest, and after nothing else, its steps have not been told.
+            self._progress.reopened = [] if self._answered else started
+            return bool(self._progress.reopened)
+        if self._sleep is None:
+            self._progress.events += started
         # The last checkpoint is committed together with the run's end.
         return bool(part["next"])
 
+    def rest(self) -> Outcome | None:
+        """Return the pause that the step before this boundary asked for: an engine wait, which answers no interrupt."""
+        if self._sleep is None:
+            return None
+        node, step_id, sleep = self._sleep
+        self.resting = True
+        request = WaitRequest(node=node, kind="timer", prompt=f"Sleeps {sleep}", timeout_seconds=sleep.total_seconds())
+        return Paused((OpenWait(step_id, f"timer/{step_id}", request),))
+
+    def _wait(self, part: Mapping[str, Any], item: Mapping[str, Any]) -> OpenWait:
+        value, node = item["value"], node_id(part["name"])
+        request = (
+            interrupts.request(value, node=node, response_schema=item.get("response_schema"))
+            if self._foreign
+            else WaitRequest(**value)
+        )
+        return OpenWait(part["id"], item["id"], request)
+
     def _finished(self, part: Mapping[str, Any]) -> None:
-        data = {"update": canonical.jsonable(part["result"] or {}), **self._measured(part["id"])}
+        notes = self._session.told(part["id"])
+        result = part["result"] or {}
+        update = result if self._foreign else {key: value for key, value in result.items() if key in self._fields}
+        data = {"update": canonical.jsonable(update), **notes.shown, **self._measured(part["id"], notes)}
         self._tell(STEP_FINISHED, part, data)
         self._progress.figures.nodes_executed += 1
+        self._progress.emissions += [
+            Emission(name, payload, f"{part['id']}/{number}") for number, (name, payload) in enumerate(notes.emitted)
+        ]
+        self._progress.puts |= notes.puts
+        if notes.sleep:
+            self._sleep = (node_id(part["name"]), part["id"], notes.sleep)
 
     def _failed(self, part: Mapping[str, Any]) -> None:
         self._failed_node = node_id(part["name"])
-        self._tell(STEP_FAILED, part, {"error": canonical.jsonable(str(part["error"])), **self._measured(part["id"])})
+        told = {
+            "error": canonical.jsonable(str(part["error"])),
+            **self._measured(part["id"], self._session.told(part["id"])),
+        }
+        self._tell(STEP_FAILED, part, told)
         self._progress.figures.nodes_failed += 1
 
     def _tell(self, kind: str, part: Mapping[str, Any], data: dict[str, Any]) -> None:
         self._progress.events.append(Event(kind, node=node_id(part["name"]), step_id=part["id"], data=data))
 
-    def _measured(self, step_id: str) -> dict[str, Any]:
+    def _measured(self, step_id: str, notes: StepNotes) -> dict[str, Any]:
         began = self._began.pop(step_id, None)
-        usages = self._session.used(step_id)
-        for usage in usages:
+        for usage in notes.usages:
             self._progress.figures.add(usage)
         duration = {} if began is None else {"duration_seconds": round(time.perf_counter() - began, 4)}
-        return {**duration, **({"usage": _summed(usages)} if usages else {})}
+        return {**duration, **({"usage": _summed(notes.usages)} if notes.usages else {})}
 
     def ending(self) -> Outcome:
-        if self._gates:
-            return Paused(tuple(self._gates))
-        return Completed(canonical.jsonable(self._values))
+        if self._waits:
+            return Paused(tuple(self._waits))
+        values = self._values if isinstance(self._values, Mapping) else {"value": self._values}
+        kept = values if self._foreign else {key: value for key, value in values.items() if key in self._fields}
+        return Completed(canonical.jsonable(kept))
 
     def failure(self, error: Exception) -> Failed:
         text = str(error) or type(error).__name__
@@ -144,6 +206,31 @@ class _Teller:
         explained = isinstance(error, (RunError, OpenVibeError, GraphRecursionError))
         trace = "" if explained else "".join(traceback.format_exception(error))
         return Failed(error=text, kind=type(error).__name__, node=self._failed_node, traceback=trace)
+
+
+def _doubt(error: EffectUnknown) -> Paused:
+    """Return the question about an effect that nobody can tell of. Its answer settles the effect, not an interrupt."""
+    place = f"effect/{error.step_id}/{error.attempt}/{error.key}"
+    request = WaitRequest(
+        node=error.node,
+        kind="approval",
+        prompt=f"Did this happen? {error}",
+        payload={"effect": error.key, "node": error.node, "attempt": error.attempt},
+        decisions=[HAPPENED, NOT_HAPPENED],
+        schema={
+            "type": "object",
+            "properties": {
+                "decision": {"enum": [HAPPENED, NOT_HAPPENED]},
+                "notes": {"type": "string", "maxLength": 10_000},
+                "values": {"type": "object", "properties": {"result": {}}, "additionalProperties": False},
+            },
+            "required": ["decision"],
+            "additionalProperties": False,
+        },
+        edits=["result"],
+        form="effect",
+    )
+    return Paused((OpenWait(error.step_id, place[:200], request),))
 
 
 def _summed(usages: list[Usage]) -> dict[str, Any]:

@@ -53,9 +53,75 @@ class TransientModelError(ModelError):
         return self.message
 
 
+class StepTimeout(RunError):
+    """One try of a step took longer than its node allows."""
+
+
+class ToolError(RunError):
+    """A tool could not do what it was asked; the model is told so and goes on."""
+
+
+class EffectUnknown(RunError):
+    """An act on the outside world was begun and not finished, and nothing can tell whether it happened."""
+
+    def __init__(self, node: str, key: str, step_id: str, attempt: int) -> None:
+        super().__init__(node, key, step_id, attempt)
+        self.node, self.key, self.step_id, self.attempt = node, key, step_id, attempt
+
+    def __str__(self) -> str:
+        return f"Nobody can tell whether effect {self.key!r} of node {self.node!r} happened before the run broke off"
+
+
 class GateRejected(RunError):
     """A person said no at a gate that has no other way to go."""
 
 
+class OutsideServiceError(RunError):
+    """A service outside, such as a CRM or a mail server, refused a call and will refuse it again."""
+
+
+class TransientServiceError(OutsideServiceError):
+    """A service's call that may succeed when tried again.
+
+    `retry_after` is the pause in seconds that the service asked for, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UncertainServiceError(TransientServiceError):
+    """A call went out and no clear answer came back: it may have been obeyed, so a repeat may do it twice."""
+
+
 class BusError(OpenVibeError):
     """The message bus did not take or did not keep a message."""
+
+
+class NoResponders(BusError):
+    """Nobody serves the subject that a request was sent to."""
+
+
+class RequestTimeout(BusError):
+    """Somebody heard the request, and nobody answered in time."""
+
+
+class RevisionConflict(BusError):
+    """A kept value has another revision than the one that a write was made for."""
+
+
+class ServiceError(BusError):
+    """A request was answered with an error; a handler raises it to say which. `code` is a text such as `404`."""
+
+    def __init__(self, code: str, description: str) -> None:
+        super().__init__(code, description)
+        self.code = code
+        self.description = description
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.description}"

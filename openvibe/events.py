@@ -12,6 +12,7 @@ STEP_FINISHED = "step.finished"
 STEP_FAILED = "step.failed"
 ATTEMPT_FAILED = "attempt.failed"
 GATE_OPENED = "gate.opened"
+LOG = "log"
 
 
 @dataclass(frozen=True, slots=True)

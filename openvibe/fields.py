@@ -35,6 +35,11 @@ class Fields:
         """The default values, as copies: a node that changes a list in place must not change it for the next run."""
         return copy.deepcopy(self._defaults)
 
+    def view(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state as a node sees it: every field that has a value or a default, and nothing of the engine's."""
+        given = {name: value for name, value in state.items() if name in self.types}
+        return {**self.defaults, **given}
+
     def _check_default(self, owner: type, name: str, default: Any) -> None:
         try:
             self._adapters[name].validate_python(default)
@@ -72,6 +77,26 @@ class Fields:
         """Return a Pydantic model of the named fields that refuses all others."""
         parts: dict[str, Any] = {name: (self.types[name], self._defaults.get(name, ...)) for name in names}
         return create_model(title, __config__=ConfigDict(extra="forbid"), **parts)
+
+
+def open_model(title: str, schema: Mapping[str, Any]) -> type[BaseModel]:
+    """Return a Pydantic model for the input of a graph whose state is known as JSON Schema only.
+
+    It shows that schema to people and programs, and takes its fields as they come: the graph itself checks them.
+    """
+    names = [name for name in schema.get("properties", {}) if name.isidentifier() and not name.startswith("_")]
+    required = set(schema.get("required", ()))
+    parts: dict[str, Any] = {name: (Any, ... if name in required else None) for name in names}
+    shown = {"title": title, **{key: value for key, value in schema.items() if key != "title"}}
+
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+        @classmethod
+        def model_json_schema(cls, *_: Any, **__: Any) -> dict[str, Any]:
+            return dict(shown)
+
+    return create_model(title, __base__=Open, **parts)
 
 
 def check_input(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:

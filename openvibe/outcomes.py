@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from openvibe.events import Event, Figures
 
+#: Whose answer a wait needs: a person's, the clock's, a tool's, an external agent's, another operator's.
+WaitKind = Literal["approval", "timer", "tool", "work", "reply"]
+
 
 @dataclass(frozen=True)
-class GateRequest:
-    """What a gate asks. Its fields are those of the dict that the gate's LangGraph interrupt carries."""
+class WaitRequest:
+    """What a wait asks. Its fields are those of the dict that the wait's LangGraph interrupt carries.
+
+    `form` names the shape in which a graph that was brought as it is expects the answer; it is empty for our own.
+    """
 
     node: str
-    prompt: str
-    payload: Mapping[str, Any]
-    decisions: list[str]
-    schema: Mapping[str, Any]
-    edits: list[str]
-    timeout_seconds: float | None
-    on_timeout: str | None
+    kind: WaitKind = "approval"
+    prompt: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    decisions: list[str] = field(default_factory=list)
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    edits: list[str] = field(default_factory=list)
+    timeout_seconds: float | None = None
+    on_timeout: str | None = None
+    escalate_to: str = ""
+    form: str = ""
+
+
+@dataclass(frozen=True)
+class OpenWait:
+    """A wait that a run now stands at. An engine wait lies between super-steps and answers no interrupt of the graph."""
+
+    step_id: str
+    interrupt_id: str
+    request: WaitRequest
 
 
 @dataclass(frozen=True)
@@ -31,19 +49,10 @@ class Completed:
 
 
 @dataclass(frozen=True)
-class OpenGate:
-    """A gate that the run now waits at."""
-
-    step_id: str
-    interrupt_id: str
-    request: GateRequest
-
-
-@dataclass(frozen=True)
 class Paused:
-    """The run waits for these gates."""
+    """The run waits for these."""
 
-    gates: tuple[OpenGate, ...]
+    waits: tuple[OpenWait, ...]
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,25 @@ class Failed:
 Outcome = Completed | Paused | Failed
 
 
+@dataclass(frozen=True)
+class Emission:
+    """An event for other operators: its canonical name and its payload. `source` is unique within the run."""
+
+    name: str
+    payload: Mapping[str, Any]
+    source: str
+
+
 @dataclass
 class Progress:
-    """What one commit holds: events, by how much the figures grow, and at the end the outcome."""
+    """What one commit holds: events, by how much the figures grow, what was emitted and put, and at last the outcome.
 
+    `reopened` are the steps that a run goes on with: events that belong on the timeline unless they stand there already.
+    """
+
+    reopened: list[Event] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
+    emissions: list[Emission] = field(default_factory=list)
+    puts: dict[tuple[str, str], Any] = field(default_factory=dict)
     outcome: Outcome | None = None

@@ -28,6 +28,24 @@ def following(nodes: Sequence[NodeSpec]) -> dict[str, str | None]:
     return after
 
 
+def leads(node: NodeSpec, after: str | None) -> dict[str, str | None]:
+    """Return where each of a gate's decisions leads to. A rejection that leads nowhere, and so fails the run, is absent."""
+    gate = node.gate
+    assert gate is not None
+    ways = {decision: after for decision in gate.decisions if decision != "reject"}
+    if gate.on_reject:
+        ways["reject"] = target(gate.on_reject)
+    return ways | {decision: target(name) for decision, name in gate.goto.items()}
+
+
+def ways(node: NodeSpec, nodes: Sequence[NodeSpec], after: str | None) -> set[str | None]:
+    """Return every node that may follow one; None is the end."""
+    if node.gate:
+        return set(leads(node, after).values())
+    known = {*(other.id for other in nodes), END}
+    return {target(label) if label in known else after for label in node.routes} or {after}
+
+
 def target(name: str) -> str | None:
     """Return the node that a label or `next` names; None is the end."""
     return None if name == END else name

@@ -7,59 +7,26 @@ A decorator attaches a frozen mark to what it decorates and returns the same obj
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from pydantic import ValidationError
-
 from openvibe.errors import SetupError
-from openvibe.specs import GateSpec, ModelSpec
-
-MARK = "__openvibe__"
+from openvibe.marks import (
+    DURABLE,
+    NodeMark,
+    OperatorMark,
+    Route,
+    WorkflowMark,
+    attach,
+    must_be_class,
+    must_be_method,
+    spec_of,
+)
+from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry
+from openvibe.subscriptions import Listen
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
-#: Whether a conditional's label fits the state.
-Route = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class OperatorMark:
-    """What `@operator` was told."""
-
-    id: str
-    name: str
-    description: str
-    owner: str
-
-
-@dataclass(frozen=True)
-class WorkflowMark:
-    """What `@workflow` was told."""
-
-    id: str
-    trigger: str
-    trigger_id: str
-    name: str
-    description: str
-    inputs: tuple[str, ...] | None
-    sample_input: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NodeMark:
-    """What a node decorator was told; at most one of `model`, `gate` and `routes` is set."""
-
-    model: ModelSpec | None = None
-    gate: GateSpec | None = None
-    routes: Mapping[str, Route] = field(default_factory=dict)
-    next: str = ""
-
-    @property
-    def kind(self) -> str:
-        """The node's kind in the words of `NodeSpec`."""
-        return "llm" if self.model else "gate" if self.gate else "conditional" if self.routes else "logic"
 
 
 def operator(*, id: str, name: str = "", description: str = "", owner: str = "") -> Callable[[T], T]:
@@ -75,13 +42,13 @@ def operator(*, id: str, name: str = "", description: str = "", owner: str = "")
     """
 
     def mark(cls: T) -> T:
-        _must_be_class(cls, "@operator")
-        return _attach(cls, OperatorMark(id, name or id.replace("_", " ").title(), description, owner))
+        must_be_class(cls, "@operator")
+        return attach(cls, OperatorMark(id, name or id.replace("_", " ").title(), description, owner))
 
     return mark
 
 
-def workflow(
+def workflow(  # long: half of it is the docstring that users read
     *,
     id: str,
     trigger: str = "on_demand",
@@ -90,12 +57,24 @@ def workflow(
     description: str = "",
     inputs: tuple[str, ...] | None = None,
     sample_input: Mapping[str, Any] | None = None,
+    listens: tuple[str | Listen, ...] = (),
+    capability: str = "",
+    emits: tuple[str, ...] = (),
+    timeout: timedelta | None = None,
+    checkpointed: bool = True,
+    graph: Any = None,
 ) -> Callable[[T], T]:
     """Define a workflow: a class nested in an operator. The order of its node methods is the order of execution.
 
     `trigger` is `on_demand`, or `cron:<five fields>`, `webhook:<source>`, `event:<operator>.<type>`,
     `request:<capability>`; `trigger_id` names it (else the workflow's id does). `inputs` names the state fields that
-    a start may fill (all of them unless told), and `sample_input` is an input that works.
+    a start may fill (all of them unless told), and `sample_input` is an input that works. `listens` adds
+    subscriptions to events (names, or `Listen(…)` with a filter), `capability` adds a request/reply door, and `emits`
+    names the events that tell of its completion, with its output as their payload. `timeout` bounds its running time;
+    waiting does not count. `checkpointed=False` keeps no state between steps: a run whose worker dies starts over.
+
+    `graph` takes any LangGraph `StateGraph` (or compiled graph) as it is; the class has no nodes of its own then. Its
+    `interrupt()` calls become gates.
 
     Example:
         >>> @workflow(id="greet", trigger="on_demand", inputs=("name",), sample_input={"name": "Ada"})
@@ -106,10 +85,38 @@ def workflow(
     """
 
     def mark(cls: T) -> T:
-        _must_be_class(cls, "@workflow")
+        must_be_class(cls, "@workflow")
         text = description or (cls.__doc__ or "").strip()
         title = name or id.replace("_", " ").capitalize()
-        return _attach(cls, WorkflowMark(id, trigger, trigger_id or id, title, text, inputs, sample_input or {}))
+        given = WorkflowMark(
+            id, trigger, trigger_id or id, title, text, inputs, sample_input or {}, tuple(listens), capability,
+            tuple(emits), timeout, checkpointed, graph,
+        )  # fmt: skip
+        return attach(cls, given)
+
+    return mark
+
+
+def durable(*, max_days: float) -> Callable[[T], T]:
+    """Let a workflow's runs live long, and end them after `max_days` days, waiting included.
+
+    It stands with `@workflow`, above or below it.
+
+    Example:
+        >>> @workflow(id="nurture", trigger="event:lead.qualified")
+        ... @durable(max_days=14)
+        ... class Nurture: ...
+
+    Raises:
+        SetupError: the decorated object is no class, or `max_days` is not above 0.
+    """
+
+    def mark(cls: T) -> T:
+        must_be_class(cls, "@durable")
+        if not 0 < max_days <= 3650:
+            raise SetupError(f"@durable on {cls.__qualname__}: max_days={max_days!r} is not between 0 and 3650 days")
+        setattr(cls, DURABLE, timedelta(days=max_days))
+        return cls
 
     return mark
 
@@ -119,13 +126,18 @@ def node(method: F) -> F: ...
 
 
 @overload
-def node(*, next: str = "") -> Callable[[F], F]: ...
+def node(*, next: str = "", retry: Retry | None = None, timeout: timedelta | None = None) -> Callable[[F], F]: ...
 
 
-def node(method: F | None = None, *, next: str = "") -> F | Callable[[F], F]:
+def node(
+    method: F | None = None, *, next: str = "", retry: Retry | None = None, timeout: timedelta | None = None
+) -> F | Callable[[F], F]:
     """Define a logic node: a method `(self, state)` that returns an update of state fields (a dict) or None.
 
-    `next` names the node that follows (or `end`), where that is not the one declared next: a branch may loop back.
+    It may be `async def`, and may take a third parameter, `ctx` (see `openvibe.Ctx`). `next` names the node that
+    follows (or `end`), where that is not the one declared next: a branch may loop back. `retry` says how often a
+    failing step is tried again, `timeout` how long one try may take. A `wait_duration` (a `timedelta`) in the update
+    is no state field: the run sleeps that long after the step.
 
     Example:
         >>> @node
@@ -134,7 +146,7 @@ def node(method: F | None = None, *, next: str = "") -> F | Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
-        return _attach(_must_be_method(function, "@node"), NodeMark(next=next))
+        return attach(must_be_method(function, "@node"), NodeMark(next=next, retry=retry, timeout=timeout))
 
     return mark(method) if method is not None else mark
 
@@ -146,6 +158,7 @@ def llm_node(  # long: half of it is the docstring that users read
     output_format: str = "text",
     temperature: float | None = None,
     attempts: int = 3,
+    timeout: timedelta | None = None,
     next: str = "",
 ) -> Callable[[F], F]:
     """Define a node that asks a model. Its method `(self, state)` returns what to ask and where the answer goes.
@@ -168,18 +181,79 @@ def llm_node(  # long: half of it is the docstring that users read
     """
 
     def mark(function: F) -> F:
-        _must_be_method(function, "@llm_node")
-        try:
-            spec = ModelSpec(
-                model=model,
-                max_tokens=max_tokens,
-                output_format=output_format,
-                temperature=temperature,
-                attempts=attempts,
-            )
-        except ValidationError as error:
-            raise SetupError(f"@llm_node on {function.__qualname__}: {_first(error)}") from error
-        return _attach(function, NodeMark(model=spec, next=next))
+        must_be_method(function, "@llm_node")
+        spec = spec_of(
+            f"@llm_node on {function.__qualname__}", ModelSpec, model=model, max_tokens=max_tokens,
+            output_format=output_format, temperature=temperature, attempts=attempts,
+        )  # fmt: skip
+        return attach(function, NodeMark(model=spec, timeout=timeout, next=next))
+
+    return mark
+
+
+def agent_node(  # long: half of it is the docstring that users read
+    *,
+    tools: tuple[Any, ...] | list[Any],
+    max_steps: int = 8,
+    model: str = "sonnet",
+    max_tokens: int = 4096,
+    temperature: float | None = None,
+    attempts: int = 3,
+    next: str = "",
+) -> Callable[[F], F]:
+    """Define a node in which a model may call tools, again and again, until it answers.
+
+    The method returns `system`, `user` and `output_key`, as in `@llm_node`. A tool is a Python function with typed
+    parameters and a docstring, which the model reads (a last parameter `ctx` is filled by OpenVibe), or a
+    `remote_tool(…)` that an agent elsewhere performs. Every model turn and every call is a step of its own, so that a
+    crash repeats none that was finished. After `max_steps` calls the model is asked to answer without more tools. A
+    tool that raises `ToolError` tells the model so; any other error fails the step.
+
+    Example:
+        >>> def price(product: str) -> float:
+        ...     "Look up the price of a product."
+        ...     return 9.99
+        >>> @agent_node(tools=[price], model="sonnet")
+        ... def advise(self, state):
+        ...     return {"system": "You sell books.", "user": state["question"], "output_key": "answer"}
+
+    Raises:
+        SetupError: there is no tool, or an option is out of its range.
+    """
+
+    def mark(function: F) -> F:
+        where = f"@agent_node on {must_be_method(function, '@agent_node').__qualname__}"
+        if not tools:
+            raise SetupError(f"{where}: tools= is empty; use @llm_node for a model without tools")
+        if max_steps < 1:
+            raise SetupError(f"{where}: max_steps={max_steps!r} is below 1")
+        spec = spec_of(
+            where, ModelSpec, model=model, max_tokens=max_tokens, temperature=temperature, attempts=attempts
+        )  # fmt: skip
+        return attach(function, NodeMark(model=spec, tools=tuple(tools), max_steps=max_steps, next=next))
+
+    return mark
+
+
+def remote_node(
+    *, role: str, timeout: timedelta | None = None, retry: Retry | None = None, next: str = ""
+) -> Callable[[F], F]:
+    """Define work that an external agent does: the run waits for its result and holds nothing meanwhile.
+
+    The method returns `task` (what the agent is told: any JSON) and either `output_key` (a state field that takes the
+    result) or `output_keys` (result field → state field). An agent of that `role` takes the task from the bus and
+    answers there. After `timeout` the run fails.
+
+    Example:
+        >>> @remote_node(role="coding", timeout=timedelta(hours=2))
+        ... def implement(self, state):
+        ...     return {"task": {"issue": state["issue"]}, "output_key": "patch"}
+    """
+
+    def mark(function: F) -> F:
+        where = f"@remote_node on {must_be_method(function, '@remote_node').__qualname__}"
+        spec = spec_of(where, RemoteSpec, role=role, timeout=timeout)
+        return attach(function, NodeMark(remote=spec, retry=retry, next=next))
 
     return mark
 
@@ -192,6 +266,8 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     edits: tuple[str, ...] = (),
     on_reject: str | None = None,
     on_timeout: str | None = None,
+    escalate_to: str = "",
+    goto: Mapping[str, str] | None = None,
     next: str = "",
 ) -> Callable[[F], F]:
     """Define a gate: the run pauses until a person decides, and holds nothing meanwhile.
@@ -199,8 +275,9 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     The method's body runs before the pause and returns what is shown (a dict); if it returns None, the fields named in
     `edits` are shown. The decision is written to the state field that bears the gate's name, when there is one, and
     edited values to the fields they name. `reject` fails the run with the reason unless `on_reject` names a later
-    node or `end`. After `timeout` the decision `on_timeout` (by default `reject`) is taken in the person's place.
-    `next` is as in `@node`.
+    node or `end`; `goto` says the same of other decisions (decision → node or `end`). After `timeout` the decision
+    `on_timeout` (by default `reject`) is taken in the person's place; with `escalate_to` that one is asked first, for
+    the same time again. `next` is as in `@node`.
 
     Example:
         >>> @human_in_the_loop(prompt="Send this letter?", timeout=timedelta(hours=24), edits=("letter",))
@@ -212,8 +289,7 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     """
 
     def mark(function: F) -> F:
-        _must_be_method(function, "@human_in_the_loop")
-        where = f"@human_in_the_loop on {function.__qualname__}"
+        where = f"@human_in_the_loop on {must_be_method(function, '@human_in_the_loop').__qualname__}"
         if not decisions or not prompt:
             raise SetupError(f"{where}: a gate needs a prompt and at least one decision")
         expiry = on_timeout or ("reject" if "reject" in decisions else None)
@@ -221,18 +297,15 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
             raise SetupError(f"{where}: on_timeout={expiry!r} is none of its decisions {decisions}")
         if timeout is not None and expiry is None:
             raise SetupError(f"{where}: a timeout needs on_timeout=, one of {decisions}")
-        try:
-            spec = GateSpec(
-                prompt=prompt,
-                timeout=timeout,
-                decisions=decisions,
-                edits=edits,
-                on_reject=on_reject,
-                on_timeout=expiry,
-            )
-        except ValidationError as error:
-            raise SetupError(f"{where}: {_first(error)}") from error
-        return _attach(function, NodeMark(gate=spec, next=next))
+        if strange := sorted(set(goto or {}) - set(decisions)):
+            raise SetupError(f"{where}: goto= names {strange}, which are none of its decisions {decisions}")
+        if escalate_to and timeout is None:
+            raise SetupError(f"{where}: escalate_to= needs a timeout= after which somebody else is asked")
+        spec = spec_of(
+            where, GateSpec, prompt=prompt, timeout=timeout, decisions=decisions, edits=edits, on_reject=on_reject,
+            on_timeout=expiry, escalate_to=escalate_to, goto=dict(goto or {}),
+        )  # fmt: skip
+        return attach(function, NodeMark(gate=spec, next=next))
 
     return mark
 
@@ -255,36 +328,13 @@ def conditional(*, routes: Mapping[str, Route], next: str = "") -> Callable[[F],
     """
 
     def mark(function: F) -> F:
-        _must_be_method(function, "@conditional")
+        must_be_method(function, "@conditional")
         wrong = [label for label, route in routes.items() if not callable(route)]
         if wrong or not routes:
             raise SetupError(
                 f"@conditional on {function.__qualname__}: routes= maps each label to a function of the state"
                 + (f"; {wrong} do not" if wrong else "; it is empty")
             )
-        return _attach(function, NodeMark(routes=dict(routes), next=next))
+        return attach(function, NodeMark(routes=dict(routes), next=next))
 
     return mark
-
-
-def _attach(target: F, mark: OperatorMark | WorkflowMark | NodeMark) -> F:
-    if MARK in vars(target):
-        raise SetupError(f"{target.__qualname__} is decorated twice; one OpenVibe decorator says what a thing is")
-    setattr(target, MARK, mark)
-    return target
-
-
-def _must_be_class(target: Any, decorator: str) -> None:
-    if not isinstance(target, type):
-        raise SetupError(f"{decorator} decorates a class, not {target!r}")
-
-
-def _must_be_method(target: F, decorator: str) -> F:
-    if isinstance(target, type) or not callable(target):
-        raise SetupError(f"{decorator} decorates a method, not {target!r}; options are keywords: {decorator}(…)")
-    return target
-
-
-def _first(error: ValidationError) -> str:
-    item = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"

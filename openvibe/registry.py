@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from openvibe import paths
+from openvibe import flaws, tools, triggers
 from openvibe.errors import InputError, SetupError
-from openvibe.fields import Fields, check_input
-from openvibe.primitives import MARK, NodeMark, OperatorMark, Route, WorkflowMark
-from openvibe.specs import NodeSpec, OperatorSpec, Spec, TriggerSpec, WorkflowSpec
-
-S = TypeVar("S", bound=Spec)
+from openvibe.fields import Fields, check_input, open_model
+from openvibe.marks import DURABLE, MARK, NodeMark, OperatorMark, Route, WorkflowMark, spec_of
+from openvibe.specs import ID, AgentSpec, NodeSpec, OperatorSpec, WorkflowSpec
+from openvibe.tools import ToolDefinition
 
 
 @dataclass(frozen=True)
 class WorkflowDefinition:
-    """A workflow's description together with the code behind it: node id → bound method."""
+    """A workflow's description together with the code behind it: node id → bound method.
+
+    `graph` is a LangGraph graph that was brought as it is; there are no methods then.
+    """
 
     operator_id: str
     spec: WorkflowSpec
@@ -28,6 +31,8 @@ class WorkflowDefinition:
     input_model: type[BaseModel]
     methods: dict[str, Callable[..., Any]]
     routes: dict[str, Mapping[str, Route]]
+    tools: dict[str, dict[str, ToolDefinition]] = field(default_factory=dict)
+    graph: Any = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,13 @@ class Registry:
         Raises:
             SetupError: the definition has a mistake, or its id is taken; nothing is registered then.
         """
-        definition = define(cls)
+        return self.add(define(cls), where=cls.__name__)
+
+    def add(self, definition: OperatorDefinition, *, where: str = "") -> OperatorDefinition:
+        """Add an operator's definition. Raises `SetupError` if its id is taken."""
         if definition.spec.id in self._operators:
-            raise SetupError(f"{cls.__name__}: an operator with id {definition.spec.id!r} is registered already")
+            prefix = f"{where}: " if where else ""
+            raise SetupError(f"{prefix}an operator with id {definition.spec.id!r} is registered already")
         self._operators[definition.spec.id] = definition
         return definition
 
@@ -63,10 +72,30 @@ class Registry:
     def __iter__(self) -> Iterator[OperatorDefinition]:
         return iter(self._operators.values())
 
+    def operator(self, operator_id: str) -> OperatorDefinition | None:
+        """Return an operator's definition, or None if this process does not know it."""
+        return self._operators.get(operator_id)
+
     def workflow(self, operator_id: str, workflow_id: str) -> WorkflowDefinition | None:
         """Return a workflow's definition, or None if this process does not know it."""
         definition = self._operators.get(operator_id)
         return definition.workflows.get(workflow_id) if definition else None
+
+    def listeners(self, name: str, payload: Mapping[str, Any]) -> Iterator[tuple[WorkflowDefinition, dict[str, Any]]]:
+        """Yield, once each, the workflows that an event starts, with the input that its payload gives them."""
+        for operator in self:
+            for workflow in operator.workflows.values():
+                heard = (
+                    item for item in workflow.spec.subscriptions if item.hears(name, payload, owner=operator.spec.id)
+                )
+                if (first := next(heard, None)) is not None:
+                    yield workflow, first.input(payload, workflow.spec.inputs)
+
+    def server(self, operator_id: str, capability: str) -> WorkflowDefinition | None:
+        """Return the workflow that answers requests for an operator's capability, or None."""
+        definition = self._operators.get(operator_id)
+        workflows = definition.workflows.values() if definition else ()
+        return next((workflow for workflow in workflows if capability in workflow.spec.capabilities), None)
 
 
 def define(cls: type) -> OperatorDefinition:
@@ -88,7 +117,8 @@ def define(cls: type) -> OperatorDefinition:
         if definition.spec.id in workflows:
             raise SetupError(f"{cls.__name__}.{item.__name__}: workflow id {definition.spec.id!r} is used twice")
         workflows[definition.spec.id] = definition
-    spec = _build(
+    flaws.check_doors(cls.__name__, [item.spec for item in workflows.values()])
+    spec = spec_of(
         cls.__name__,
         OperatorSpec,
         id=mark.id,
@@ -108,27 +138,84 @@ def vars_of(item: Any) -> dict[str, Any]:
 def _workflow(operator_id: str, fields: Fields, cls: type) -> WorkflowDefinition:
     mark: WorkflowMark = vars(cls)[MARK]
     where = f"{cls.__qualname__} (workflow {mark.id!r})"
+    marked = {name: item for name, item in vars(cls).items() if isinstance(vars_of(item).get(MARK), NodeMark)}
+    if mark.graph is not None:
+        return _brought(where, operator_id, fields, mark, marked, vars(cls).get(DURABLE))
+    instance = cls()
+    return assemble(
+        where,
+        operator_id=operator_id,
+        fields=fields,
+        mark=mark,
+        max_duration=vars(cls).get(DURABLE),
+        nodes={name: vars(method)[MARK] for name, method in marked.items()},
+        methods={name: getattr(instance, name) for name in marked},
+    )
+
+
+def assemble(
+    where: str, *, operator_id: str, fields: Fields, mark: WorkflowMark, max_duration: timedelta | None,
+    nodes: Mapping[str, NodeMark], methods: Mapping[str, Callable[..., Any]],
+) -> WorkflowDefinition:  # fmt: skip
+    """Put a workflow together from its marks and methods, wherever they were read from.
+
+    Raises:
+        SetupError: something does not fit; the message begins with `where`.
+    """
+    if not nodes:
+        raise SetupError(f"{where} has no node; decorate at least one method with @node or @llm_node")
     inputs = mark.inputs if mark.inputs is not None else tuple(fields.types)
     unknown = [name for name in inputs if name not in fields.types]
     if unknown:
         raise SetupError(f"{where}: inputs= names {unknown}, which are no state fields of the operator")
     model = fields.model(f"{operator_id}.{mark.id} input", inputs)
-    spec = _build(
+    kits = {name: _kit(f"{where}: node {name!r}", node) for name, node in nodes.items() if node.tools}
+    specs = tuple(_node(where, name, node, methods[name], kits.get(name, {})) for name, node in nodes.items())
+    spec = _spec(where, operator_id, mark, specs, inputs, model, max_duration)
+    flaws.check(where, spec, fields, methods)
+    routes = {name: node.routes for name, node in nodes.items() if node.routes}
+    return WorkflowDefinition(operator_id, spec, fields, model, dict(methods), routes, kits)
+
+
+def _brought(
+    where: str, operator_id: str, fields: Fields, mark: WorkflowMark, marked: Mapping[str, Any],
+    max_duration: timedelta | None,
+) -> WorkflowDefinition:  # fmt: skip
+    if marked:
+        raise SetupError(f"{where} has graph= and nodes of its own ({', '.join(marked)}); use one or the other")
+    if not hasattr(mark.graph, "nodes"):
+        raise SetupError(f"{where}: graph={mark.graph!r:.60} is no LangGraph StateGraph")
+    graph = mark.graph.compile() if hasattr(mark.graph, "compile") else mark.graph
+    model = open_model(f"{operator_id}.{mark.id} input", graph.get_input_jsonschema())
+    names = [name for name in graph.nodes if not name.startswith("__")]
+    specs = tuple(spec_of(where, NodeSpec, id=name, kind="graph") for name in names)
+    inputs = mark.inputs if mark.inputs is not None else tuple(model.model_fields)
+    spec = _spec(where, operator_id, mark, specs, inputs, model, max_duration)
+    return WorkflowDefinition(operator_id, spec, fields, model, {}, {}, graph=graph)
+
+
+def _spec(
+    where: str, operator_id: str, mark: WorkflowMark, nodes: tuple[NodeSpec, ...], inputs: tuple[str, ...],
+    model: type[BaseModel], max_duration: timedelta | None,
+) -> WorkflowSpec:  # fmt: skip
+    return spec_of(
         where,
         WorkflowSpec,
         id=mark.id,
         name=mark.name,
         description=mark.description,
-        trigger=_trigger(where, mark),
-        nodes=tuple(_nodes(where, fields, cls)),
+        trigger=triggers.trigger(where, mark, owner=operator_id),
+        nodes=nodes,
         inputs=inputs,
         input_schema=model.model_json_schema(),
         sample_input=_sample(where, model, mark),
+        listens=triggers.listens(where, mark, owner=operator_id, inputs=inputs),
+        capability=mark.capability,
+        emits=triggers.emits(where, mark, owner=operator_id),
+        timeout=mark.timeout,
+        max_duration=max_duration,
+        checkpointed=mark.checkpointed,
     )
-    instance = cls()
-    methods = {item.id: getattr(instance, item.id) for item in spec.nodes}
-    routes = {item.id: vars(vars(cls)[item.id])[MARK].routes for item in spec.nodes if item.kind == "conditional"}
-    return WorkflowDefinition(operator_id, spec, fields, model, methods, routes)
 
 
 def _sample(where: str, model: type[BaseModel], mark: WorkflowMark) -> dict[str, Any]:
@@ -140,54 +227,32 @@ def _sample(where: str, model: type[BaseModel], mark: WorkflowMark) -> dict[str,
         raise SetupError(f"{where}: sample_input does not fit: {error}") from error
 
 
-def _trigger(where: str, mark: WorkflowMark) -> TriggerSpec:
-    kind, _, source = mark.trigger.partition(":")
-    if (kind == "on_demand") == bool(source):
-        raise SetupError(
-            f"{where}: trigger {mark.trigger!r} is none of on_demand, cron:<schedule>, webhook:<source>, "
-            "event:<operator>.<type>, request:<capability>"
-        )
-    return _build(where, TriggerSpec, id=mark.trigger_id, kind=kind, source=source)
+def _kit(where: str, node: NodeMark) -> dict[str, ToolDefinition]:
+    found = [tools.definition(where, item) for item in node.tools]
+    kit = {tool.spec.name: tool for tool in found}
+    if len(kit) < len(found):
+        raise SetupError(f"{where}: two of its tools bear one name: {[tool.spec.name for tool in found]}")
+    return kit
 
 
-def _nodes(where: str, fields: Fields, cls: type) -> Iterator[NodeSpec]:
-    marked = [(name, item) for name, item in vars(cls).items() if isinstance(vars_of(item).get(MARK), NodeMark)]
-    if not marked:
-        raise SetupError(f"{where} has no node; decorate at least one method with @node or @llm_node")
-    for position, (name, method) in enumerate(marked):
-        mark: NodeMark = vars(method)[MARK]
-        if len(inspect.signature(method).parameters) != 2:
-            raise SetupError(f"{where}: node {name!r} must take (self, state)")
-        if mark.gate:
-            _check_gate(where, name, mark, fields, later=[other for other, _ in marked[position + 1 :]])
-        if mark.next not in ("", paths.END, *(other for other, _ in marked)):
-            raise SetupError(f"{where}: node {name!r} has next={mark.next!r}, which is no node of the workflow")
-        yield _build(
-            where,
-            NodeSpec,
-            id=name,
-            kind=mark.kind,
-            description=inspect.getdoc(method) or "",
-            model=mark.model,
-            gate=mark.gate,
-            routes=tuple(mark.routes),
-            next=mark.next,
-        )
-
-
-def _check_gate(where: str, name: str, mark: NodeMark, fields: Fields, *, later: list[str]) -> None:
-    gate = mark.gate
-    assert gate is not None
-    unknown = [field for field in gate.edits if field not in fields.types]
-    if unknown:
-        raise SetupError(f"{where}: gate {name!r} lets people edit {unknown}, which are no state fields")
-    if gate.on_reject not in (None, "end", *later):
-        raise SetupError(f"{where}: gate {name!r} has on_reject={gate.on_reject!r}; use 'end' or a later node: {later}")
-
-
-def _build(where: str, kind: type[S], /, **values: Any) -> S:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        item = error.errors(include_url=False)[0]
-        raise SetupError(f"{where}: {'.'.join(map(str, item['loc']))}={item['input']!r:.60}: {item['msg']}") from error
+def _node(
+    where: str, name: str, mark: NodeMark, method: Callable[..., Any], kit: Mapping[str, ToolDefinition]
+) -> NodeSpec:
+    if len(inspect.signature(method).parameters) not in (1, 2):
+        raise SetupError(f"{where}: node {name!r} must take (self, state) or (self, state, ctx)")
+    flaws.check_name(where, name, ID)
+    return spec_of(
+        where,
+        NodeSpec,
+        id=name,
+        kind=mark.kind,
+        description=inspect.getdoc(method) or "",
+        model=mark.model,
+        gate=mark.gate,
+        agent=AgentSpec(tools=tuple(kit), max_steps=mark.max_steps) if kit else None,
+        remote=mark.remote,
+        retry=mark.retry,
+        timeout=mark.timeout,
+        routes=tuple(mark.routes),
+        next=mark.next,
+    )

@@ -1,57 +1,86 @@
-"""What a run lends to its nodes while it is played: a model to ask, and somebody who listens."""
+"""What a run lends to its nodes while it is played: a model to ask, a host that listens, and notes of each step."""
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any
 
 from openvibe import canonical
+from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
+from openvibe.host import Host, MemoryHost
 from openvibe.llm import LLMProvider
 
 
-class Observer(Protocol):
-    """Hears what happens inside a step, while the step is still running."""
+@dataclass(frozen=True)
+class RunInfo:
+    """Whose run is played."""
 
-    def record(self, event: Event) -> None:
-        """Keep a fact that must not wait for the end of its step."""
-
-    def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words; they may get lost."""
+    id: str = "run"
+    operator_id: str = "operator"
+    workflow_id: str = "workflow"
 
 
-class Silence:
-    """The observer that hears nothing."""
+@dataclass
+class StepNotes:
+    """What a step did besides its update; it counts only when the step is committed."""
 
-    def record(self, event: Event) -> None:
-        """Forget it."""
+    usages: list[Usage] = field(default_factory=list)
+    emitted: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    puts: dict[tuple[str, str], Any] = field(default_factory=dict)
+    sleep: timedelta | None = None
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    abandoned: bool = False
 
-    def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Forget them."""
+    def check(self) -> None:
+        """Stop a thread that nobody listens to any more before it does something to the outside world."""
+        if self.abandoned:
+            raise StepTimeout("This step's time is up; nobody listens to it any more")
+
+    def forget(self) -> None:
+        """Drop what a failed try has said; what it used, it has used."""
+        self.emitted.clear()
+        self.puts.clear()
+        self.sleep = None
 
 
 @dataclass
 class Session:
-    """One play of a run. `models` overrides the model of single nodes."""
+    """One play of a run. `models` overrides the model of single nodes.
+
+    Errors that are `outside` of the run, such as those of whatever stores it, are no node's fault: no try is repeated
+    for them. `abandoned` are the threads of steps that took too long and could not be stopped.
+    """
 
     provider: LLMProvider
     models: Mapping[str, str] = field(default_factory=dict)
-    observer: Observer = field(default_factory=Silence)
-    _usages: dict[str, list[Usage]] = field(default_factory=lambda: defaultdict(list))
+    host: Host = field(default_factory=MemoryHost)
+    run: RunInfo = field(default_factory=RunInfo)
+    outside: tuple[type[Exception], ...] = ()
+    abandoned: list[threading.Thread] = field(default_factory=list)
+    _notes: dict[str, StepNotes] = field(default_factory=lambda: defaultdict(StepNotes))
 
     def listen(self, *, node: str, step_id: str) -> StepListener:
         """Return the ear of one step."""
         return StepListener(self, node, step_id)
 
-    def heard(self, step_id: str, usage: Usage) -> None:
-        """Remember what a step used until the step is told as finished."""
-        self._usages[step_id].append(usage)
+    def notes(self, step_id: str) -> StepNotes:
+        """Return a step's notes, to be written into."""
+        return self._notes[step_id]
 
-    def used(self, step_id: str) -> list[Usage]:
-        """Hand out, once, what a step used."""
-        return self._usages.pop(step_id, [])
+    def abandon(self, step_id: str, thread: threading.Thread) -> None:
+        """Listen no more to a step whose time is up."""
+        self.notes(step_id).abandoned = True
+        self._notes.pop(step_id)
+        self.abandoned.append(thread)
+
+    def told(self, step_id: str) -> StepNotes:
+        """Hand out a step's notes, once."""
+        return self._notes.pop(step_id, None) or StepNotes()
 
 
 @dataclass(frozen=True)
@@ -64,13 +93,13 @@ class StepListener:
 
     def words(self, text: str) -> None:
         """The model said more."""
-        self.session.observer.words(node=self.node, step_id=self.step_id, text=text)
+        self.session.host.words(node=self.node, step_id=self.step_id, text=text)
 
     def usage(self, usage: Usage) -> None:
         """A call came back."""
-        self.session.heard(self.step_id, usage)
+        self.session.notes(self.step_id).usages.append(usage)
 
     def attempt_failed(self, **data: Any) -> None:
         """A try failed."""
         told = canonical.jsonable(data)
-        self.session.observer.record(Event(ATTEMPT_FAILED, node=self.node, step_id=self.step_id, data=told))
+        self.session.host.record(Event(ATTEMPT_FAILED, node=self.node, step_id=self.step_id, data=told))

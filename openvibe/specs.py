@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from openvibe import canonical
+from openvibe.subscriptions import Listen
 
 ID = r"^[a-z][a-z0-9_]{0,63}$"
 
@@ -22,7 +23,8 @@ class GateSpec(Spec):
     """A pause for a person's decision.
 
     `timeout` is how long the gate stays open before `on_timeout` decides in the person's place. `edits` names the
-    state fields that the person may change. `on_reject` is None (the run fails with the reason), `end` or a node's id.
+    state fields that the person may change. `on_reject` is None (the run fails with the reason), `end` or a node's id;
+    `goto` says where other decisions lead. `escalate_to` is who is asked next, once, when the time is up.
     """
 
     prompt: str
@@ -31,6 +33,51 @@ class GateSpec(Spec):
     edits: tuple[str, ...] = ()
     on_reject: str | None = None
     on_timeout: str | None = None
+    escalate_to: str = ""
+    goto: dict[str, str] = Field(default_factory=dict)
+
+
+class Retry(Spec):
+    """How often a step is tried. `pause` is the time before the second try; it doubles up to `longest`.
+
+    `on` are the exceptions that are worth another try: classes, or their names.
+
+    Example:
+        >>> Retry(attempts=5, pause=timedelta(seconds=2), on=(ConnectionError,))
+    """
+
+    attempts: int = Field(default=1, ge=1, le=100)
+    pause: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=60)
+    on: tuple[str, ...] = ("Exception",)
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        given = value if isinstance(value, (tuple, list)) else (value,)
+        return tuple(item.__name__ if isinstance(item, type) else item for item in given)
+
+    def covers(self, error: BaseException) -> bool:
+        """Tell whether this error is worth another try."""
+        return any(kind.__name__ in self.on for kind in type(error).__mro__)
+
+    def pause_after(self, attempt: int) -> float:
+        """Return the pause in seconds that follows the failed try of that number, counted from 1."""
+        return min(self.pause.total_seconds() * 2 ** (attempt - 1), self.longest.total_seconds())
+
+
+class AgentSpec(Spec):
+    """A tool loop: the tools a model may call, and after how many calls it must answer."""
+
+    tools: tuple[str, ...]
+    max_steps: int = Field(default=8, ge=1, le=200)
+
+
+class RemoteSpec(Spec):
+    """Work that an external agent does: its role, and how long the run waits for the result."""
+
+    role: str = Field(pattern=ID)
+    timeout: timedelta | None = None
 
 
 class ModelSpec(Spec):
@@ -45,14 +92,19 @@ class ModelSpec(Spec):
 
 class NodeSpec(Spec):
     """One step's definition. `routes` are a conditional's labels in the order in which they are tried; `next` names
-    the node that follows instead of the one declared next, or `end`.
+    the node that follows instead of the one declared next, or `end`. A node of kind `graph` belongs to a LangGraph
+    graph that was brought as it is.
     """
 
-    id: str = Field(pattern=ID)
-    kind: Literal["logic", "llm", "gate", "conditional"]
+    id: str = Field(min_length=1, max_length=80)
+    kind: Literal["logic", "llm", "gate", "conditional", "agent", "remote", "graph"]
     description: str = ""
     model: ModelSpec | None = None
     gate: GateSpec | None = None
+    agent: AgentSpec | None = None
+    remote: RemoteSpec | None = None
+    retry: Retry | None = None
+    timeout: timedelta | None = None
     routes: tuple[str, ...] = ()
     next: str = ""
 
@@ -71,7 +123,12 @@ class TriggerSpec(Spec):
 
 
 class WorkflowSpec(Spec):
-    """One graph of nodes with a trigger. `inputs` names the state fields that a start may fill."""
+    """One graph of nodes with a trigger. `inputs` names the state fields that a start may fill.
+
+    Beside its trigger a workflow may `listens` to events and serve a `capability`; it `emits` events when it completes.
+    `timeout` bounds its running time, waiting not counted; `max_duration` the time from its start to its end, waiting
+    included. A workflow that is not `checkpointed` starts over when its worker dies.
+    """
 
     id: str = Field(pattern=ID)
     name: str
@@ -81,6 +138,24 @@ class WorkflowSpec(Spec):
     inputs: tuple[str, ...]
     input_schema: dict[str, Any]
     sample_input: dict[str, Any] = Field(default_factory=dict)
+    listens: tuple[Listen, ...] = ()
+    capability: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
+    emits: tuple[str, ...] = ()
+    timeout: timedelta | None = None
+    max_duration: timedelta | None = None
+    checkpointed: bool = True
+
+    @property
+    def subscriptions(self) -> tuple[Listen, ...]:
+        """Every event that starts it: its trigger's, if that is one, and those it listens to."""
+        own = (Listen(self.trigger.source),) if self.trigger.kind == "event" else ()
+        return own + self.listens
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Every request that it answers."""
+        own = (self.trigger.source,) if self.trigger.kind == "request" else ()
+        return own + ((self.capability,) if self.capability else ())
 
     @property
     def version(self) -> str:

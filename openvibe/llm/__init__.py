@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from openvibe.errors import SetupError
+from openvibe.llm.adapter import Adapter, is_ready
+from openvibe.llm.protocol import LLMProvider, LLMResponse, Role, Tool, ToolCall, Turn
+
+__all__ = ["PROVIDERS", "LLMProvider", "LLMResponse", "Role", "Tool", "ToolCall", "Turn", "adapted", "provider"]
 
 #: Provider names and the modules that implement them; a module is imported when its provider is asked for, so that
 #: nobody pays for a vendor's package that is not used.
-PROVIDERS = {"simulated": "openvibe.llm.simulated", "anthropic": "openvibe.llm.anthropic"}
-
-
-@dataclass(frozen=True, slots=True)
-class LLMResponse:
-    """A model's whole answer. `cost_usd` is None when the price of `model` is not known, never zero then."""
-
-    content: str
-    tokens_in: int
-    tokens_out: int
-    model: str
-    cost_usd: Decimal | None
-    simulated: bool = False
-
-
-class LLMProvider(Protocol):
-    """What a model vendor must offer. Implementations are thread-safe and keep their own pooled client."""
-
-    name: str
-
-    def complete(
-        self,
-        *,
-        system: str,
-        user: str,
-        model: str,
-        max_tokens: int = 4096,
-        temperature: float | None = None,
-        schema: Mapping[str, Any] | None = None,
-        on_words: Callable[[str], None] | None = None,
-    ) -> LLMResponse:
-        """Ask once and return the whole answer, handing out its words as they arrive.
-
-        `schema` is a JSON Schema that the answer must obey, where the vendor can enforce one.
-
-        Raises:
-            TransientModelError: the same call may succeed later.
-            ModelError: it will not.
-        """
-        ...
+PROVIDERS = {
+    "simulated": "openvibe.llm.simulated",
+    "anthropic": "openvibe.llm.anthropic",
+    "openai": "openvibe.llm.openai",
+    "ollama": "openvibe.llm.ollama",
+}
 
 
 def provider(name: str, **options: Any) -> LLMProvider:
     """Make the provider of that name; `options` go to its constructor.
 
     Raises:
-        SetupError: no such provider, its package is not installed, or it lacks its key.
+        SetupError: no such provider, its package is not installed, it lacks its key or does not know an option.
     """
     module = PROVIDERS.get(name)
     if module is None:
@@ -67,4 +34,22 @@ def provider(name: str, **options: Any) -> LLMProvider:
         made: LLMProvider = importlib.import_module(module).provider(**options)
     except ImportError as error:
         raise SetupError(f"Provider {name!r} needs a package: pip install openvibe[{name}] ({error})") from error
+    except TypeError as error:
+        raise SetupError(f"Provider {name!r} does not take these options: {error}") from error
     return made
+
+
+def adapted(thing: Any, **options: Any) -> LLMProvider:
+    """Return a provider, whatever was given: a name (with `options`), a provider, or an object with less.
+
+    What has a plain `complete` that takes everything is returned as it is. An `async def complete` is run on the
+    process's loop; one without `schema` is told the schema in its system text, one without `on_words` hands out its
+    answer in one piece, one without `temperature` does not hear of it, and one without `history` and `tools` refuses
+    agent nodes.
+
+    Raises:
+        SetupError: it is neither a provider's name nor an object with a `complete` method.
+    """
+    if isinstance(thing, str):
+        return provider(thing, **options)
+    return thing if is_ready(thing) else Adapter(thing)

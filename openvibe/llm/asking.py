@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
 from openvibe.errors import ModelError, TransientModelError, WrongUpdate
 from openvibe.events import Usage
-from openvibe.llm import LLMProvider, LLMResponse, aliases
+from openvibe.llm import LLMProvider, LLMResponse, Tool, Turn, aliases
 from openvibe.specs import ModelSpec
 
 #: Pause before the second try in seconds; it doubles with each further one, up to LONGEST_PAUSE.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+#: The longest pause that a provider may ask for while the step holds its thread; a longer one ends the asking.
+LONGEST_ADVISED = 60.0
+
+T = TypeVar("T")
 
 
 class Listener(Protocol):
@@ -82,6 +86,10 @@ class Fit:
         return self._model.model_validate_json(_bare(content)).model_dump()
 
 
+class OutOfTries(ModelError):
+    """No try succeeded; the message tells the last fault."""
+
+
 def ask(
     question: Question, *, node: str, spec: ModelSpec, model: str, types: Mapping[str, Any], provider: LLMProvider,
     listener: Listener,
@@ -89,31 +97,83 @@ def ask(
     """Ask until an answer fits and return the update it stands for.
 
     Raises:
-        ModelError: no try succeeded; the message tells the last fault.
+        ModelError: no try succeeded; the message tells the last fault. It is a TransientModelError when the provider
+            asked for a longer pause than a step should wait.
     """
     fit = Fit(question, types, json=spec.output_format == "json")
-    exact, user, content, error = aliases.resolve(model, provider=provider.name), question.user, "", ""
-    for attempt in range(1, spec.attempts + 1):
-        pause = 0.0
-        try:
-            response = provider.complete(
-                system=question.system, user=user, model=exact, max_tokens=spec.max_tokens,
-                temperature=spec.temperature, schema=fit.schema, on_words=listener.words,
-            )  # fmt: skip
-            listener.usage(_usage(response, provider))
-            content = response.content
-            return fit.update(content)
-        except TransientModelError as fault:
-            error, pause = str(fault), _pause(attempt, fault.retry_after)
-        except ValidationError as misfit:
-            error = f"The answer does not fit: {_problems(misfit)}"
-            user = f"{question.user}\n\nYour last answer was:\n{content}\n\n{error}\nAnswer again, with that mended."
-        if attempt < spec.attempts:
-            listener.attempt_failed(attempt=attempt, attempts=spec.attempts, error=error, pause=pause)
-            time.sleep(pause)
-    if content and question.fallback:
-        return dict(question.fallback(content))
-    raise ModelError(f"Node {node!r} asked {exact} {spec.attempts} times: {error}")
+    answers: list[str] = []
+
+    def update(response: LLMResponse) -> dict[str, Any]:
+        answers.append(response.content)
+        return fit.update(response.content)
+
+    caller = _Caller(node=node, spec=spec, model=model, provider=provider, listener=listener)
+    try:
+        return caller.ask(update, system=question.system, user=question.user, schema=fit.schema)
+    except OutOfTries:
+        if answers and answers[-1] and question.fallback:
+            return dict(question.fallback(answers[-1]))
+        raise
+
+
+def converse(
+    *, node: str, spec: ModelSpec, model: str, provider: LLMProvider, listener: Listener, system: str, user: str,
+    history: Sequence[Turn] = (), tools: Sequence[Tool] = (),
+) -> LLMResponse:  # fmt: skip
+    """Ask for an agent's next turn: words, tool calls or both, trying again as `ask` does.
+
+    Raises:
+        ModelError: no try succeeded; the message tells the last fault.
+    """
+    caller = _Caller(node=node, spec=spec, model=model, provider=provider, listener=listener)
+    return caller.ask(lambda response: response, system=system, user=user, history=history, tools=tools)
+
+
+class _Caller:
+    """Calls a provider for one node, again and again until what came back can be read."""
+
+    def __init__(self, *, node: str, spec: ModelSpec, model: str, provider: LLMProvider, listener: Listener) -> None:
+        self._node, self._spec, self._provider, self._listener = node, spec, provider, listener
+        self._model = aliases.resolve(model, provider=provider.name, own=getattr(provider, "aliases", None))
+
+    def ask(self, read: Callable[[LLMResponse], T], *, user: str, **parts: Any) -> T:
+        """Return what `read` makes of the answer; a `ValidationError` of it is shown to the model in the next try."""
+        asked, error, attempts = user, "", self._spec.attempts
+        for attempt in range(1, attempts + 1):
+            pause = 0.0
+            try:
+                response = self._call(user=asked, **parts)
+                try:
+                    return read(response)
+                except ValidationError as misfit:
+                    error = self._misfit(misfit, response)
+                    asked = f"{user}\n\n{_again(response.content, error)}"
+            except TransientModelError as fault:
+                error, pause = str(fault), _pause(attempt, fault)
+            if attempt < attempts:
+                self._listener.attempt_failed(attempt=attempt, attempts=attempts, error=error, pause=pause)
+                time.sleep(pause)
+        raise OutOfTries(f"Node {self._node!r} asked {self._model} {attempts} times: {error}")
+
+    def _call(self, **parts: Any) -> LLMResponse:
+        response = self._provider.complete(
+            model=self._model, max_tokens=self._spec.max_tokens, temperature=self._spec.temperature,
+            on_words=self._listener.words, **parts,
+        )  # fmt: skip
+        self._listener.usage(_usage(response, self._provider))
+        if self._is_cut_off(response) and not response.content.strip() and not response.tool_calls:
+            # A model that thinks first may spend all it has on that.
+            raise ModelError(
+                f"{self._model} used up max_tokens={self._spec.max_tokens} before its first word; raise it"
+            )
+        return response
+
+    def _is_cut_off(self, response: LLMResponse) -> bool:
+        return response.tokens_out >= self._spec.max_tokens
+
+    def _misfit(self, misfit: ValidationError, response: LLMResponse) -> str:
+        cut = f"; it was cut off at max_tokens={self._spec.max_tokens}" if self._is_cut_off(response) else ""
+        return f"The answer does not fit: {_problems(misfit)}{cut}"
 
 
 def _usage(response: LLMResponse, provider: LLMProvider) -> Usage:
@@ -127,11 +187,17 @@ def _usage(response: LLMResponse, provider: LLMProvider) -> Usage:
     )
 
 
-def _pause(attempt: int, retry_after: float | None) -> float:
-    if retry_after is not None:
-        return min(retry_after, LONGEST_PAUSE)
+def _pause(attempt: int, fault: TransientModelError) -> float:
+    if fault.retry_after is not None:
+        if fault.retry_after > LONGEST_ADVISED:
+            raise fault
+        return fault.retry_after
     # Half of the pause is random, so that many runs refused at once do not come back at once.
     return min(FIRST_PAUSE * (1 << (attempt - 1)), LONGEST_PAUSE) * (0.5 + random.random() / 2)
+
+
+def _again(answer: str, error: str) -> str:
+    return f"Your last answer was:\n{answer}\n\n{error}\nAnswer again, with that mended."
 
 
 def _bare(content: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from openvibe.llm import LLMResponse
+from openvibe.llm.instances import Instance
+from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 
 _OPENINGS = ("Simulated answer.", "This is simulated text.", "No model was asked; these words are simulated.")
 _SENTENCES = (
@@ -23,9 +23,6 @@ _SENTENCES = (
     "A careful reader would ask for one more source on {topic}.",
 )
 _TOKENS_PER_WORD = 1.3
-
-#: How far down a type that holds itself may go.
-_DEPTH = 4
 
 
 class SimulatedProvider:
@@ -49,25 +46,36 @@ class SimulatedProvider:
         temperature: float | None = None,
         schema: Mapping[str, Any] | None = None,
         on_words: Callable[[str], None] | None = None,
+        history: Sequence[Turn] = (),
+        tools: Sequence[Tool] = (),
     ) -> LLMResponse:
-        """Answer with prose, or with JSON that obeys `schema`."""
-        question = json.dumps([system, user, model, schema], sort_keys=True, default=str)
-        dice = random.Random(hashlib.sha256(question.encode()).digest())
-        content = _prose(user, dice) if schema is None else json.dumps(Instance(schema, dice).make(), indent=2)
-        words = content.split(" ")[:max_tokens]
+        """Call each of `tools` once, one in each answer; then answer with prose, or with JSON that obeys `schema`."""
+        asked: list[Any] = [system, user, model, schema]
+        if history or tools:
+            asked += [[turn.as_json() for turn in history], [tool.as_json() for tool in tools]]
+        dice = random.Random(hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).digest())
+        content, calls = "", _call(tools, history, dice)
+        if not calls:
+            content = _prose(user, dice) if schema is None else json.dumps(Instance(schema, dice).make(), indent=2)
+            content = self._say(content.split(" ")[:max_tokens], on_words)
+        said = content + "".join(json.dumps(call.as_json()) for call in calls)
+        return LLMResponse(
+            content=content,
+            tokens_in=_tokens(" ".join([system, user, *(turn.content for turn in history)])),
+            tokens_out=_tokens(said),
+            model=model,
+            cost_usd=Decimal(0),
+            simulated=True,
+            tool_calls=calls,
+        )
+
+    def _say(self, words: Sequence[str], on_words: Callable[[str], None] | None) -> str:
         for position, word in enumerate(words):
             if on_words:
                 on_words(word if position == 0 else f" {word}")
             if self._pause:
                 time.sleep(self._pause)
-        return LLMResponse(
-            content=" ".join(words),
-            tokens_in=round(len(f"{system} {user}".split()) * _TOKENS_PER_WORD),
-            tokens_out=round(len(words) * _TOKENS_PER_WORD),
-            model=model,
-            cost_usd=Decimal(0),
-            simulated=True,
-        )
+        return " ".join(words)
 
 
 def provider(**options: Any) -> SimulatedProvider:
@@ -83,69 +91,13 @@ def _prose(user: str, dice: random.Random) -> str:
     return " ".join(lines)
 
 
-class Instance:
-    """Makes one value that obeys a JSON Schema of the kind that Pydantic writes."""
-
-    def __init__(self, schema: Mapping[str, Any], dice: random.Random) -> None:
-        self._root = schema
-        self._dice = dice
-
-    def make(self) -> Any:
-        """Return the value."""
-        return self._value(self._root, name="value", depth=0)
-
-    def _value(self, schema: Mapping[str, Any], *, name: str, depth: int) -> Any:
-        schema = self._resolved(schema, depth=depth)
-        if "const" in schema:
-            return schema["const"]
-        if "enum" in schema:
-            return self._dice.choice(list(schema["enum"]))
-        kind = schema.get("type", "string")
-        if kind == "null":
-            return None
-        if kind == "object":
-            return self._object(schema, depth=depth)
-        if kind == "array":
-            return self._array(schema, name=name, depth=depth)
-        return self._scalar(kind, schema, name=name)
-
-    def _resolved(self, schema: Mapping[str, Any], *, depth: int) -> Mapping[str, Any]:
-        if "$ref" in schema:
-            return self._resolved(self._root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], depth=depth)
-        for choice in ("anyOf", "oneOf"):
-            if choice in schema:
-                # Pydantic writes `Thing | None` with null last; far down, null is what ends a type that holds itself.
-                return self._resolved(schema[choice][-1 if depth > _DEPTH else 0], depth=depth)
-        return schema
-
-    def _object(self, schema: Mapping[str, Any], *, depth: int) -> dict[str, Any]:
-        parts = schema.get("properties", {})
-        return {name: self._value(part, name=name, depth=depth + 1) for name, part in parts.items()}
-
-    def _array(self, schema: Mapping[str, Any], *, name: str, depth: int) -> list[Any]:
-        kinds = schema.get("prefixItems")
-        if kinds is None:
-            count = max(schema.get("minItems", 0), min(schema.get("maxItems", 3), 3 if depth < _DEPTH else 0))
-            kinds = [schema.get("items", {})] * count
-        return [self._value(kind, name=f"{name} {n + 1}", depth=depth + 1) for n, kind in enumerate(kinds)]
-
-    def _scalar(self, kind: str, schema: Mapping[str, Any], *, name: str) -> Any:
-        low, high = _bounds(schema, step=1 if kind == "integer" else 0)
-        if kind == "integer":
-            return self._dice.randint(math.ceil(low), math.floor(high))
-        if kind == "number":
-            value = low + (high - low) * self._dice.uniform(0.05, 0.95)
-            return round(value, 2) if low < round(value, 2) < high else value
-        if kind == "boolean":
-            return self._dice.random() < 0.5
-        text = f"Simulated {name.replace('_', ' ')}: {self._dice.choice(_SENTENCES).format(topic='this')}"
-        return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
+def _call(tools: Sequence[Tool], history: Sequence[Turn], dice: random.Random) -> tuple[ToolCall, ...]:
+    called = {call.name for turn in history for call in turn.calls}
+    for tool in tools:
+        if tool.name not in called:
+            return (ToolCall(f"call_{dice.getrandbits(96):024x}", tool.name, Instance(tool.schema, dice).make()),)
+    return ()
 
 
-def _bounds(schema: Mapping[str, Any], *, step: int) -> tuple[float, float]:
-    """Return the least and the greatest value; an exclusive bound moves inwards by `step`."""
-    low = schema.get("minimum", schema["exclusiveMinimum"] + step if "exclusiveMinimum" in schema else None)
-    high = schema.get("maximum", schema["exclusiveMaximum"] - step if "exclusiveMaximum" in schema else None)
-    if low is None:
-        low = 0 if high is None or high > 0 else high - 100
-    return low, low + 100 if high is None else high
+def _tokens(text: str) -> int:
+    return round(len(text.split()) * _TOKENS_PER_WORD)

@@ -143,9 +143,13 @@ def test_a_label_may_name_an_earlier_node() -> None:
 
 def test_a_loop_without_an_end_fails_at_the_visible_bound() -> None:
     class Endless:
-        @node(next="work")
+        @node
         def work(self, state):
             return {"rounds": state["rounds"] + 1}
+
+        @conditional(routes={"end": lambda s: s["rounds"] < 0, "again": lambda s: True}, next="work")
+        def enough(self, state):
+            return None
 
     outcome = play(Endless)
     assert isinstance(outcome, Failed)
@@ -154,13 +158,17 @@ def test_a_loop_without_an_end_fails_at_the_visible_bound() -> None:
 
 def test_next_may_end_the_run() -> None:
     class Short:
+        @conditional(routes={"detour": lambda s: False, "go_on": lambda s: True})
+        def choose(self, state):
+            return None
+
         @node(next="end")
         def first(self, state):
             return saw("first", state)
 
         @node
-        def never(self, state):
-            return saw("never", state)
+        def detour(self, state):
+            return saw("detour", state)
 
     outcome = play(Short)
     assert isinstance(outcome, Completed)

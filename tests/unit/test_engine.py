@@ -17,6 +17,7 @@ from openvibe.errors import TransientModelError
 from openvibe.events import Event
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
+from openvibe.host import MemoryHost
 from openvibe.llm import LLMProvider, LLMResponse
 from openvibe.llm.simulated import SimulatedProvider
 from openvibe.outcomes import Completed, Failed, Paused, Progress
@@ -53,8 +54,8 @@ class Priced:
 
 
 @dataclass
-class Diary:
-    """An observer that writes everything down."""
+class Diary(MemoryHost):
+    """A host that writes everything down."""
 
     recorded: list[Event] = field(default_factory=list)
     said: list[tuple[str, str]] = field(default_factory=list)
@@ -72,7 +73,7 @@ class Run:
 
     workflow: CompiledWorkflow
     provider: LLMProvider = field(default_factory=SimulatedProvider)
-    observer: Diary = field(default_factory=Diary)
+    host: Diary = field(default_factory=Diary)
     models: Mapping[str, str] = field(default_factory=dict)
     rows: MemoryRows = field(default_factory=MemoryRows)
     events: list[Event] = field(default_factory=list)
@@ -80,7 +81,7 @@ class Run:
 
     def parts(self, **options: Any) -> Iterator[Progress]:
         saver = RowSaver(self.rows, collect=True)
-        session = Session(self.provider, models=self.models, observer=self.observer)
+        session = Session(self.provider, models=self.models, host=self.host)
         parts = engine.play(self.workflow, saver=saver, thread_id="run", session=session, **options)
         for progress in parts:
             self.rows.save(*saver.collected())
@@ -299,8 +300,8 @@ def test_a_run_may_ask_another_model_than_its_node_names():
 def test_words_and_failed_attempts_are_heard_while_the_step_runs():
     run = Run(LINEAR, provider=Priced([TransientModelError("busy", 0.001), "A letter"]))
     run.play(start={})
-    assert run.observer.said == [("draft", "A"), ("draft", "letter")]
-    [failed] = run.observer.recorded
+    assert run.host.said == [("draft", "A"), ("draft", "letter")]
+    [failed] = run.host.recorded
     assert (failed.kind, failed.node, failed.data["error"]) == ("attempt.failed", "draft", "busy")
     assert failed.step_id == next(event.step_id for event in run.events if event.node == "draft")
 
@@ -324,7 +325,7 @@ def test_a_gate_pauses_the_run_and_shows_what_it_asks():
     ran: list[str] = []
     outcome = gated(ran, edits=("letter",)).play(start={"topic": "Ada"})
     assert isinstance(outcome, Paused)
-    [gate] = outcome.gates
+    [gate] = outcome.waits
     assert (gate.request.node, gate.request.prompt) == ("review", "Send it?")
     assert gate.request.payload == {"letter": "Dear Ada"}
     assert gate.request.decisions == ["approve", "reject"]
@@ -338,12 +339,12 @@ def test_a_gate_shows_what_its_method_returns():
         def review(self, state):
             return {"length": len(state["letter"])}
 
-    [gate] = Run(compiled(Write)).play(start={}).gates
+    [gate] = Run(compiled(Write)).play(start={}).waits
     assert gate.request.payload == {"length": 5}
 
 
 def test_a_gates_answer_schema_names_decisions_and_editable_fields():
-    [gate] = gated(decisions=("approve", "later"), edits=("letter", "amount")).play(start={}).gates
+    [gate] = gated(decisions=("approve", "later"), edits=("letter", "amount")).play(start={}).waits
     assert gate.request.schema["properties"]["decision"]["enum"] == ["approve", "later"]
     assert gate.request.schema["required"] == ["decision"]
     assert list(gate.request.schema["$defs"]["Values"]["properties"]) == ["letter", "amount"]
@@ -351,7 +352,7 @@ def test_a_gates_answer_schema_names_decisions_and_editable_fields():
 
 def test_a_paused_run_bears_the_interrupt_and_step_that_were_told():
     run = gated()
-    [gate] = run.play(start={}).gates
+    [gate] = run.play(start={}).waits
     assert RowSaver(run.rows).pending_interrupts("run") == [gate.interrupt_id]
     assert gate.step_id == run.events[-1].step_id
     assert run.told[-1] == "step.started review"
@@ -458,7 +459,7 @@ def test_gates_after_each_other_are_answered_one_by_one():
 
     run = Run(compiled(Write))
     prompts = [run.play(start={}), run.answer("approve")]
-    assert [gate.request.prompt for paused in prompts for gate in paused.gates] == ["First?", "Second?"]
+    assert [gate.request.prompt for paused in prompts for gate in paused.waits] == ["First?", "Second?"]
     assert isinstance(run.answer("approve"), Completed)
 
 
@@ -471,7 +472,7 @@ def test_the_gates_body_does_not_decide_even_if_it_returns_something_else_at_the
             return {"shown": next(shown)}
 
     run = Run(compiled(Write))
-    [gate] = run.play(start={}).gates
+    [gate] = run.play(start={}).waits
     assert gate.request.payload == {"shown": "first"}
     assert isinstance(run.answer("approve"), Completed)
 
@@ -482,7 +483,7 @@ def test_the_gates_body_does_not_decide_even_if_it_returns_something_else_at_the
 def test_answering_the_same_gate_twice_is_refused_and_runs_nothing():
     ran: list[str] = []
     run = gated(ran)
-    [gate] = run.play(start={}).gates
+    [gate] = run.play(start={}).waits
     answers = {gate.interrupt_id: {"decision": "approve"}}
     assert isinstance(run.play(answers=answers), Completed)
     before = (list(ran), list(run.told))
@@ -496,7 +497,7 @@ def test_answering_the_same_gate_twice_is_refused_and_runs_nothing():
 def test_an_answer_to_an_unknown_gate_is_refused_and_the_gate_stays_open():
     ran: list[str] = []
     run = gated(ran)
-    [gate] = run.play(start={}).gates
+    [gate] = run.play(start={}).waits
     outcome = run.play(answers={"0" * 32: {"decision": "approve"}})
     assert (outcome.kind, ran) == ("UnknownInterruptError", ["draft"])
     assert RowSaver(run.rows).pending_interrupts("run") == [gate.interrupt_id]
@@ -512,7 +513,7 @@ def raw(run: Run, part: Any, **place: Any) -> list[Any]:
 def test_langgraph_honours_the_key_for_strict_resume():
     ran: list[str] = []
     run = gated(ran)
-    [gate] = run.play(start={}).gates
+    [gate] = run.play(start={}).waits
     command = Command(resume={gate.interrupt_id: {"decision": "approve"}})
     raw(run, command, **{STRICT_RESUME: True})
     with pytest.raises(Exception, match="consumed interrupt") as caught:
@@ -683,7 +684,7 @@ def test_only_the_step_whose_commit_was_lost_is_played_again(lost, again):
 def test_a_run_that_is_closed_while_it_answers_a_gate_goes_on_without_asking_again(boundary):
     ran: list[str] = []
     run = gated(ran)
-    [gate] = run.play(start={"topic": "Ada"}).gates
+    [gate] = run.play(start={"topic": "Ada"}).waits
     parts = run.parts(answers={gate.interrupt_id: {"decision": "approve"}})
     for _ in range(boundary):
         next(parts)

@@ -1,0 +1,188 @@
+"""The third parameter of a node: what a step may do besides returning an update."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from openvibe import canonical, loop, subscriptions
+from openvibe.errors import EffectUnknown, RunError, WrongUpdate
+from openvibe.events import LOG, Event
+from openvibe.session import Session, StepNotes
+
+#: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
+BUCKETS = ("companies", "leads", "content", "accounts", "market")
+
+
+class _NotDone(enum.Enum):
+    NOT_DONE = "not done"
+
+
+#: What a `reconcile` hook returns when the effect certainly did not happen.
+NOT_DONE: Final = _NotDone.NOT_DONE
+
+#: Pauses the run for an answer from elsewhere, and returns the answer.
+Ask = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Ctx:
+    """A step's hand to the world. Everything it emits and puts is told with the step's own commit, or not at all."""
+
+    session: Session
+    node: str
+    step_id: str
+    notes: StepNotes
+    ask: Ask
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.session.run.id
+
+    @property
+    def operator_id(self) -> str:
+        """The operator's id."""
+        return self.session.run.operator_id
+
+    @property
+    def workflow_id(self) -> str:
+        """The workflow's id."""
+        return self.session.run.workflow_id
+
+    @property
+    def context(self) -> SharedContext:
+        """The context that all operators of the project share."""
+        return SharedContext(self.session, self.notes)
+
+    def now(self) -> datetime:
+        """Return the time, in UTC. A node reads the clock here, so that a test can set it."""
+        return self.session.host.now()
+
+    def log(self, message: str, **data: Any) -> None:
+        """Say something on the run's timeline, at once; `data` is shown with it."""
+        self.notes.check()
+        told = {"message": message, **canonical.jsonable(data)}
+        self.session.host.record(Event(LOG, node=self.node, step_id=self.step_id, data=told))
+
+    def emit(self, type: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Tell other operators that something has happened; workflows that listen to it start.
+
+        `type` is an event type of this operator's, such as `lead_qualified`.
+
+        Raises:
+            WrongUpdate: the type has characters that no event type has.
+        """
+        try:
+            name = subscriptions.canonical(type, owner=self.operator_id)
+        except ValueError as error:
+            raise WrongUpdate(f"Node {self.node!r} emitted {error}") from error
+        self.notes.emitted.append((name, canonical.jsonable(dict(payload or {}))))
+
+    def idempotency_key(self, key: str) -> str:
+        """Return what an outside system may be given to recognise a repeated call: one text per run, visit and key."""
+        text = f"{self.run_id}/{self.step_id}/{key}"
+        return f"openvibe-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def effect(self, key: str, call: Callable[[], Any], *, reconcile: Callable[[], Any] | None = None) -> Any:
+        """Do something to the outside world once, and return its result (as JSON) on every replay.
+
+        An exception from `call` means that nothing was done; the effect is tried again with the step. A crash in the
+        middle leaves it unknown: then `reconcile` is asked, which returns the result if the effect happened,
+        `NOT_DONE` if it did not, and None if it cannot tell. What nobody can tell, a person is asked.
+
+        Example:
+            >>> ctx.effect("charge", lambda: shop.charge(order, key=ctx.idempotency_key("charge")))
+        """
+        self.notes.check()
+        host, where = self.session.host, {"node": self.node, "step_id": self.step_id, "key": key}
+        known = host.effect(**where)
+        if known.state == "confirmed":
+            return known.result
+        if known.state == "unknown":
+            found = _called(reconcile) if reconcile else None
+            if found is None:
+                raise EffectUnknown(self.node, key, self.step_id, known.attempt)
+            if found is not NOT_DONE:
+                return self._settled(where, found)
+        try:
+            result = _called(call)
+        except Exception:
+            host.settle(**where, state="failed")
+            raise
+        return self._settled(where, result)
+
+    def _settled(self, where: dict[str, str], result: Any) -> Any:
+        kept = canonical.jsonable(result)
+        self.session.host.settle(**where, state="confirmed", result=kept)
+        return kept
+
+    def request(
+        self, operator: str, capability: str, payload: Mapping[str, Any] | None = None, *,
+        timeout: timedelta | None = None,
+    ) -> Any:  # fmt: skip
+        """Ask another operator and return its answer. The run waits for it, and holds nothing meanwhile.
+
+        The node's body runs again from its top when the answer is there, so what stands before a request is done twice
+        unless it is an effect.
+
+        Raises:
+            RunError: nobody offers the capability, the other run failed, or no answer came before `timeout`.
+        """
+        answer = self.ask(
+            {
+                "kind": "reply",
+                "node": self.node,
+                "prompt": f"{capability} of {operator}",
+                "payload": {
+                    "operator": operator,
+                    "capability": capability,
+                    "payload": canonical.jsonable(dict(payload or {})),
+                },
+                "timeout_seconds": timeout.total_seconds() if timeout else None,
+            }
+        )
+        if answer.get("error"):
+            raise RunError(f"Node {self.node!r} asked {operator} for {capability}: {answer['error']}")
+        return answer.get("result")
+
+
+@dataclass(frozen=True)
+class SharedContext:
+    """Values that all operators of a project read and write, in five buckets. A put commits with its step."""
+
+    session: Session
+    notes: StepNotes
+
+    def get(self, bucket: str, key: str, default: Any = None) -> Any:
+        """Return a value, this step's own put included."""
+        self._known(bucket)
+        if (bucket, key) in self.notes.puts:
+            return self.notes.puts[bucket, key]
+        found = self.session.host.value(bucket, key)
+        return default if found is None else found
+
+    def put(self, bucket: str, key: str, value: Any) -> None:
+        """Keep a value (any JSON)."""
+        self._known(bucket)
+        self.notes.puts[bucket, key] = canonical.jsonable(value)
+
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Return a bucket's keys that begin with `prefix`, sorted."""
+        self._known(bucket)
+        own = {key for place, key in self.notes.puts if place == bucket and key.startswith(prefix)}
+        return sorted(own | set(self.session.host.keys(bucket, prefix)))
+
+    def _known(self, bucket: str) -> None:
+        if bucket not in BUCKETS:
+            raise RunError(f"The shared context has no bucket {bucket!r}; use one of: {', '.join(BUCKETS)}")
+
+
+def _called(function: Callable[[], Any]) -> Any:
+    result = function()
+    return loop.run(result) if inspect.iscoroutine(result) else result

@@ -1,0 +1,125 @@
+"""The plays of an `@agent_node`: one LangGraph node asks the model, another one makes one call at a time.
+
+The talk lives in a channel of the graph's state, as plain data, so that a crash repeats no finished call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+
+from openvibe import tools
+from openvibe.errors import ToolError, WrongUpdate
+from openvibe.fields import Fields
+from openvibe.graph.nodes import Play, Way
+from openvibe.graph.steps import Method, Step
+from openvibe.llm import ToolCall, Turn, asking
+from openvibe.session import Session
+from openvibe.specs import NodeSpec
+from openvibe.tools import ToolDefinition
+
+Tools = Mapping[str, ToolDefinition]
+
+
+def talk(node: str) -> str:
+    """Return the name of the channel that keeps an agent's talk; no state field can bear it."""
+    return f"{node}.talk"
+
+
+def calls(node: str) -> str:
+    """Return the id under which an agent's calls stand on the timeline."""
+    return f"{node}.tools"
+
+
+def model(node: NodeSpec, method: Method, fields: Fields, tools: Tools, after: str | None, way: Way) -> Play:
+    """Return the play that asks the model: it calls tools, or answers."""
+    spec, agent = node.model, node.agent
+    assert spec is not None
+    assert agent is not None
+
+    def play(state: dict[str, Any], runtime: Runtime[Session]) -> Command[Any]:
+        step = Step.of(node, runtime)
+        told: dict[str, Any] = state.get(talk(node.id)) or _begun(node.id, step.call(method, fields.view(state)))
+        turns = [Turn.from_json(turn) for turn in told["turns"]]
+        spent = sum(turn.role == "tool" for turn in turns)
+        response = asking.converse(
+            system=told["system"],
+            user=told["user"],
+            history=turns,
+            tools=[tool.spec for tool in tools.values()] if spent < agent.max_steps else [],
+            node=node.id,
+            spec=spec,
+            model=step.model,
+            provider=step.session.provider,
+            listener=step.listener,
+        )
+        if response.tool_calls:
+            turn = Turn("assistant", response.content, calls=response.tool_calls)
+            step.notes.shown = {"calls": [call.as_json() for call in response.tool_calls]}
+            update = {talk(node.id): {**told, "turns": [*told["turns"], turn.as_json()]}}
+            return Command(update=update, goto=way(calls(node.id)))
+        update = fields.check_update(node.id, {told["output_key"]: response.content})
+        return Command(update={**update, talk(node.id): None}, goto=way(after))
+
+    return play
+
+
+def tool(node: NodeSpec, tools: Tools, way: Way) -> Play:
+    """Return the play that makes the first call that has no answer yet."""
+
+    def play(state: dict[str, Any], runtime: Runtime[Session]) -> Command[Any]:
+        step, told = Step.of(node, runtime), state[talk(node.id)]
+        call, *others = _open(told["turns"])
+        text, failed = _made(node.id, step, tools, call)
+        turn = Turn("tool", text, call_id=call.id, error=failed)
+        step.notes.shown = {"tool": call.name, "arguments": dict(call.arguments), "result": text, "error": failed}
+        update = {talk(node.id): {**told, "turns": [*told["turns"], turn.as_json()]}}
+        return Command(update=update, goto=way(calls(node.id) if others else node.id))
+
+    return play
+
+
+def _begun(node: str, returned: Any) -> dict[str, Any]:
+    question = asking.Question.read(node, returned)
+    if not question.output_key:
+        raise WrongUpdate(f"Node {node!r} must return `output_key`: an agent's answer is one text")
+    return {"system": question.system, "user": question.user, "output_key": question.output_key, "turns": []}
+
+
+def _open(talked: list[dict[str, Any]]) -> list[ToolCall]:
+    turns = [Turn.from_json(turn) for turn in talked]
+    last = max(position for position, turn in enumerate(turns) if turn.role == "assistant")
+    answered = {turn.call_id for turn in turns[last + 1 :]}
+    return [call for call in turns[last].calls if call.id not in answered]
+
+
+def _made(node: str, step: Step, known: Tools, call: ToolCall) -> tuple[str, bool]:
+    """Make a call; return the text that the model reads, and whether it tells of a failure."""
+    found = known.get(call.name)
+    if found is None:
+        return f"There is no tool {call.name!r}; there are: {', '.join(known)}", True
+    if found.remote:
+        return _sent(node, found, call)
+    try:
+        return step.tried(lambda: found.call(call.arguments, step.ctx)), False
+    except ToolError as error:
+        return str(error), True
+
+
+def _sent(node: str, tool: ToolDefinition, call: ToolCall) -> tuple[str, bool]:
+    assert tool.remote is not None
+    answer = interrupt(
+        {
+            "kind": "tool",
+            "node": node,
+            "prompt": f"Tool {call.name}",
+            "payload": {"tool": call.name, "tool_call_id": call.id, "arguments": dict(call.arguments)},
+            "timeout_seconds": tool.remote.timeout.total_seconds() if tool.remote.timeout else None,
+        }
+    )
+    if answer.get("error"):
+        return str(answer["error"]), True
+    return tools.as_text(answer.get("result")), False

@@ -1,0 +1,138 @@
+"""One execution of a node: its ctx, its tries, its time limit and its rest."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from openvibe import loop
+from openvibe.ctx import Ctx
+from openvibe.errors import EffectUnknown, StepTimeout, WrongUpdate
+from openvibe.session import Session, StepListener, StepNotes
+from openvibe.specs import NodeSpec, Retry
+
+T = TypeVar("T")
+
+#: The key of an update that is no state field: how long the run sleeps after the step.
+REST = "wait_duration"
+#: The longest rest: what a timer may be asked for.
+LONGEST_REST = timedelta(days=366)
+_ONE_TRY = Retry()
+
+
+class Method:
+    """A node's method: `(state)` or `(state, ctx)` once it is bound, plain or asynchronous."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._takes_ctx = len(inspect.signature(function).parameters) == 2
+
+    def __call__(self, view: Mapping[str, Any], ctx: Ctx) -> Any:
+        """Call it; a coroutine runs on the process's loop."""
+        result = self._function(view, ctx) if self._takes_ctx else self._function(view)
+        return loop.run(result) if inspect.iscoroutine(result) else result
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node's turn. It lends the node its ctx, and tries again where the node's policy says so."""
+
+    node: NodeSpec
+    session: Session
+    id: str
+
+    @classmethod
+    def of(cls, node: NodeSpec, runtime: Runtime[Session]) -> Step:
+        """Return the step that LangGraph is executing."""
+        info = runtime.execution_info
+        return cls(node, runtime.context, info.task_id if info else "")
+
+    @property
+    def listener(self) -> StepListener:
+        """The ear of this step's model calls."""
+        return self.session.listen(node=self.node.id, step_id=self.id)
+
+    @property
+    def notes(self) -> StepNotes:
+        """What this step emits and puts."""
+        return self.session.notes(self.id)
+
+    @property
+    def ctx(self) -> Ctx:
+        """The third parameter of the node's method."""
+        return Ctx(self.session, self.node.id, self.id, self.notes, interrupt)
+
+    @property
+    def model(self) -> str:
+        """The model that this node asks: its own, or the one that an administrator chose."""
+        assert self.node.model is not None
+        return self.session.models.get(self.node.id) or self.node.model.model
+
+    def call(self, method: Method, view: Mapping[str, Any]) -> Any:
+        """Call the node's method."""
+        return method(view, self.ctx)
+
+    def tried(self, act: Callable[[], T]) -> T:
+        """Do it, again after an error that the node's policy covers; every failed try is shown."""
+        retry = self.node.retry or _ONE_TRY
+        for attempt in range(1, retry.attempts):
+            try:
+                return self._in_time(act)
+            except (GraphBubbleUp, EffectUnknown, *self.session.outside):
+                raise
+            except Exception as error:
+                if not retry.covers(error):
+                    raise
+                pause = retry.pause_after(attempt)
+                told = f"{type(error).__name__}: {error}"
+                self.listener.attempt_failed(attempt=attempt, attempts=retry.attempts, error=told, pause=pause)
+                self.notes.forget()
+                time.sleep(pause)
+        return self._in_time(act)
+
+    def rested(self, update: Any) -> Any:
+        """Take `wait_duration` out of an update and note it."""
+        if not isinstance(update, Mapping) or REST not in update:
+            return update
+        given = update[REST]
+        rest = timedelta(seconds=given) if isinstance(given, (int, float)) else given
+        if not isinstance(rest, timedelta) or not timedelta() <= rest <= LONGEST_REST:
+            raise WrongUpdate(
+                f"Node {self.node.id!r} returned {REST}={given!r}; use a timedelta from 0 to {LONGEST_REST.days} days"
+            )
+        self.notes.sleep = rest
+        return {name: value for name, value in update.items() if name != REST}
+
+    def _in_time(self, act: Callable[[], T]) -> T:
+        if self.node.timeout is None:
+            return act()
+        told: list[T] = []
+        faults: list[BaseException] = []
+
+        def perform() -> None:
+            try:
+                told.append(act())
+            except BaseException as error:
+                faults.append(error)
+
+        # The interrupt's scratchpad lives in context variables.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(perform,), daemon=True)
+        thread.start()
+        thread.join(self.node.timeout.total_seconds())
+        if thread.is_alive():
+            # Python cannot stop a thread; what it still says is not listened to.
+            self.session.abandon(self.id, thread)
+            raise StepTimeout(f"Node {self.node.id!r} took longer than {self.node.timeout}")
+        if faults:
+            raise faults[0]
+        return told[0]

@@ -1,0 +1,102 @@
+"""What surrounds a run while it is played. A server lends its database and bus; `MemoryHost` lends this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal, Protocol
+
+from openvibe import canonical
+from openvibe.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What is known of an act on the outside world.
+
+    `new`: it may be done now. `unknown`: an earlier try may or may not have done it. `confirmed`: it was done, with
+    this `result`. `attempt` counts the tries.
+    """
+
+    state: Literal["new", "unknown", "confirmed"]
+    result: Any = None
+    attempt: int = 1
+
+
+class Host(Protocol):
+    """What a run asks of its surroundings, from any thread."""
+
+    def record(self, event: Event) -> None:
+        """Keep a fact that must not wait for the end of its step."""
+
+    def words(self, *, node: str, step_id: str, text: str) -> None:
+        """Pass on a model's words; they may get lost. Raises when the run is no longer ours to play."""
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+
+    def value(self, bucket: str, key: str) -> Any:
+        """Return a value of the shared context, or None."""
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Return the keys of a bucket of the shared context that begin with `prefix`, sorted."""
+
+    def effect(self, *, node: str, step_id: str, key: str) -> Effect:
+        """Look an effect up; a new one is noted as attempted before this returns."""
+
+    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
+        """Note how an attempt came out: `confirmed` with its result, or `failed`, which may be tried again."""
+
+
+@dataclass
+class MemoryHost:
+    """A host for scripts and tests: everything in this process, gone with it."""
+
+    buckets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    effects: dict[tuple[str, str], Effect] = field(default_factory=dict)
+    clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def record(self, event: Event) -> None:
+        """Forget it."""
+
+    def words(self, *, node: str, step_id: str, text: str) -> None:
+        """Forget them."""
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return self.clock()
+
+    def value(self, bucket: str, key: str) -> Any:
+        """Return a value of the shared context, or None."""
+        with self._lock:
+            return canonical.jsonable(self.buckets.get(bucket, {}).get(key))
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Return a bucket's keys that begin with `prefix`, sorted."""
+        with self._lock:
+            return sorted(key for key in self.buckets.get(bucket, {}) if key.startswith(prefix))
+
+    def put(self, values: Mapping[tuple[str, str], Any]) -> None:
+        """Keep values of the shared context: (bucket, key) → value."""
+        with self._lock:
+            for (bucket, key), value in values.items():
+                self.buckets.setdefault(bucket, {})[key] = canonical.jsonable(value)
+
+    def effect(self, *, node: str, step_id: str, key: str) -> Effect:
+        """Look an effect up, and note a new one as attempted."""
+        with self._lock:
+            known = self.effects.get((step_id, key))
+            if known is None:
+                self.effects[step_id, key] = Effect("unknown")
+            return known or Effect("new")
+
+    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
+        """Note how an attempt came out."""
+        with self._lock:
+            if state == "confirmed":
+                self.effects[step_id, key] = Effect("confirmed", result)
+            else:
+                self.effects.pop((step_id, key), None)

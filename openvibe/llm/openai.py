@@ -1,0 +1,237 @@
+"""GPT and every server that speaks OpenAI's chat completions, through OpenAI's own SDK."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import openai
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
+
+from openvibe.errors import ModelError, SetupError, TransientModelError
+from openvibe.llm import prices, refusals, schemas
+from openvibe.llm.pool import PerProcess
+from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
+
+#: Models that think before they answer: they take no temperature, and their limit counts the thinking too.
+_REASONING = re.compile(r"(ft:)?(o\d|gpt-5(?!.*-chat))")
+#: Error codes with a status of 429 that no waiting mends.
+_FINAL = {"insufficient_quota", "billing_hard_limit_reached"}
+
+
+class OpenAIProvider:
+    """Asks GPT. One client, hence one connection pool, for all threads of the process.
+
+    The key is `api_key` or OPENAI_API_KEY. `base_url` (or OPENAI_BASE_URL) may lead to any server that speaks the same
+    format; it takes any key. `timeout` is the longest silence in seconds, not the longest answer. `aliases` go before
+    the usual short names of models. The SDK's own retries are off: the engine tries again where the timeline can show
+    it.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout: float = 600.0,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        if not key:
+            raise SetupError(
+                "OPENVIBE_LLM=openai needs a key: set OPENAI_API_KEY, or use OPENVIBE_LLM=simulated to work offline"
+            )
+        self.aliases = dict(aliases or {})
+        limits = httpx2.Timeout(timeout, connect=min(timeout, 10.0))
+        self._clients = PerProcess(lambda: openai.OpenAI(api_key=key, base_url=base_url, timeout=limits, max_retries=0))
+
+    def complete(
+        self,
+        *,
+        system: str,
+        user: str,
+        model: str,
+        max_tokens: int = 4096,
+        temperature: float | None = None,
+        schema: Mapping[str, Any] | None = None,
+        on_words: Callable[[str], None] | None = None,
+        history: Sequence[Turn] = (),
+        tools: Sequence[Tool] = (),
+    ) -> LLMResponse:
+        """Ask GPT once, streaming."""
+        request: dict[str, Any] = {"model": model, **_limits(model, max_tokens, temperature)}
+        if schema is not None and schemas.is_enforceable(schema):
+            enforced = {"name": "answer", "strict": True, "schema": schemas.strict(schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": enforced}
+        elif schema is not None:
+            system = schemas.told(system, schema)
+        if tools:
+            request["tools"] = [_tool(tool) for tool in tools]
+        request["messages"] = _messages(system, user, history)
+        answer = _Answer(model)
+        with closing(self._chunks(request)) as chunks:
+            for chunk in chunks:
+                words = answer.take(chunk)
+                if words and on_words:
+                    on_words(words)
+        return answer.response(max_tokens)
+
+    def _chunks(self, request: dict[str, Any]) -> Generator[ChatCompletionChunk, None, None]:
+        """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
+        try:
+            with self._clients.get().chat.completions.create(
+                **request, stream=True, stream_options={"include_usage": True}
+            ) as stream:
+                yield from stream
+        except openai.APIError as error:
+            raise _translated(error) from error
+        except ValueError as error:
+            raise TransientModelError(f"OpenAI sent what cannot be read: {error}") from error
+
+
+def provider(**options: Any) -> OpenAIProvider:
+    """Make the provider (called by `openvibe.llm.provider`)."""
+    return OpenAIProvider(**options)
+
+
+@dataclass
+class _Answer:
+    """Puts an answer together from its chunks."""
+
+    model: str
+    content: str = ""
+    refusal: str = ""
+    ended: str | None = None
+    usage: CompletionUsage | None = None
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def take(self, chunk: ChatCompletionChunk) -> str:
+        """Add a chunk and return its words."""
+        self.model = chunk.model or self.model
+        # The chunk that tells the usage is the last, and has no choices.
+        self.usage = chunk.usage or self.usage
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        self.ended = choice.finish_reason or self.ended
+        self.refusal += choice.delta.refusal or ""
+        for part in choice.delta.tool_calls or ():
+            self._take_call(part)
+        words = choice.delta.content or ""
+        self.content += words
+        return words
+
+    def _take_call(self, part: ChoiceDeltaToolCall) -> None:
+        call = self.calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
+        call["id"] = part.id or call["id"]
+        if part.function:
+            call["name"] += part.function.name or ""
+            call["arguments"] += part.function.arguments or ""
+
+    def response(self, max_tokens: int) -> LLMResponse:
+        """Return the whole answer."""
+        if self.ended is None:
+            raise TransientModelError("OpenAI broke off: the stream ended before its answer did")
+        if self.refusal or self.ended == "content_filter":
+            raise ModelError(f"{self.model} refused to answer: {self.refusal or 'its content filter stepped in'}")
+        if self.calls and self.ended == "length":
+            raise ModelError(f"{self.model} was cut off inside a tool call: raise max_tokens, now {max_tokens}")
+        return LLMResponse(
+            content=self.content, model=self.model, tool_calls=self._tool_calls(), **_figures(self.model, self.usage)
+        )
+
+    def _tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(
+            ToolCall(call["id"], call["name"], _arguments(call["name"], call["arguments"]))
+            for _, call in sorted(self.calls.items())
+        )
+
+
+def _arguments(tool: str, text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError as error:
+        raise TransientModelError(f"OpenAI called {tool!r} with arguments that are no JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise TransientModelError(f"OpenAI called {tool!r} with arguments that are no object: {text:.80}")
+    return arguments
+
+
+def _figures(model: str, usage: CompletionUsage | None) -> dict[str, Any]:
+    if usage is None:
+        # Some servers of the same format do not count; what was used is not known then, and so not its price.
+        return {"tokens_in": 0, "tokens_out": 0, "cost_usd": None}
+    details = usage.prompt_tokens_details
+    cached = (details.cached_tokens or 0) if details else 0
+    cost = prices.cost(
+        model,
+        provider=OpenAIProvider.name,
+        tokens_in=usage.prompt_tokens,
+        tokens_out=usage.completion_tokens,
+        cached=cached,
+        cache_writes=(details.cache_write_tokens or 0) if details else 0,
+    )
+    return {
+        "tokens_in": usage.prompt_tokens,
+        "tokens_out": usage.completion_tokens,
+        "cost_usd": cost,
+        "tokens_cached": cached,
+    }
+
+
+def _limits(model: str, max_tokens: int, temperature: float | None) -> dict[str, Any]:
+    if _REASONING.match(model):
+        return {"max_completion_tokens": max_tokens}
+    # Other servers of the same format know the older name only, and OpenAI takes it for these models.
+    return {"max_tokens": max_tokens} | ({} if temperature is None else {"temperature": temperature})
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.schema)}
+    return {"type": "function", "function": function}
+
+
+def _messages(system: str, user: str, history: Sequence[Turn]) -> list[dict[str, Any]]:
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": user}, *(_message(turn) for turn in history)]
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    if turn.role == "tool":
+        # The format has no mark for a failed call, so the text has to say it.
+        content = f"Error: {turn.content}" if turn.error else turn.content
+        return {"role": "tool", "tool_call_id": turn.call_id, "content": content}
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _text(call.arguments)}}
+            for call in turn.calls
+        ]
+    return message
+
+
+def _text(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(dict(arguments), ensure_ascii=False)
+
+
+def _translated(error: openai.APIError) -> ModelError:
+    if isinstance(error, openai.APITimeoutError):
+        return TransientModelError("OpenAI did not answer in time")
+    if isinstance(error, openai.APIConnectionError):
+        return TransientModelError(f"OpenAI cannot be reached: {error.__cause__ or error}")
+    if isinstance(error, openai.APIStatusError) and error.code not in _FINAL:
+        return refusals.translated("OpenAI", error.status_code, error.message, error.response.headers)
+    if error.code in _FINAL:
+        return ModelError(f"OpenAI refused: {error.message}")
+    final = error.type == "invalid_request_error"
+    return (ModelError if final else TransientModelError)(f"OpenAI broke off: {error.message}")
