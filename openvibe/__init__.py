@@ -13,6 +13,7 @@ from openvibe.primitives import (
     remote_node,
     workflow,
 )
+from openvibe.server import serve
 from openvibe.specs import Retry
 from openvibe.subscriptions import Listen
 from openvibe.tools import remote_tool
@@ -35,5 +36,6 @@ __all__ = [
     "operator",
     "remote_node",
     "remote_tool",
+    "serve",
     "workflow",
 ]

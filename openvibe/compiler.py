@@ -69,15 +69,15 @@ class _Assembly:
         match node.kind:
             case "gate":
                 leads = paths.leads(node, after)
-                self._choice(node.id, nodes.gate(node, method, fields, leads, _way), leads.values())
+                self._choice(node.id, nodes.gate(node, method, fields, leads=leads, way=_way), leads.values())
             case "conditional":
                 targets = self._targets(node, after)
                 routes = self._definition.routes[node.id]
-                play = nodes.conditional(node, method, fields, routes, targets, _way)
+                play = nodes.conditional(node, method, fields, routes=routes, targets=targets, way=_way)
                 self._choice(node.id, play, targets.values())
             case "agent":
                 tools = self._definition.tools[node.id]
-                play = agents.model(node, method, fields, tools, after, _way)
+                play = agents.model(node, method, fields, tools=tools, after=after, way=_way)
                 self._choice(node.id, play, [after, agents.calls(node.id)])
                 own = [node.id, agents.calls(node.id)]
                 self._choice(agents.calls(node.id), agents.tool(node, tools, _way), own)

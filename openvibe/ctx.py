@@ -110,6 +110,8 @@ class Ctx:
                 raise EffectUnknown(self.node, key, self.step_id, known.attempt)
             if found is not NOT_DONE:
                 return self._settled(where, found)
+            host.settle(**where, state="failed")
+            host.effect(**where)
         try:
             result = _called(call)
         except Exception:
@@ -163,8 +165,10 @@ class SharedContext:
         """Return a value, this step's own put included."""
         self._known(bucket)
         if (bucket, key) in self.notes.puts:
-            return self.notes.puts[bucket, key]
-        found = self.session.host.value(bucket, key)
+            # A copy: what is changed in place is not put.
+            found = canonical.jsonable(self.notes.puts[bucket, key])
+        else:
+            found = self.session.host.value(bucket, key)
         return default if found is None else found
 
     def put(self, bucket: str, key: str, value: Any) -> None:

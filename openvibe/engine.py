@@ -54,7 +54,8 @@ def play(
     those of whatever stores it, are raised; every other one is the run's own end.
     """
     told = _Teller(workflow, session, answered=bool(answers))
-    parts = _parts(workflow, saver, thread_id, session, start, answers)
+    given: Any = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
+    parts = _parts(workflow, given, saver=saver, thread_id=thread_id, session=session)
     try:
         for mode, part in parts:
             if mode == "tasks":
@@ -76,12 +77,8 @@ def play(
     yield told.hand_over(told.rest() or told.ending())
 
 
-def _parts(
-    workflow: CompiledWorkflow, saver: RowSaver, thread_id: str, session: Session, start: Mapping[str, Any] | None,
-    answers: Mapping[str, Any] | None,
-) -> Any:  # fmt: skip
+def _parts(workflow: CompiledWorkflow, given: Any, *, saver: RowSaver, thread_id: str, session: Session) -> Any:
     graph: Any = workflow.graph.copy(update={"checkpointer": saver})
-    given = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
     config = {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT}
     options: dict[str, Any] = {"stream_mode": ["tasks", "checkpoints"], "durability": "sync"}
     if not workflow.foreign:
@@ -174,12 +171,12 @@ class _Teller:
             self._sleep = (node_id(part["name"]), part["id"], notes.sleep)
 
     def _failed(self, part: Mapping[str, Any]) -> None:
+        measured = self._measured(part["id"], self._session.told(part["id"]))
+        if isinstance(part["error"], EffectUnknown):
+            # The step waits for a person and is played again.
+            return
         self._failed_node = node_id(part["name"])
-        told = {
-            "error": canonical.jsonable(str(part["error"])),
-            **self._measured(part["id"], self._session.told(part["id"])),
-        }
-        self._tell(STEP_FAILED, part, told)
+        self._tell(STEP_FAILED, part, {"error": canonical.jsonable(str(part["error"])), **measured})
         self._progress.figures.nodes_failed += 1
 
     def _tell(self, kind: str, part: Mapping[str, Any], data: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Fields:
         return copy.deepcopy(self._defaults)
 
     def view(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the state as a node sees it: every field that has a value or a default, and nothing of the engine's."""
+        """Return the state as a node sees it: the fields that have a value or a default, nothing of the engine's."""
         given = {name: value for name, value in state.items() if name in self.types}
         return {**self.defaults, **given}
 

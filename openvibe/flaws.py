@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def check_doors(where: str, workflows: Sequence[WorkflowSpec]) -> None:
         for workflow, name in doors:
             if name in taken:
                 raise SetupError(
-                    f"{where}: {word} {name!r} belongs to workflow {taken[name]!r} already; give {workflow!r} another one"
+                    f"{where}: {word} {name!r} belongs to workflow {taken[name]!r} already; give {workflow!r} another"
                 )
             taken[name] = workflow
 
@@ -84,7 +85,7 @@ def _returns(method: Callable[..., Any]) -> bool:
     steps = [
         step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "NOP", "RESUME", "EXTENDED_ARG")
     ]
-    for before, step in zip(steps, steps[1:], strict=False):
+    for before, step in itertools.pairwise(steps):
         if step.opname == "RETURN_VALUE" and not (before.opname == "LOAD_CONST" and before.argval is None):
             return True
         if step.opname == "RETURN_CONST" and step.argval is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from openvibe import canonical
@@ -56,7 +56,7 @@ class MemoryHost:
 
     buckets: dict[str, dict[str, Any]] = field(default_factory=dict)
     effects: dict[tuple[str, str], Effect] = field(default_factory=dict)
-    clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def record(self, event: Event) -> None:

@@ -1,8 +1,8 @@
 """Pauses of graphs that were brought as they are: what their `interrupt(value)` asks, and the answer they expect.
 
 Three shapes are known. A value of Agent Inbox (`HumanInterrupt`, LangGraph's `prebuilt.interrupt`), one of LangChain's
-human-in-the-loop middleware (`action_requests` with `review_configs`, or a single `tool_approval`), and any other value,
-which becomes a gate with one free answer.
+human-in-the-loop middleware (`action_requests` with `review_configs`, or a single `tool_approval`), and any other
+value, which becomes a gate with one free answer.
 """
 
 from __future__ import annotations

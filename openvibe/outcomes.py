@@ -34,7 +34,7 @@ class WaitRequest:
 
 @dataclass(frozen=True)
 class OpenWait:
-    """A wait that a run now stands at. An engine wait lies between super-steps and answers no interrupt of the graph."""
+    """A wait that a run now stands at. An engine wait lies between super-steps and answers no interrupt."""
 
     step_id: str
     interrupt_id: str
@@ -81,7 +81,7 @@ class Emission:
 class Progress:
     """What one commit holds: events, by how much the figures grow, what was emitted and put, and at last the outcome.
 
-    `reopened` are the steps that a run goes on with: events that belong on the timeline unless they stand there already.
+    `reopened` are the steps that a run goes on with: events that belong on the timeline unless they stand there.
     """
 
     reopened: list[Event] = field(default_factory=list)

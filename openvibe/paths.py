@@ -29,7 +29,7 @@ def following(nodes: Sequence[NodeSpec]) -> dict[str, str | None]:
 
 
 def leads(node: NodeSpec, after: str | None) -> dict[str, str | None]:
-    """Return where each of a gate's decisions leads to. A rejection that leads nowhere, and so fails the run, is absent."""
+    """Return where each of a gate's decisions leads to; a rejection that fails the run is absent."""
     gate = node.gate
     assert gate is not None
     ways = {decision: after for decision in gate.decisions if decision != "reject"}

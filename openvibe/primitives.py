@@ -166,7 +166,8 @@ def llm_node(  # long: half of it is the docstring that users read
     The returned dict holds `system` and `user` (texts) and either `output_key` (a state field that takes the text) or
     `output_keys` (state field → type). With `output_format="json"` the provider is asked for JSON of exactly those
     types; an answer that does not fit is shown to the model again with the error, up to `attempts` tries in all.
-    `fallback`, a function of the last answer's text, may give the update to use when no answer fitted.
+    `fallback`, a function of the last answer's text, may give the update to use when no answer fitted. `update` may
+    hold other state fields that the node writes itself.
 
     `model` is an alias (`haiku`, `sonnet`, `opus`, `fast`, `smart`) or an exact id. `max_tokens` bounds the answer.
     `temperature` is passed to the provider when given. `next` is as in `@node`.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticUserError
 
 from openvibe import flaws, tools, triggers
 from openvibe.errors import InputError, SetupError
@@ -140,7 +142,7 @@ def _workflow(operator_id: str, fields: Fields, cls: type) -> WorkflowDefinition
     where = f"{cls.__qualname__} (workflow {mark.id!r})"
     marked = {name: item for name, item in vars(cls).items() if isinstance(vars_of(item).get(MARK), NodeMark)}
     if mark.graph is not None:
-        return _brought(where, operator_id, fields, mark, marked, vars(cls).get(DURABLE))
+        return _brought(where, operator_id, fields, mark, marked=marked, max_duration=vars(cls).get(DURABLE))
     instance = cls()
     return assemble(
         where,
@@ -171,14 +173,14 @@ def assemble(
     model = fields.model(f"{operator_id}.{mark.id} input", inputs)
     kits = {name: _kit(f"{where}: node {name!r}", node) for name, node in nodes.items() if node.tools}
     specs = tuple(_node(where, name, node, methods[name], kits.get(name, {})) for name, node in nodes.items())
-    spec = _spec(where, operator_id, mark, specs, inputs, model, max_duration)
+    spec = _spec(where, operator_id, mark, nodes=specs, inputs=inputs, model=model, max_duration=max_duration)
     flaws.check(where, spec, fields, methods)
     routes = {name: node.routes for name, node in nodes.items() if node.routes}
     return WorkflowDefinition(operator_id, spec, fields, model, dict(methods), routes, kits)
 
 
 def _brought(
-    where: str, operator_id: str, fields: Fields, mark: WorkflowMark, marked: Mapping[str, Any],
+    where: str, operator_id: str, fields: Fields, mark: WorkflowMark, *, marked: Mapping[str, Any],
     max_duration: timedelta | None,
 ) -> WorkflowDefinition:  # fmt: skip
     if marked:
@@ -186,16 +188,33 @@ def _brought(
     if not hasattr(mark.graph, "nodes"):
         raise SetupError(f"{where}: graph={mark.graph!r:.60} is no LangGraph StateGraph")
     graph = mark.graph.compile() if hasattr(mark.graph, "compile") else mark.graph
-    model = open_model(f"{operator_id}.{mark.id} input", graph.get_input_jsonschema())
+    model = open_model(f"{operator_id}.{mark.id} input", _input_schema(graph))
     names = [name for name in graph.nodes if not name.startswith("__")]
     specs = tuple(spec_of(where, NodeSpec, id=name, kind="graph") for name in names)
     inputs = mark.inputs if mark.inputs is not None else tuple(model.model_fields)
-    spec = _spec(where, operator_id, mark, specs, inputs, model, max_duration)
+    spec = _spec(where, operator_id, mark, nodes=specs, inputs=inputs, model=model, max_duration=max_duration)
     return WorkflowDefinition(operator_id, spec, fields, model, {}, {}, graph=graph)
 
 
+def _input_schema(graph: Any) -> dict[str, Any]:
+    try:
+        schema: dict[str, Any] = graph.get_input_jsonschema()
+    except PydanticUserError:
+        # Pydantic reads `typing.TypedDict` from Python 3.12 on only.
+        hints = typing.get_type_hints(graph.builder.input_schema, include_extras=True)
+        return {"type": "object", "properties": {name: _json_schema(hint) for name, hint in hints.items()}}
+    return schema
+
+
+def _json_schema(hint: Any) -> dict[str, Any]:
+    try:
+        return TypeAdapter(hint).json_schema()
+    except PydanticUserError:
+        return {}
+
+
 def _spec(
-    where: str, operator_id: str, mark: WorkflowMark, nodes: tuple[NodeSpec, ...], inputs: tuple[str, ...],
+    where: str, operator_id: str, mark: WorkflowMark, *, nodes: tuple[NodeSpec, ...], inputs: tuple[str, ...],
     model: type[BaseModel], max_duration: timedelta | None,
 ) -> WorkflowSpec:  # fmt: skip
     return spec_of(

@@ -63,7 +63,7 @@ class Retry(Spec):
 
     def pause_after(self, attempt: int) -> float:
         """Return the pause in seconds that follows the failed try of that number, counted from 1."""
-        return min(self.pause.total_seconds() * 2 ** (attempt - 1), self.longest.total_seconds())
+        return min(self.pause.total_seconds() * (1 << (attempt - 1)), self.longest.total_seconds())
 
 
 class AgentSpec(Spec):

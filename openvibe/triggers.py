@@ -57,7 +57,7 @@ def emits(where: str, mark: WorkflowMark, *, owner: str) -> tuple[str, ...]:
         SetupError: a name is no event type.
     """
     try:
-        return tuple(subscriptions.canonical(type, owner=owner) for type in mark.emits)
+        return tuple(subscriptions.canonical(name, owner=owner) for name in mark.emits)
     except ValueError as error:
         raise SetupError(f"{where}: emits= names {error}") from error
 

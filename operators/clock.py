@@ -19,8 +19,9 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.errors import DomainError
-from operators.models import Channel, Event, Run, Wait
-from operators.services import announcements, doorbell, timeline, waits
+from operators.link import link
+from operators.models import Channel, Emission, Event, Run, Wait
+from operators.services import announcements, deliveries, doorbell, execution, timeline, waits
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,6 +61,9 @@ def tick() -> None:
     _each(_due(now), _expire)
     _each(_unannounced_runs(now), _tell_run)
     _each(_unannounced_channels(), _tell_channel)
+    _each(_undelivered(now), deliveries.deliver)
+    _each(_unsent(now), deliveries.ask)
+    _each(_unreplied(now), deliveries.reply)
 
 
 def _each(found: list[T], act: Callable[[T], None]) -> None:
@@ -138,6 +142,28 @@ def _tell_channel(channel: Channel) -> None:
     horizon = timezone.now() - NEWS_PAUSE
     if events and events[0].created_at < horizon:
         announcements.tell(events)
+
+
+def _undelivered(now: datetime) -> list[str]:
+    rows = Emission.objects.filter(Q(delivered_at=None) | Q(published_at=None), emitted_at__lt=now - NEWS_PAUSE)
+    # Without the bus nothing is published, and asking it anew for each event would hold everything else up.
+    rows = rows if link.connected else rows.filter(delivered_at=None)
+    return list(rows.order_by("emitted_at").values_list("id", flat=True)[:MOST])
+
+
+def _unsent(now: datetime) -> list[str]:
+    kinds = (Wait.Kind.REPLY, Wait.Kind.TOOL, Wait.Kind.WORK)
+    rows = Wait.objects.pending().filter(kind__in=kinds, sent_at=None, opened_at__lt=now - NEWS_PAUSE)
+    return list(rows.order_by("opened_at").values_list("id", flat=True)[:MOST])
+
+
+def _unreplied(now: datetime) -> list[str]:
+    rows = Wait.objects.pending().filter(kind=Wait.Kind.REPLY, opened_at__lt=now - NEWS_PAUSE)
+    keys = [f"{execution.REPLY_KEY}{wait}" for wait in rows.values_list("id", flat=True)[:MOST]]
+    if not keys:
+        return []
+    ended = Run.objects.filter(key__in=keys, ended_at__lt=now - NEWS_PAUSE)
+    return list(ended.values_list("id", flat=True))
 
 
 def _sleep() -> float:

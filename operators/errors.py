@@ -40,6 +40,25 @@ class Misfit(DomainError):
     code = "invalid"
 
 
+class KeyReused(DomainError):
+    """The key of an earlier request came with another body."""
+
+    status = 422
+    code = "key_reused"
+
+
+class RecursionTooDeep(DomainError):
+    """Runs that start runs have gone round too often; the detail says how deep."""
+
+    code = "recursion_depth_exceeded"
+
+
+class RevisionMoved(DomainError):
+    """A writer quoted a revision of a shared value that is not the latest."""
+
+    code = "revision_moved"
+
+
 class OperatorDisabled(DomainError):
     """An administrator has switched the operator off."""
 

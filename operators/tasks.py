@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from operators.services import doorbell, execution
+from operators.services import deliveries, doorbell, execution
 
 
 @shared_task(name=doorbell.PERFORM, ignore_result=True, acks_late=True)
 def perform(run_id: str) -> None:
     """Play a run that is queued."""
     execution.perform(run_id)
+
+
+@shared_task(name=doorbell.DELIVER, ignore_result=True, acks_late=True)
+def deliver(emission_id: str) -> None:
+    """Start what listens to an emitted event."""
+    deliveries.deliver(emission_id)
+
+
+@shared_task(name=doorbell.ASK, ignore_result=True, acks_late=True)
+def ask(wait_id: str) -> None:
+    """Tell whoever is to answer a wait."""
+    deliveries.ask(wait_id)
+
+
+@shared_task(name=doorbell.REPLY, ignore_result=True, acks_late=True)
+def reply(run_id: str) -> None:
+    """Hand the end of a run to the run that waits for it."""
+    deliveries.reply(run_id)

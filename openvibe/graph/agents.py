@@ -34,7 +34,7 @@ def calls(node: str) -> str:
     return f"{node}.tools"
 
 
-def model(node: NodeSpec, method: Method, fields: Fields, tools: Tools, after: str | None, way: Way) -> Play:
+def model(node: NodeSpec, method: Method, fields: Fields, *, tools: Tools, after: str | None, way: Way) -> Play:
     """Return the play that asks the model: it calls tools, or answers."""
     spec, agent = node.model, node.agent
     assert spec is not None

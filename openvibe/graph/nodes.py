@@ -76,7 +76,7 @@ class _Looked(dict[str, Any]):
 
 
 def conditional(
-    node: NodeSpec, method: Method, fields: Fields, routes: Mapping[str, Route], targets: Mapping[str, str | None],
+    node: NodeSpec, method: Method, fields: Fields, *, routes: Mapping[str, Route], targets: Mapping[str, str | None],
     way: Way,
 ) -> Play:  # fmt: skip
     """Return the play of a `@conditional`; `targets` says which node each label leads to."""
@@ -96,7 +96,7 @@ def conditional(
     return play
 
 
-def gate(node: NodeSpec, method: Method, fields: Fields, leads: Mapping[str, str | None], way: Way) -> Play:
+def gate(node: NodeSpec, method: Method, fields: Fields, *, leads: Mapping[str, str | None], way: Way) -> Play:
     """Return the play of a `@human_in_the_loop`; `leads` says where each decision that may go on leads to."""
     spec = node.gate
     assert spec is not None

@@ -56,7 +56,11 @@ class RowSaver(BaseCheckpointSaver[str]):
         """Return the ids of the interrupts that the thread's latest checkpoint waits for."""
         latest = self.get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
         writes = latest.pending_writes or [] if latest else []
-        return [item.id for _, channel, value in writes if channel == INTERRUPT for item in value]
+        # A branch that was answered and has finished leaves its question behind until all branches are through.
+        done = {task for task, channel, _ in writes if channel not in WRITES_IDX_MAP}
+        return [
+            item.id for task, channel, value in writes if channel == INTERRUPT and task not in done for item in value
+        ]
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that `config` names, or its thread's latest."""

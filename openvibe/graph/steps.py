@@ -85,10 +85,11 @@ class Step:
     def tried(self, act: Callable[[], T]) -> T:
         """Do it, again after an error that the node's policy covers; every failed try is shown."""
         retry = self.node.retry or _ONE_TRY
+        no_fault: tuple[type[Exception], ...] = (GraphBubbleUp, EffectUnknown, *self.session.outside)
         for attempt in range(1, retry.attempts):
             try:
                 return self._in_time(act)
-            except (GraphBubbleUp, EffectUnknown, *self.session.outside):
+            except no_fault:
                 raise
             except Exception as error:
                 if not retry.covers(error):
@@ -105,12 +106,14 @@ class Step:
         if not isinstance(update, Mapping) or REST not in update:
             return update
         given = update[REST]
-        rest = timedelta(seconds=given) if isinstance(given, (int, float)) else given
-        if not isinstance(rest, timedelta) or not timedelta() <= rest <= LONGEST_REST:
+        seconds = given.total_seconds() if isinstance(given, timedelta) else given
+        known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        # Compared before it is converted: a timedelta cannot hold every number.
+        if not known or not 0 <= seconds <= LONGEST_REST.total_seconds():
             raise WrongUpdate(
                 f"Node {self.node.id!r} returned {REST}={given!r}; use a timedelta from 0 to {LONGEST_REST.days} days"
             )
-        self.notes.sleep = rest
+        self.notes.sleep = timedelta(seconds=seconds)
         return {name: value for name, value in update.items() if name != REST}
 
     def _in_time(self, act: Callable[[], T]) -> T:

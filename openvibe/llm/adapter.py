@@ -62,23 +62,21 @@ class Adapter:
         }  # fmt: skip
         options = {name: value for name, value in given.items() if name in self._taken}
         streams = "on_words" in self._taken
-        if _is_async(self._complete):
-            answer = _heard(self._complete, options, on_words if streams else None)
-        else:
+        if not _is_async(self._complete):
             answer = self._complete(**options, **({"on_words": on_words} if streams else {}))
+        elif streams and on_words:
+            answer = _heard(self._complete, options, on_words)
+        else:
+            answer = loop.run(self._complete(**options, **({"on_words": None} if streams else {})))
         if on_words and not streams and answer.content:
             on_words(answer.content)
         return _response(answer)
 
 
 def _heard(
-    complete: Callable[..., Coroutine[Any, Any, Any]],
-    options: Mapping[str, Any],
-    on_words: Callable[[str], None] | None,
+    complete: Callable[..., Coroutine[Any, Any, Any]], options: Mapping[str, Any], on_words: Callable[[str], None]
 ) -> Any:
     """Run it on the loop, and hand out its words on the caller's thread, where they may take their time."""
-    if on_words is None:
-        return loop.run(complete(**options))
     words: SimpleQueue[str | None] = SimpleQueue()
     future = loop.submit(complete(**options, on_words=words.put))
     future.add_done_callback(lambda _: words.put(None))

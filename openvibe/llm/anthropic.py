@@ -86,6 +86,10 @@ class AnthropicProvider:
             request["cache_control"] = _CACHED
         return self._response(self._message(request | ({"extra_body": extra} if extra else {}), on_words), max_tokens)
 
+    def close(self) -> None:
+        """Close this process's connections; a further call opens new ones."""
+        self._clients.close()
+
     def _message(self, request: dict[str, Any], on_words: Callable[[str], None] | None) -> Message:
         message: Message | None = None
         with closing(self._parts(request)) as parts:
@@ -109,6 +113,8 @@ class AnthropicProvider:
                         yield event.message
         except anthropic.APIError as error:
             raise _translated(error) from error
+        except httpx2.TimeoutException as error:
+            raise TransientModelError("Anthropic did not answer in time") from error
         except httpx2.TransportError as error:
             # The SDK translates what fails before the answer begins, not what breaks inside its stream.
             raise TransientModelError(f"Anthropic broke off: {error or type(error).__name__}") from error

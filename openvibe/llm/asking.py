@@ -39,13 +39,14 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """What a node asks, and which state fields the answer goes to."""
+    """What a node asks, which state fields the answer goes to, and the `update` that the node writes beside it."""
 
     system: str
     user: str
     output_key: str = ""
     output_keys: Mapping[str, Any] = field(default_factory=dict)
     fallback: Callable[[str], Mapping[str, Any]] | None = None
+    update: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, node: str, returned: Any) -> Question:
@@ -56,7 +57,7 @@ class Question:
         """
         if not isinstance(returned, Mapping):
             raise WrongUpdate(f"Node {node!r} returned {type(returned).__name__}; return system, user and output_key")
-        known = {"system", "user", "output_key", "output_keys", "fallback"}
+        known = {"system", "user", "output_key", "output_keys", "fallback", "update"}
         if unknown := sorted(set(returned) - known):
             raise WrongUpdate(f"Node {node!r} returned {unknown}; an @llm_node returns only {sorted(known)}")
         question = cls(**{"system": "", "user": "", **returned})
@@ -109,10 +110,11 @@ def ask(
 
     caller = _Caller(node=node, spec=spec, model=model, provider=provider, listener=listener)
     try:
-        return caller.ask(update, system=question.system, user=question.user, schema=fit.schema)
+        answered = caller.ask(update, system=question.system, user=question.user, schema=fit.schema)
+        return {**question.update, **answered}
     except OutOfTries:
         if answers and answers[-1] and question.fallback:
-            return dict(question.fallback(answers[-1]))
+            return {**question.update, **question.fallback(answers[-1])}
         raise
 
 

@@ -85,6 +85,10 @@ class OllamaProvider:
                     on_words(words)
         return answer.response(free=self._is_free)
 
+    def close(self) -> None:
+        """Close this process's connections; a further call opens new ones."""
+        self._clients.close()
+
     def _chunks(self, request: dict[str, Any]) -> Generator[ollama.ChatResponse, None, None]:
         """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
         try:
@@ -92,7 +96,7 @@ class OllamaProvider:
                 yield from stream
         except ollama.ResponseError as error:
             raise TransientModelError(f"Ollama broke off: {error.error}") from error
-        except ConnectionError as error:
+        except (ConnectionError, httpx.ConnectError) as error:
             raise TransientModelError(f"Ollama cannot be reached: {error}") from error
         except httpx.TimeoutException as error:
             raise TransientModelError("Ollama did not answer in time") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,9 @@ from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 _REASONING = re.compile(r"(ft:)?(o\d|gpt-5(?!.*-chat))")
 #: Error codes with a status of 429 that no waiting mends.
 _FINAL = {"insufficient_quota", "billing_hard_limit_reached"}
+
+#: What ends a stream.
+_END = b"[DONE]"
 
 
 class OpenAIProvider:
@@ -86,15 +89,26 @@ class OpenAIProvider:
                     on_words(words)
         return answer.response(max_tokens)
 
+    def close(self) -> None:
+        """Close this process's connections; a further call opens new ones."""
+        self._clients.close()
+
     def _chunks(self, request: dict[str, Any]) -> Generator[ChatCompletionChunk, None, None]:
         """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
+        asking = self._clients.get().chat.completions.with_streaming_response
         try:
-            with self._clients.get().chat.completions.create(
-                **request, stream=True, stream_options={"include_usage": True}
-            ) as stream:
-                yield from stream
+            with asking.create(**request, stream=True, stream_options={"include_usage": True}) as response:
+                # Read here to the last byte: the SDK's own stream stops at the end mark, before the body's end, and so
+                # throws every connection away.
+                for line in _lines(response.iter_bytes()):
+                    if line.startswith(b"data:") and (data := line[5:].strip()) != _END:
+                        yield _chunk(data)
         except openai.APIError as error:
             raise _translated(error) from error
+        except httpx2.TimeoutException as error:
+            raise TransientModelError("OpenAI did not answer in time") from error
+        except httpx2.TransportError as error:
+            raise TransientModelError(f"OpenAI broke off: {error or type(error).__name__}") from error
         except ValueError as error:
             raise TransientModelError(f"OpenAI sent what cannot be read: {error}") from error
 
@@ -102,6 +116,23 @@ class OpenAIProvider:
 def provider(**options: Any) -> OpenAIProvider:
     """Make the provider (called by `openvibe.llm.provider`)."""
     return OpenAIProvider(**options)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    # On bytes, because text has more line ends than the format has, and a model may well write one of them.
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+
+
+def _chunk(data: bytes) -> ChatCompletionChunk:
+    value = json.loads(data)
+    if error := value.get("error"):
+        detail = error if isinstance(error, dict) else {"message": str(error)}
+        text = f"OpenAI broke off: {detail.get('message')}"
+        raise ModelError(text) if detail.get("type") == "invalid_request_error" else TransientModelError(text)
+    return ChatCompletionChunk.model_construct(**value)
 
 
 @dataclass
@@ -233,5 +264,4 @@ def _translated(error: openai.APIError) -> ModelError:
         return refusals.translated("OpenAI", error.status_code, error.message, error.response.headers)
     if error.code in _FINAL:
         return ModelError(f"OpenAI refused: {error.message}")
-    final = error.type == "invalid_request_error"
-    return (ModelError if final else TransientModelError)(f"OpenAI broke off: {error.message}")
+    return TransientModelError(f"OpenAI broke off: {error.message}")

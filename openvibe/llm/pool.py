@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Client(Protocol):
+    """What holds connections."""
+
+    def close(self) -> None:
+        """Close them."""
+
+
+T = TypeVar("T", bound=Client)
 
 
 class PerProcess(Generic[T]):
-    """Makes a thing when it is first asked for, and again in a forked process.
+    """Makes a client when it is first asked for, and another one in a forked process.
 
     A fork would share its parent's sockets, and both would read each other's answers.
     """
@@ -21,9 +29,19 @@ class PerProcess(Generic[T]):
         self._made: dict[int, tuple[Lock, list[T]]] = {}
 
     def get(self) -> T:
-        """Return this process's own."""
-        lock, made = self._made.setdefault(os.getpid(), (Lock(), []))
+        """Return this process's own client."""
+        lock, made = self._own()
         with lock:
             if not made:
                 made.append(self._make())
-        return made[0]
+            return made[0]
+
+    def close(self) -> None:
+        """Close this process's client; the next `get` makes a new one."""
+        lock, made = self._own()
+        with lock:
+            while made:
+                made.pop().close()
+
+    def _own(self) -> tuple[Lock, list[T]]:
+        return self._made.setdefault(os.getpid(), (Lock(), []))

@@ -2,7 +2,10 @@
 
 from operators.models.card import Card
 from operators.models.checkpoint import Checkpoint, CheckpointWrite
+from operators.models.context import ContextEntry, ContextRevision
 from operators.models.deadletter import DeadLetter
+from operators.models.effect import Effect
+from operators.models.emission import Emission
 from operators.models.event import Channel, Event
 from operators.models.operator import Node, Operator, Workflow
 from operators.models.process import Process
@@ -16,7 +19,11 @@ __all__ = [
     "Channel",
     "Checkpoint",
     "CheckpointWrite",
+    "ContextEntry",
+    "ContextRevision",
     "DeadLetter",
+    "Effect",
+    "Emission",
     "Event",
     "Membership",
     "Node",

@@ -43,7 +43,9 @@ class Run(models.Model):
     """One execution of a workflow, from its trigger to its end.
 
     `epoch` is the fencing number: every claim raises it, and a write with an older one changes nothing. `last_seq` is
-    the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken.
+    the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken. `parent`
+    is the run that started this one, `depth` the number of runs above it. `key` names the request, so that one that
+    comes twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
     """
 
     class Status(models.TextChoices):
@@ -68,6 +70,10 @@ class Run(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
     traceparent = models.CharField(max_length=64, blank=True)
+    parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children")
+    depth = models.PositiveSmallIntegerField(default=0)
+    key = models.CharField(max_length=200, null=True, blank=True)
+    key_sha256 = models.CharField(max_length=64, blank=True)
 
     status = models.CharField(max_length=12, choices=Status, default=Status.QUEUED)
     epoch = models.PositiveIntegerField(default=0)
@@ -95,10 +101,14 @@ class Run(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     updated_at = models.DateTimeField()
 
+    #: Whether the request that returned this object made the run; not stored.
+    new = False
+
     objects = RunQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["project", "key"], name="one_run_per_key")]
         indexes = [
             models.Index(fields=["project", "-created_at"], name="run_newest"),
             models.Index(fields=["operator", "-created_at"], name="run_of_operator"),

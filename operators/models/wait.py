@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from openvibe import interrupts
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -31,8 +32,11 @@ class WaitQuerySet(models.QuerySet["Wait"]):
 class Wait(models.Model):
     """One pause of one run.
 
-    `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes
-    both. `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else.
+    `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes both.
+    `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
+    between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
+    `sent_at` is when whoever is to answer was told, where that is not a person or the clock. Gates have a `decision`,
+    the other kinds a `result` or an `error`.
     """
 
     class Kind(models.TextChoices):
@@ -58,7 +62,8 @@ class Wait(models.Model):
     status = models.CharField(max_length=12, choices=Status, default=Status.PENDING)
     node = models.CharField(max_length=80)
     step_id = models.CharField(max_length=64)
-    interrupt_id = models.CharField(max_length=64)
+    interrupt_id = models.CharField(max_length=200)
+    form = models.CharField(max_length=20, blank=True)
     version = models.PositiveIntegerField(default=1)
     payload_sha256 = models.CharField(max_length=64)
     prompt = models.TextField()
@@ -68,12 +73,18 @@ class Wait(models.Model):
     edits = models.JSONField(default=list)
     deadline = models.DateTimeField(null=True, blank=True)
     on_timeout = models.CharField(max_length=80, blank=True)
+    timeout_seconds = models.FloatField(null=True, blank=True)
+    escalate_to = models.CharField(max_length=200, blank=True)
+    assignee = models.CharField(max_length=200, blank=True)
     opened_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True, blank=True)
 
     closed_at = models.DateTimeField(null=True, blank=True)
     decision = models.CharField(max_length=80, blank=True)
     notes = models.TextField(blank=True)
     values = models.JSONField(null=True, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    error = models.TextField(blank=True)
     decided_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -90,6 +101,11 @@ class Wait(models.Model):
         indexes = [
             models.Index(fields=["deadline"], name="wait_due", condition=Q(status="pending")),
             models.Index(fields=["opened_at"], name="wait_open", condition=Q(status="pending")),
+            models.Index(
+                fields=["opened_at"],
+                name="wait_unsent",
+                condition=Q(status="pending", sent_at=None, kind__in=["tool", "work", "reply"]),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -101,6 +117,9 @@ class Wait(models.Model):
         return self.status == Wait.Status.PENDING
 
     @property
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Any:
         """What goes into the graph."""
-        return {"decision": self.decision, "notes": self.notes, "values": self.values or {}}
+        if self.kind != Wait.Kind.APPROVAL:
+            return {"result": self.result, "error": self.error}
+        answer = {"decision": self.decision, "notes": self.notes, "values": self.values or {}}
+        return interrupts.resume(self.form, self.payload, answer) if self.form else answer

@@ -6,27 +6,38 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from openvibe import canonical, engine, outcomes
+from openvibe import canonical, engine, host, outcomes
 from openvibe.compiler import CompiledWorkflow
+from openvibe.events import STEP_STARTED
 from openvibe.events import Event as Fact
+from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
-from openvibe.session import Session
+from openvibe.ids import random_text
+from openvibe.session import RunInfo, Session
 from operators import definitions
-from operators.models import Node, Run, Wait
+from operators.models import Effect, Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows
 from operators.models.statements import advance, insert, transaction_in_few_trips
-from operators.services import compiled, doorbell, leases, timeline, waits
+from operators.services import compiled, context, doorbell, effects, leases, timeline, waits
 from operators.services.leases import Claim, ClaimLost
 from operators.services.words import Words
 
 logger = logging.getLogger(__name__)
+
+#: How the key of a run begins that answers another run's request; the wait's id follows.
+REPLY_KEY = "reply:"
+
+#: How often, in seconds, somebody who talks to a model looks whether the run is still his to play.
+LOOK = 1.0
 
 #: No fault of the run's: the claim is gone, or nothing can be said without a database. Then the lease runs out, and the
 #: run is played again from its last commit.
@@ -66,25 +77,34 @@ def _release() -> None:
 
 
 class Performance:
-    """One claim's play."""
+    """One claim's play, and the host of the run's nodes meanwhile (see `openvibe.host.Host`)."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._run = claim.run
-        self._saver = RowSaver(DatabaseRows(), collect=True, fresh=claim.fresh)
+        self._workflow = compiled.workflow(self._run.operator.slug, self._run.workflow.slug)
+        checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
+        # What keeps nothing between its steps starts over at every claim.
+        self._fresh = claim.fresh or not checkpointed
+        rows = DatabaseRows() if checkpointed else MemoryRows()
+        self._saver = RowSaver(rows, collect=True, fresh=self._fresh)
+        self._checkpointed = checkpointed
         self._words = Words(claim.run)
         self._since = time.monotonic()
+        self._looked = self._since
+        self._ran = self._run.running_seconds
 
     def play(self) -> None:
         """Play to the end, to a wait, or to the next boundary if this process is stopping."""
-        workflow = compiled.workflow(self._run.operator.slug, self._run.workflow.slug)
-        if workflow is None:
+        if self._workflow is None:
             self._commit(outcomes.Progress(outcome=_undefined(self._run)))
             return
-        for progress in self._progress(workflow):
-            self._commit(progress)
+        for progress in self._progress(self._workflow):
+            self._commit(self._in_time(progress))
             if progress.outcome is None and leases.stopping.is_set():
                 self._hand_back()
+                return
+            if isinstance(progress.outcome, outcomes.Failed):
                 return
 
     def fail(self, error: Exception) -> None:
@@ -94,23 +114,76 @@ class Performance:
         explained = f"OpenVibe could not go on with this run: {error}"
         self._commit(outcomes.Progress(outcome=outcomes.Failed(explained, kind=type(error).__name__, traceback=trace)))
 
-    def record(self, fact: Fact) -> None:
-        """Commit a fact at once, in the middle of a step (see `openvibe.session.Observer`)."""
+    def record(self, event: Fact) -> None:
+        """Commit a fact at once, in the middle of a step."""
         with transaction.atomic():
-            self._change([fact])
+            self._change([event])
         _release()
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words (see `openvibe.session.Observer`)."""
+        """Pass on a model's words, and stop whoever says them when the run is not ours any more."""
         self._words.add(node=node, step_id=step_id, text=text)
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            held = Run.objects.claimed(self._run.id, self._claim.epoch).exists()
+            _release()
+            if not held:
+                raise ClaimLost(self._run.id)
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return timezone.now()
+
+    def value(self, bucket: str, key: str) -> Any:
+        """Return a value of the shared context, or None."""
+        found = context.value(self._run.project_id, bucket, key)
+        _release()
+        return found
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Return a bucket's keys that begin with `prefix`, sorted."""
+        found = context.keys(self._run.project_id, bucket, prefix)
+        _release()
+        return found
+
+    def effect(self, *, node: str, step_id: str, key: str) -> host.Effect:
+        """Look an effect up; a new one is committed as attempted before it is tried."""
+        where = {"node": node, "step_id": step_id, "key": key}
+        with transaction.atomic():
+            row = effects.known(self._run.id, step_id=step_id, key=key)
+            if row and row.state == Effect.State.CONFIRMED:
+                self._change([effects.fact("skipped", **where)])
+                found = host.Effect("confirmed", row.result, row.attempts)
+            elif row and row.state == Effect.State.ATTEMPTED:
+                self._change([effects.fact("unknown", **where, attempt=row.attempts)])
+                found = host.Effect("unknown", attempt=row.attempts)
+            else:
+                found = effects.attempt(self._run.id, row, **where, now=timezone.now())
+                self._change([effects.fact("attempted", **where, attempt=found.attempt)])
+        _release()
+        return found
+
+    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
+        """Commit how a try came out."""
+        with transaction.atomic():
+            fact = effects.fact(state, node=node, step_id=step_id, key=key, result=canonical.jsonable(result))
+            self._change([fact])
+            effects.settle(self._run.id, step_id=step_id, key=key, state=state, result=result, now=timezone.now())
+        _release()
 
     def _progress(self, workflow: CompiledWorkflow) -> Any:
         run = self._run
         chosen = Node.objects.filter(workflow_id=run.workflow_id).exclude(model="").values_list("slug", "model")
-        session = Session(definitions.provider(), models=dict(chosen), observer=self)
-        interrupts = [] if self._claim.fresh else self._saver.pending_interrupts(run.id)
+        session = Session(
+            definitions.provider(),
+            models=dict(chosen),
+            host=self,
+            run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
+            outside=OUTSIDE,
+        )
+        interrupts = [] if self._fresh else self._saver.pending_interrupts(run.id)
         # Without a checkpoint the run never came past its start, whatever its epoch.
-        begun = not self._claim.fresh and self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
+        begun = not self._fresh and self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
         answers = waits.answers(run.id, interrupts)
         _release()
         return engine.play(
@@ -120,23 +193,71 @@ class Performance:
             session=session,
             start=None if begun else run.input,
             answers=answers,
-            outside=OUTSIDE,
         )
+
+    def _in_time(self, progress: outcomes.Progress) -> outcomes.Progress:
+        """End a run whose steps have taken longer than its workflow allows; what this step did is kept."""
+        assert self._workflow is not None
+        limit = self._workflow.definition.spec.timeout
+        ran = self._ran + time.monotonic() - self._since
+        if limit is not None and ran > limit.total_seconds() and not isinstance(progress.outcome, outcomes.Completed):
+            told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
+            progress.outcome = outcomes.Failed(told, kind="WorkflowTimeout")
+        return progress
 
     def _commit(self, progress: outcomes.Progress) -> None:
         self._words.flush()
         checkpoints, writes = self._saver.collected()
         now = timezone.now()
-        facts, opened, changes = _outcome(self._run, progress.outcome, now=now)
-        if not (checkpoints or writes or progress.events or facts):
-            return
+        told = [*self._untold(progress.reopened), *progress.events]
         with transaction_in_few_trips():
-            self._change([*progress.events, *facts], grown=_grown(progress), **changes)
-            DatabaseRows().save(checkpoints, writes)
+            outcome = self._reopened(progress.outcome)
+            facts, opened, changes = _outcome(self._run, outcome, now=now)
+            emissions = _emissions(self._run, progress, now=now)
+            told += [*map(_emitted, emissions), *facts]
+            if not (checkpoints or writes or told or progress.puts or changes):
+                return
+            self._change(told, grown=_grown(progress), **changes)
+            if self._checkpointed:
+                DatabaseRows().save(checkpoints, writes)
             insert(opened)
+            insert(emissions)
+            if progress.puts:
+                author = f"{self._run.operator.slug}.{self._run.workflow.slug}"
+                context.put_all(self._run.project_id, progress.puts, author=author, now=now)
             if changes.get("status") in (Run.Status.COMPLETED, Run.Status.FAILED):
                 waits.cancel_open(self._run.id, now=now)
+            self._ring(opened, emissions, changes)
         _release()
+
+    def _ring(self, opened: list[Wait], emissions: list[Emission], changes: Mapping[str, Any]) -> None:
+        for emission in emissions:
+            transaction.on_commit(partial(doorbell.deliver, emission.id))
+        for wait in opened:
+            if wait.kind in (Wait.Kind.REPLY, Wait.Kind.TOOL, Wait.Kind.WORK):
+                transaction.on_commit(partial(doorbell.ask, wait.id))
+        if changes.get("status") == Run.Status.QUEUED:
+            transaction.on_commit(partial(doorbell.ring, self._run.id))
+        if "ended_at" in changes and (self._run.key or "").startswith(REPLY_KEY):
+            transaction.on_commit(partial(doorbell.reply, self._run.id))
+
+    def _untold(self, reopened: list[Fact]) -> list[Fact]:
+        """Return the beginnings of steps that the timeline does not tell yet: those after a rest."""
+        if not reopened:
+            return []
+        steps = [fact.step_id for fact in reopened]
+        rows = Event.objects.filter(run_id=self._run.id, kind=STEP_STARTED, step_id__in=steps)
+        known = set(rows.values_list("step_id", flat=True))
+        return [fact for fact in reopened if fact.step_id not in known]
+
+    def _reopened(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | Requeued | None:
+        """Leave out waits that are open since an earlier pause; only graphs with branches of their own have such."""
+        if not isinstance(outcome, outcomes.Paused) or self._workflow is None or not self._workflow.foreign:
+            return outcome
+        # With the run's row in hand nobody answers meanwhile.
+        Run.objects.select_for_update(no_key=True).values("id").get(id=self._run.id)
+        opened, answered = waits.reopening(self._run, outcome.waits)
+        return Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:
         with transaction.atomic():
@@ -157,7 +278,33 @@ class Performance:
         if last_seq is None:
             raise ClaimLost(self._run.id)
         self._since += ran
+        self._ran += ran
         timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
+
+
+@dataclass(frozen=True)
+class Requeued:
+    """The run pauses at these places, and an answer to an older one is there already: it goes on at once."""
+
+    waits: tuple[outcomes.OpenWait, ...]
+
+
+def _emissions(run: Run, progress: outcomes.Progress, *, now: datetime) -> list[Emission]:
+    return [
+        Emission(
+            id=f"emission_{random_text(16)}",
+            project_id=run.project_id,
+            run=run,
+            name=item.name,
+            payload=canonical.jsonable(item.payload),
+            emitted_at=now,
+        )
+        for item in progress.emissions
+    ]
+
+
+def _emitted(emission: Emission) -> Fact:
+    return Fact("event.emitted", data={"id": emission.id, "name": emission.name, "payload": emission.payload})
 
 
 def _grown(progress: outcomes.Progress) -> dict[str, Any]:
@@ -167,7 +314,7 @@ def _grown(progress: outcomes.Progress) -> dict[str, Any]:
 
 
 def _outcome(
-    run: Run, outcome: outcomes.Outcome | None, *, now: datetime
+    run: Run, outcome: outcomes.Outcome | Requeued | None, *, now: datetime
 ) -> tuple[list[Fact], list[Wait], dict[str, Any]]:
     """Return the events, the new waits and the changes of the run that an outcome means."""
     ended = {"ended_at": now, "lease_until": None}
@@ -180,9 +327,13 @@ def _outcome(
             error = canonical.jsonable(told)
             fact = Fact("run.failed", node=failed.node, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
-        case outcomes.Paused(gates):
-            opened, facts = waits.opening(run, gates, now=now)
+        case outcomes.Paused(places):
+            opened, facts = waits.opening(run, places, now=now)
             return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}
+        case Requeued(places):
+            opened, facts = waits.opening(run, places, now=now)
+            queued = {"status": Run.Status.QUEUED, "lease_until": None, "rung_at": now, "rings": 0}
+            return facts, opened, queued
         case _:
             return [], [], {}
 

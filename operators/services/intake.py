@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -16,9 +16,20 @@ from openvibe.events import Event as Fact
 from openvibe.fields import check_input
 from openvibe.protocol import headers
 from operators import definitions
-from operators.errors import Misfit, NotRetryable, OperatorDisabled, RunAlreadyEnded, Unknown
+from operators.errors import (
+    KeyReused,
+    Misfit,
+    NotRetryable,
+    OperatorDisabled,
+    RecursionTooDeep,
+    RunAlreadyEnded,
+    Unknown,
+)
 from operators.models import Operator, Run, Workflow
 from operators.services import doorbell, timeline, waits
+
+#: Runs in a chain in which each starts the next.
+MOST_DEPTH = 20
 
 
 def workflow_of(operator: Operator, trigger: str) -> Workflow:
@@ -43,25 +54,78 @@ def request(
     actor: AbstractUser | None,
     trigger: str = "on_demand",
     traceparent: str = "",
+    key: str = "",
+    body: Any = None,
+    parent: Run | None = None,
+    depth: int = 0,
 ) -> Run:
-    """Queue a run of a workflow and ring for a worker.
+    """Queue a run of a workflow and ring for a worker; `new` of the run says whether this request made it.
+
+    `key` names the request within its project: the same key again returns the same run, whatever has become of it.
+    `body` is what was asked for in the caller's own words, any JSON; with None the key alone decides. A run that a run
+    starts names its `parent`, is one deeper, and goes on in its trace; `depth` is for a parent elsewhere.
 
     Raises:
+        KeyReused: the key came before, with another body.
+        RecursionTooDeep: runs that start runs have come to `MOST_DEPTH`.
         OperatorDisabled: an administrator has switched the operator off.
         Misfit: the input does not fit the workflow's fields; each misfit is named.
     """
-    operator = workflow.operator
+    digest = "" if body is None else canonical.sha256(body)
+    if known := _known(workflow, key, digest):
+        return known
+    depth = parent.depth + 1 if parent else depth
+    _require_shallow(workflow, depth)
+    _require_enabled(workflow.operator)
+    traceparent = traceparent or (parent.traceparent if parent else "")
+    run = _queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
+    run.parent, run.depth, run.key, run.key_sha256 = parent, depth, key or None, digest
+    return _stored(run, by=actor.get_username() if actor else "")
+
+
+def _known(workflow: Workflow, key: str, digest: str) -> Run | None:
+    if not key:
+        return None
+    runs = Run.objects.select_related("operator", "workflow")
+    run = runs.filter(project_id=workflow.operator.project_id, key=key).first()
+    if run is not None and digest and run.key_sha256 != digest:
+        raise KeyReused(
+            f"This key has started {run.id} with another body; repeat the body as it was, or take a new key",
+            run_id=run.id,
+        )
+    return run
+
+
+def _require_enabled(operator: Operator) -> None:
     if not operator.enabled:
         raise OperatorDisabled(f"Operator {operator.slug!r} is disabled; an administrator can enable it")
-    run = _queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
-    fact = Fact("run.queued", data={"input": run.input, "trigger": trigger})
-    by = actor.get_username() if actor else ""
-    with transaction.atomic():
-        run.save(force_insert=True)
-        timeline.record(
-            project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=run.created_at, actor=by
-        )  # fmt: skip
-        transaction.on_commit(lambda: doorbell.ring(run.id))
+
+
+def _require_shallow(workflow: Workflow, depth: int) -> None:
+    if depth >= MOST_DEPTH:
+        raise RecursionTooDeep(
+            f"{workflow.operator.slug}.{workflow.slug} would be run number {depth + 1} of a chain in which each run "
+            f"starts the next; {MOST_DEPTH} is the most. Break the circle: start it by an event or a request on a "
+            "condition only",
+            depth=depth,
+        )
+
+
+def _stored(run: Run, *, by: str) -> Run:
+    fact = Fact("run.queued", data={"input": run.input, "trigger": run.trigger})
+    try:
+        with transaction.atomic():
+            run.save(force_insert=True)
+            timeline.record(
+                project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=run.created_at, actor=by
+            )  # fmt: skip
+            transaction.on_commit(lambda: doorbell.ring(run.id))
+    except IntegrityError:
+        # The same request came twice at the same time, and the other one was a moment faster.
+        if known := _known(run.workflow, run.key or "", run.key_sha256):
+            return known
+        raise
+    run.new = True
     return run
 
 

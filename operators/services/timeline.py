@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
-from operators.models import Event
+from operators.models import Event, Run
 from operators.models.statements import insert
 from operators.services import announcements, cards
 
@@ -42,6 +44,15 @@ def record(
     ]
     insert(rows)
     transaction.on_commit(lambda: announcements.tell(rows))
+
+
+@transaction.atomic
+def note(run_id: str, fact: Fact, *, actor: str = "") -> None:
+    """Write a fact about a run that neither changes it nor needs its claim, whatever the run's status."""
+    now = timezone.now()
+    changed = Run.objects.filter(id=run_id).change("last_seq", "project_id", last_seq=F("last_seq") + 1, updated_at=now)
+    if changed is not None:
+        record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now, actor=actor)
 
 
 def read(project_id: str, channel: str, *, after: int = 0, limit: int = 500) -> list[Event]:

@@ -17,12 +17,15 @@ from openvibe import canonical
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
 from openvibe.ids import random_text
-from openvibe.outcomes import OpenGate
+from openvibe.outcomes import OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Run, Wait
-from operators.services import doorbell, timeline
+from operators.services import doorbell, effects, timeline
 
 CLOCK = "clock"
+
+#: What the timeline calls the opening of a wait; other kinds are `requested`.
+OPENED: dict[str, str] = {Wait.Kind.APPROVAL: GATE_OPENED, Wait.Kind.TIMER: "timer.set"}
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,26 @@ class Answer:
     payload_sha256: str | None = None
 
 
-def opening(run: Run, gates: tuple[OpenGate, ...], *, now: datetime) -> tuple[list[Wait], list[Fact]]:
+def opening(run: Run, opened: tuple[OpenWait, ...], *, now: datetime) -> tuple[list[Wait], list[Fact]]:
     """Return the waits to write, and the events that tell of them, when a run pauses."""
-    waits = [_wait(run, gate, now=now) for gate in gates]
-    return waits, [Fact(GATE_OPENED, node=wait.node, step_id=wait.step_id, data=_told(wait)) for wait in waits]
+    waits = [_wait(run, item, now=now) for item in opened]
+    return waits, [_told(wait) for wait in waits]
 
 
-def _wait(run: Run, gate: OpenGate, *, now: datetime) -> Wait:
-    request = gate.request
+def reopening(run: Run, opened: tuple[OpenWait, ...]) -> tuple[tuple[OpenWait, ...], bool]:
+    """Return those pauses that are not waits already, and whether an answer to one of the others is there by now.
+
+    A graph with branches pauses at several places; while one of them goes on, the others stay open and may be answered.
+    Part of the transaction that holds the run's row.
+    """
+    rows = Wait.objects.filter(run=run, interrupt_id__in=[item.interrupt_id for item in opened])
+    known = dict(rows.values_list("interrupt_id", "status"))
+    answered = any(status in (Wait.Status.RESOLVED, Wait.Status.EXPIRED) for status in known.values())
+    return tuple(item for item in opened if item.interrupt_id not in known), answered
+
+
+def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
+    request = item.request
     seen = {
         "operator": run.operator.slug,
         "workflow": run.workflow.slug,
@@ -54,36 +69,45 @@ def _wait(run: Run, gate: OpenGate, *, now: datetime) -> Wait:
         "schema": request.schema,
         "decisions": request.decisions,
     }
+    seconds = request.timeout_seconds
     return Wait(
         id=f"wait_{random_text(16)}",
         run=run,
-        kind=Wait.Kind.APPROVAL,
+        kind=request.kind,
         node=request.node,
-        step_id=gate.step_id,
-        interrupt_id=gate.interrupt_id,
+        step_id=item.step_id,
+        interrupt_id=item.interrupt_id,
+        form=request.form,
         payload_sha256=canonical.sha256(seen),
         prompt=request.prompt,
         payload=request.payload,
         schema=request.schema,
         decisions=request.decisions,
         edits=request.edits,
-        deadline=now + timedelta(seconds=request.timeout_seconds) if request.timeout_seconds is not None else None,
+        deadline=now + timedelta(seconds=seconds) if seconds is not None else None,
+        timeout_seconds=seconds,
         on_timeout=request.on_timeout or "",
+        escalate_to=request.escalate_to,
         opened_at=now,
     )
 
 
-def _told(wait: Wait) -> dict[str, Any]:
-    return {
+def _told(wait: Wait) -> Fact:
+    data: dict[str, Any] = {
         "wait_id": wait.id,
-        "version": wait.version,
-        "payload_sha256": wait.payload_sha256,
         "prompt": wait.prompt,
         "payload": wait.payload,
-        "decisions": wait.decisions,
         "deadline": wait.deadline.isoformat() if wait.deadline else None,
-        "on_timeout": wait.on_timeout,
     }
+    if wait.kind == Wait.Kind.APPROVAL:
+        data |= {
+            "version": wait.version,
+            "payload_sha256": wait.payload_sha256,
+            "decisions": wait.decisions,
+            "on_timeout": wait.on_timeout,
+        }
+    kind = OPENED.get(wait.kind, f"{wait.kind}.requested")
+    return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
 
 
 def answer(wait: Wait, given: Answer, *, actor: AbstractUser) -> Wait:
@@ -99,16 +123,65 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser) -> Wait:
     if not wait.pending:
         return _same_or_refused(wait, given)
     _check_fit(wait, given)
-    if not _close(wait, given, actor=actor, decider=actor.get_username(), status=Wait.Status.RESOLVED):
+    fields = {
+        "status": Wait.Status.RESOLVED,
+        "decision": given.decision,
+        "notes": given.notes,
+        "values": dict(given.values) if given.values else None,
+        "decided_by": actor,
+        "decider": actor.get_username(),
+    }
+    if not _close(wait, fields):
         wait.refresh_from_db()
         return _same_or_refused(wait, given)
     return wait
 
 
+def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "") -> bool:
+    """Take in what a tool, an agent or another operator answers, and wake the run; False if somebody was faster."""
+    fields = {"status": Wait.Status.RESOLVED, "result": canonical.jsonable(result), "error": error, "decider": by}
+    return _close(wait, fields)
+
+
 def expire(wait: Wait) -> bool:
-    """Take the gate's default decision, because its deadline has passed; False if somebody was faster."""
-    given = Answer(wait.on_timeout, notes=f"Nobody decided before {wait.deadline:%Y-%m-%d %H:%M} UTC.")
-    return _close(wait, given, actor=None, decider=CLOCK, status=Wait.Status.EXPIRED)
+    """Do what is due at a wait's deadline; False if somebody was faster.
+
+    A timer fires. A gate is escalated, once, if it says to whom; else it takes its default decision. Everybody else is
+    told to have been silent.
+    """
+    match wait.kind:
+        case Wait.Kind.TIMER:
+            return _close(wait, {"status": Wait.Status.RESOLVED, "decider": CLOCK})
+        case Wait.Kind.APPROVAL if wait.escalate_to and not wait.assignee:
+            return _escalate(wait)
+        case Wait.Kind.APPROVAL:
+            notes = f"Nobody decided before {wait.deadline:%Y-%m-%d %H:%M} UTC."
+            fields = {"status": Wait.Status.EXPIRED, "decision": wait.on_timeout, "notes": notes, "decider": CLOCK}
+            return _close(wait, fields)
+        case _:
+            error = f"Nobody answered before {wait.deadline:%Y-%m-%d %H:%M:%S} UTC"
+            return _close(wait, {"status": Wait.Status.EXPIRED, "error": error, "decider": CLOCK})
+
+
+@transaction.atomic
+def _escalate(wait: Wait) -> bool:
+    now = timezone.now()
+    again = now + timedelta(seconds=wait.timeout_seconds or 0)
+    last_seq = Run.objects.filter(id=wait.run_id).change("last_seq", "project_id", last_seq=F("last_seq") + 1)
+    still = Wait.objects.pending().filter(id=wait.id, assignee="", deadline=wait.deadline)
+    if last_seq is None or not still.update(assignee=wait.escalate_to, deadline=again):
+        transaction.set_rollback(True)
+        return False
+    fact = Fact(
+        "gate.escalated",
+        node=wait.node,
+        step_id=wait.step_id,
+        data={"wait_id": wait.id, "to": wait.escalate_to, "deadline": again.isoformat()},
+    )
+    timeline.record(
+        project_id=last_seq[1], run_id=wait.run_id, last_seq=last_seq[0], facts=[fact], now=now, actor=CLOCK
+    )  # fmt: skip
+    return True
 
 
 def cancel_open(run_id: str, *, now: datetime) -> None:
@@ -148,51 +221,55 @@ def _check_fit(wait: Wait, given: Answer) -> None:
 
 
 @transaction.atomic
-def _close(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: str, status: str) -> bool:
+def _close(wait: Wait, fields: dict[str, Any]) -> bool:
     now = timezone.now()
     # The run's row before its waits', as whoever plays or cancels it takes them: two orders would be a deadlock.
     Run.objects.select_for_update(no_key=True).values("id").get(id=wait.run_id)
-    fields = {
-        "status": status,
-        "closed_at": now,
-        "decision": given.decision,
-        "notes": given.notes,
-        "values": dict(given.values) if given.values else None,
-        "decided_by": actor,
-        "decider": decider,
-    }
+    fields = {**fields, "closed_at": now}
     open_still = Wait.objects.pending().filter(id=wait.id, version=wait.version, payload_sha256=wait.payload_sha256)
     if not open_still.update(**fields):
         return False
     for name, value in fields.items():
         setattr(wait, name, value)
+    if wait.form == "effect":
+        effects.told(wait, now=now)
     _wake(wait, now=now)
     return True
 
 
 def _wake(wait: Wait, *, now: datetime) -> None:
-    waiting = Run.objects.filter(id=wait.run_id, status=Run.Status.WAITING)
-    changed = waiting.change(
-        "last_seq",
-        "project_id",
-        status=Run.Status.QUEUED,
-        rung_at=now,
-        rings=0,
-        updated_at=now,
-        last_seq=F("last_seq") + 1,
-    )
+    """Queue the run, unless it goes on at another branch already: then it finds the answer when it pauses again."""
+    counted = {"updated_at": now, "last_seq": F("last_seq") + 1}
+    runs = Run.objects.filter(id=wait.run_id)
+    queued = {"status": Run.Status.QUEUED, "rung_at": now, "rings": 0}
+    changed = runs.filter(status=Run.Status.WAITING).change("last_seq", "project_id", **queued, **counted)
+    if changed is not None:
+        transaction.on_commit(lambda: doorbell.ring(wait.run_id))
+    else:
+        changed = runs.active().change("last_seq", "project_id", **counted)
     if changed is None:
         raise NotWaiting(f"Run {wait.run_id} does not wait any more", run_id=wait.run_id)
-    kind = "gate.expired" if wait.status == Wait.Status.EXPIRED else "gate.decided"
     timeline.record(
         project_id=changed[1],
         run_id=wait.run_id,
         last_seq=changed[0],
-        facts=[Fact(kind, node=wait.node, step_id=wait.step_id, data=_decided(wait))],
+        facts=[_closed(wait)],
         now=now,
         actor=wait.decider,
     )
-    transaction.on_commit(lambda: doorbell.ring(wait.run_id))
+
+
+def _closed(wait: Wait) -> Fact:
+    expired = wait.status == Wait.Status.EXPIRED
+    match wait.kind:
+        case Wait.Kind.APPROVAL:
+            kind, data = "gate.expired" if expired else "gate.decided", _decided(wait)
+        case Wait.Kind.TIMER:
+            kind, data = "timer.fired", {"wait_id": wait.id}
+        case _:
+            kind = f"{wait.kind}.expired" if expired else f"{wait.kind}.answered"
+            data = {"wait_id": wait.id, "result": wait.result, "error": wait.error, "by": wait.decider}
+    return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
 
 
 def _decided(wait: Wait) -> dict[str, Any]:

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+
 import pytest
 from django.conf import settings
+from django.db import connection, transaction
 
-from operators.errors import Misfit, NotWaiting, OperatorDisabled, RunAlreadyEnded, Unknown
-from operators.models import Run, Wait
-from operators.services import intake, waits
+from operators import definitions
+from operators.errors import (
+    KeyReused,
+    Misfit,
+    NotWaiting,
+    OperatorDisabled,
+    RecursionTooDeep,
+    RunAlreadyEnded,
+    Unknown,
+)
+from operators.models import Operator, Run, Wait
+from operators.services import intake, registration, waits
 from tests.domain.lab import kinds, started
 
 
@@ -141,3 +154,134 @@ def test_a_cancelled_runs_gate_takes_no_answer(gate, bob):
 
     with pytest.raises(NotWaiting, match="cancelled"):
         waits.answer(gate, waits.Answer("approve"), actor=bob)
+
+
+def test_a_key_starts_one_run_and_finds_it_again(registered, alice):
+    workflow = registered["company_intel"].workflows.get(slug="research")
+    first = intake.request(workflow, input={"company_name": "Stripe"}, actor=alice, key="k", body=[1])
+
+    again = intake.request(workflow, input={"company_name": "Stripe"}, actor=alice, key="k", body=[1])
+
+    assert (first.new, again.new, again.id) == (True, False, first.id)
+    assert kinds(first) == ["run.queued"]
+    assert Run.objects.count() == 1
+
+
+def test_a_key_finds_its_run_whatever_has_become_of_it(registered, bob):
+    workflow = registered["company_intel"].workflows.get(slug="research")
+    run = intake.request(workflow, input={"company_name": "Stripe"}, actor=None, key="k")
+    intake.cancel(run, actor=bob)
+    Operator.objects.update(enabled=False)
+
+    again = intake.request(workflow, input={}, actor=None, key="k")
+
+    assert (again.id, again.status, again.new) == (run.id, "cancelled", False)
+
+
+def test_a_key_with_another_body_is_refused(registered):
+    workflow = registered["company_intel"].workflows.get(slug="research")
+    run = intake.request(workflow, input={"company_name": "A"}, actor=None, key="k", body={"company_name": "A"})
+
+    with pytest.raises(KeyReused, match=rf"has started {run.id} with another body; repeat the body .* or take a new"):
+        intake.request(workflow, input={"company_name": "B"}, actor=None, key="k", body={"company_name": "B"})
+    assert Run.objects.get() == run
+
+
+def test_runs_without_a_key_are_all_their_own(registered):
+    runs = [started(registered["company_intel"], "research", company_name="A") for _ in range(2)]
+
+    assert all(run.new and run.key is None for run in runs)
+    assert Run.objects.count() == 2
+
+
+def test_two_projects_use_the_same_key_without_meeting(lab, other_project):
+    elsewhere = registration.register(other_project, definitions.registry.operator("lab"))
+    runs = [
+        intake.request(operator.workflows.get(slug="four"), input={}, actor=None, key="k")
+        for operator in (lab, elsewhere)
+    ]
+
+    assert [run.new for run in runs] == [True, True]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_requests_at_the_same_time_with_one_key_start_one_run(lab):
+    workflow = lab.workflows.select_related("operator").get(slug="four")
+    ready, runs = threading.Barrier(2), []
+
+    def ask() -> None:
+        ready.wait(10)
+        runs.append(intake.request(workflow, input={}, actor=None, key="k", body={}))
+        connection.close()
+
+    for _ in range(5):
+        Run.objects.all().delete()
+        runs.clear()
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+        assert sorted(run.new for run in runs) == [False, True]
+        assert len({run.id for run in runs}) == 1
+        assert kinds(runs[0]) == ["run.queued"]
+
+
+def test_a_request_that_loses_the_race_leaves_the_callers_transaction_usable(lab):
+    workflow = lab.workflows.select_related("operator").get(slug="four")
+    first = []
+
+    class Late(Mapping):
+        """An input that is read after the look for the key, when the other request comes."""
+
+        def __iter__(self):
+            if not first:
+                first.append(intake.request(workflow, input={}, actor=None, key="k"))
+            return iter(("number",))
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, name):
+            return 1
+
+    with transaction.atomic():
+        second = intake.request(workflow, input=Late(), actor=None, key="k")
+        assert Run.objects.count() == 1
+
+    assert (first[0].new, second.new, second.id) == (True, False, first[0].id)
+
+
+def test_a_run_that_a_run_starts_is_one_deeper_and_in_its_trace(lab):
+    workflow = lab.workflows.select_related("operator").get(slug="four")
+    parent = intake.request(workflow, input={}, actor=None)
+
+    child = intake.request(workflow, input={}, actor=None, parent=parent)
+
+    child.refresh_from_db()
+    assert (parent.depth, child.depth, child.parent) == (0, 1, parent)
+    assert child.traceparent == parent.traceparent
+    assert list(parent.children.all()) == [child]
+
+
+def test_a_parent_elsewhere_tells_the_depth(lab):
+    workflow = lab.workflows.select_related("operator").get(slug="four")
+
+    run = intake.request(workflow, input={}, actor=None, depth=7)
+
+    assert (run.depth, run.parent) == (7, None)
+
+
+def test_a_chain_of_runs_ends_at_twenty(lab):
+    workflow = lab.workflows.select_related("operator").get(slug="four")
+    run = None
+    for _ in range(20):
+        run = intake.request(workflow, input={}, actor=None, parent=run)
+
+    with pytest.raises(
+        RecursionTooDeep, match=r"lab\.four would be run number 21 of a chain .* Break the circle"
+    ) as no:
+        intake.request(workflow, input={}, actor=None, parent=run)
+    assert (no.value.code, no.value.detail) == ("recursion_depth_exceeded", {"depth": 20})
+    assert Run.objects.count() == 20

@@ -1,0 +1,150 @@
+"""What goes from run to run: emitted events start the workflows that listen, requests start those that answer.
+
+Everything here may happen twice and has its effect once: the key of each started run names what started it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.utils import timezone
+
+from openvibe.errors import BusError
+from openvibe.events import Event as Fact
+from openvibe.protocol import envelope, headers, subjects
+from openvibe.registry import WorkflowDefinition
+from operators import definitions
+from operators.errors import DomainError
+from operators.link import link
+from operators.models import Emission, Run, Wait, Workflow
+from operators.services import execution, intake, timeline, waits
+
+logger = logging.getLogger(__name__)
+
+#: How long the bus may take to keep an event, in seconds.
+PATIENCE = 5.0
+
+
+def deliver(emission_id: str) -> None:
+    """Start the workflows that listen to an emitted event, and hand it to the bus."""
+    emission = Emission.objects.select_related("run").get(id=emission_id)
+    if emission.delivered_at is None:
+        start_listeners(
+            emission.project_id, emission.name, emission.payload, message_id=emission.id, parent=emission.run
+        )
+        Emission.objects.filter(id=emission.id).update(delivered_at=timezone.now())
+    if emission.published_at is None and _published(emission):
+        Emission.objects.filter(id=emission.id).update(published_at=timezone.now())
+
+
+def start_listeners(
+    project_id: str, name: str, payload: dict[str, Any], *, message_id: str, parent: Run | None = None, depth: int = 0
+) -> list[Run]:
+    """Start every workflow of a project that listens to an event, once per message and workflow."""
+    started = []
+    for definition, given in definitions.registry.listeners(name, payload):
+        workflow = _row(project_id, definition)
+        if workflow is None or not workflow.operator.enabled:
+            continue
+        place = f"{definition.operator_id}.{definition.spec.id}"
+        try:
+            started.append(
+                intake.request(
+                    workflow,
+                    input=given,
+                    actor=None,
+                    trigger=f"event:{name}",
+                    key=f"event:{message_id}:{place}",
+                    parent=parent,
+                    depth=depth,
+                )
+            )
+        except DomainError as error:
+            logger.warning("%s did not start from %s: %s", place, name, error)
+            if parent is not None:
+                told = {"name": name, "workflow": place, "reason": str(error), "code": error.code}
+                timeline.note(parent.id, Fact("event.refused", data=told))
+    return started
+
+
+def ask(wait_id: str) -> None:
+    """Tell whoever is to answer a wait that a run waits for him."""
+    wait = Wait.objects.pending().select_related("run").filter(id=wait_id).first()
+    if wait is None:
+        return
+    if wait.kind == Wait.Kind.REPLY:
+        _request(wait)
+    Wait.objects.filter(id=wait_id).update(sent_at=timezone.now())
+
+
+def reply(run_id: str) -> None:
+    """Hand the end of a run that answers a request to the run that waits for it."""
+    run = Run.objects.select_related("operator", "workflow").get(id=run_id)
+    if run.active or not (run.key or "").startswith(execution.REPLY_KEY):
+        return
+    wait = Wait.objects.pending().filter(id=(run.key or "").removeprefix(execution.REPLY_KEY)).first()
+    if wait is None:
+        return
+    completed = run.status == Run.Status.COMPLETED
+    error = "" if completed else f"run {run.id} {run.status}: {(run.error or {}).get('message', 'without a reason')}"
+    by = f"{run.operator.slug}.{run.workflow.slug}"
+    waits.settle(wait, result=run.output if completed else None, error=error, by=by)
+
+
+def _request(wait: Wait) -> None:
+    asked = wait.payload
+    definition = definitions.registry.server(asked["operator"], asked["capability"])
+    workflow = _row(wait.run.project_id, definition) if definition else None
+    if workflow is None:
+        waits.settle(wait, error=f"nobody offers {asked['capability']!r} of {asked['operator']!r} here")
+        return
+    known = {name: value for name, value in asked["payload"].items() if name in workflow.spec["inputs"]}
+    try:
+        run = intake.request(
+            workflow,
+            input=known,
+            actor=None,
+            trigger=f"request:{asked['capability']}",
+            key=f"{execution.REPLY_KEY}{wait.id}",
+            parent=wait.run,
+        )
+    except DomainError as error:
+        waits.settle(wait, error=str(error))
+        return
+    if not run.active:
+        reply(run.id)
+
+
+def _row(project_id: str, definition: WorkflowDefinition) -> Workflow | None:
+    rows = Workflow.objects.select_related("operator").filter(operator__project_id=project_id, retired=False)
+    return rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
+
+
+def _published(emission: Emission) -> bool:
+    operator, _, kind = emission.name.partition(".")
+    subject = subjects.operator_event(emission.name)
+    body = {
+        "version": envelope.VERSION,
+        "id": emission.id,
+        "timestamp": emission.emitted_at,
+        "type": kind,
+        "project": emission.project_id,
+        "run_id": emission.run_id,
+        "operator_id": operator,
+        "role": "agent",
+        "kind": "event",
+        "payload": emission.payload,
+    }
+    stamps = headers.stamped(
+        kind,
+        message_id=envelope.message_id(subject, emission.id),
+        traceparent=emission.run.traceparent,
+        depth=emission.run.depth,
+    )
+    try:
+        link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)
+    except (BusError, TimeoutError) as error:
+        logger.info("%s is not on the bus yet: %s", emission, error)
+        return False
+    return True

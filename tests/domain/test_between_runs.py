@@ -1,0 +1,326 @@
+"""What goes from run to run: events, requests, the shared context; and pauses that no person ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from openvibe.registry import define
+from operators import clock, definitions
+from operators.errors import AlreadyDecided, RevisionMoved, RunAlreadyEnded
+from operators.models import ContextRevision, Effect, Emission, Operator, Project, Run, Wait
+from operators.services import compiled, context, deliveries, intake, registration, waits
+from tests.domain.lab import kinds, played, started, thread
+from tests.domain.village import Baker, Crossroads, Grocer, accidents, orders
+
+
+@pytest.fixture
+def village(project: Project) -> Iterator[dict[str, Operator]]:
+    made = [define(cls) for cls in (Baker, Grocer, Crossroads)]
+    for item in made:
+        definitions.registry.add(item)
+    yield {item.spec.id: registration.register(project, item) for item in made}
+    for item in made:
+        definitions.registry.remove(item.spec.id)
+    compiled.workflow.cache_clear()
+    orders.clear()
+    accidents.clear()
+
+
+def delivered() -> None:
+    for emission in Emission.objects.filter(delivered_at=None):
+        deliveries.deliver(emission.id)
+
+
+def children(run: Run) -> list[Run]:
+    return list(Run.objects.filter(parent=run).select_related("operator", "workflow").order_by("id"))
+
+
+def test_an_emitted_event_starts_the_workflows_that_listen_to_it(village):
+    run = played(started(village["baker"], "bake", flour=50))
+    assert run.status == "completed", run.error
+    [emission] = Emission.objects.all()
+    assert (emission.name, emission.payload["loaves"]) == ("baker.bread_ready", 5)
+    assert kinds(run)[-2:] == ["event.emitted", "run.completed"]
+
+    delivered()
+    [child] = children(run)
+    assert (child.workflow.slug, child.trigger, child.input, child.depth) == (
+        "sell", "event:baker.bread_ready", {"loaves": 5}, 1,
+    )  # fmt: skip
+    assert child.traceparent == run.traceparent
+    assert played(child).output["sold"] == 55
+
+
+def test_an_event_that_is_delivered_twice_starts_each_listener_once(village):
+    run = played(started(village["baker"], "bake", flour=50))
+    [emission] = Emission.objects.all()
+    deliveries.deliver(emission.id)
+    Emission.objects.update(delivered_at=None)
+    deliveries.deliver(emission.id)
+    assert len(children(run)) == 1
+
+
+def test_a_listener_hears_only_the_payloads_that_it_asked_for(village):
+    for flour, stores in ((150, 0), (200, 1)):
+        run = played(started(village["baker"], "bake", flour=flour))
+        delivered()
+        heard = [child for child in children(run) if child.workflow.slug == "store"]
+        assert len(heard) == stores
+    assert heard[0].input == {"loaves": 200}
+
+
+def test_an_event_that_nobody_delivered_is_delivered_by_the_clock(village):
+    run = played(started(village["baker"], "bake", flour=50))
+    Emission.objects.update(emitted_at=timezone.now() - timedelta(minutes=1))
+    clock.tick()
+    assert len(children(run)) == 1
+    assert Emission.objects.get().delivered_at is not None
+
+
+def test_a_listener_that_is_switched_off_is_not_started(village):
+    Operator.objects.filter(slug="grocer").update(enabled=False)
+    run = played(started(village["baker"], "bake", flour=50))
+    delivered()
+    assert children(run) == []
+
+
+def test_an_event_that_would_go_round_for_ever_is_refused_and_said_so(village):
+    run = started(village["baker"], "bake", flour=50)
+    Run.objects.filter(id=run.id).update(depth=intake.MOST_DEPTH - 1)
+    run = played(run)
+    delivered()
+    assert children(run) == []
+    refused = thread(run).get(kind="event.refused")
+    assert refused.data["code"] == "recursion_depth_exceeded"
+
+
+def test_a_request_is_answered_by_a_run_and_the_asker_goes_on(village):
+    run = played(started(village["baker"], "ask", loaves=3))
+    assert run.status == "waiting"
+    wait = run.waits.get()
+    assert (wait.kind, kinds(run)[-1]) == ("reply", "reply.requested")
+
+    deliveries.ask(wait.id)
+    [child] = children(run)
+    assert (child.workflow.slug, child.input) == ("quote", {"loaves": 3})
+    played(child)
+    deliveries.reply(child.id)
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output["price"] == "6 coins"
+    assert "reply.answered" in kinds(run)
+
+
+def test_a_request_that_fails_fails_the_asker_with_the_reason(village):
+    run = played(started(village["baker"], "ask", loaves=2000))
+    deliveries.ask(run.waits.get().id)
+    [child] = children(run)
+    played(child)
+    deliveries.reply(child.id)
+    run = played(run)
+    assert run.status == "failed"
+    assert "too much bread" in run.error["message"]
+
+
+def test_a_request_for_what_nobody_offers_fails_at_once(village):
+    definitions.registry.remove("grocer")
+    run = played(started(village["baker"], "ask", loaves=3))
+    deliveries.ask(run.waits.get().id)
+    run = played(run)
+    assert run.status == "failed"
+    assert "nobody offers 'price' of 'grocer'" in run.error["message"]
+    definitions.registry.register(Grocer)
+
+
+def test_a_lost_answer_is_brought_by_the_clock(village):
+    run = played(started(village["baker"], "ask", loaves=3))
+    long_ago = timezone.now() - timedelta(minutes=1)
+    Wait.objects.update(opened_at=long_ago)
+    clock.tick()
+    [child] = children(run)
+    played(child)
+    Run.objects.filter(id=child.id).update(ended_at=long_ago)
+    clock.tick()
+    assert played(run).status == "completed"
+
+
+def test_a_rest_holds_nothing_and_ends_when_the_clock_says_so(village):
+    run = played(started(village["baker"], "rest", flour=1))
+    assert (run.status, run.lease_until) == ("waiting", None)
+    wait = run.waits.get()
+    assert wait.kind == "timer"
+    assert abs((wait.deadline - wait.opened_at) - timedelta(days=2)) < timedelta(seconds=1)
+    assert kinds(run)[-1] == "timer.set"
+
+    clock.tick()
+    assert Run.objects.get(id=run.id).status == "waiting"
+    Wait.objects.update(deadline=timezone.now())
+    clock.tick()
+    clock.tick()
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output["loaves"] == 2
+    assert kinds(run).count("timer.fired") == 1
+    begun = [event.node for event in thread(run) if event.kind == "step.started"]
+    assert begun == ["rise", "bake"]
+
+
+def test_a_worker_that_dies_after_a_rest_tells_no_step_twice(village):
+    run = played(started(village["baker"], "rest", flour=1))
+    Wait.objects.update(deadline=timezone.now())
+    clock.tick()
+    first = Run.objects.get(id=run.id)
+    assert first.status == "queued"
+    run = played(run)
+    assert kinds(run).count("step.started") == kinds(run).count("step.finished") == 2
+
+
+def test_an_effect_is_noted_before_it_is_tried_and_confirmed_after(village):
+    run = played(started(village["baker"], "buy", flour=1))
+    assert run.output["receipt"] == {"order": "flour"}
+    row = Effect.objects.get()
+    assert (row.state, row.attempts, row.result) == ("confirmed", 1, {"order": "flour"})
+    assert [kind for kind in kinds(run) if "effect" in kind] == ["effect.attempted", "effect.confirmed"]
+
+
+def killed_in_the_middle(run: Run) -> Run:
+    """Play a run and lose its worker just after the effect has happened."""
+    accidents.append(lambda: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        played(run)
+    accidents.clear()
+    Run.objects.filter(id=run.id).update(lease_until=timezone.now() - timedelta(seconds=1))
+    clock.tick()
+    return Run.objects.get(id=run.id)
+
+
+def test_an_effect_that_a_crash_left_unknown_is_asked_about_and_not_repeated(village, alice):
+    run = killed_in_the_middle(started(village["baker"], "buy", flour=1))
+    run = played(run)
+    assert run.status == "waiting"
+    gate = run.waits.get()
+    assert (gate.kind, gate.form) == ("approval", "effect")
+    assert "Did this happen?" in gate.prompt
+
+    waits.answer(gate, waits.Answer("it_happened", values={"result": {"order": "seen"}}), actor=alice)
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output["receipt"] == {"order": "seen"}
+    assert orders == ["flour"]
+    assert "effect.unknown" in kinds(run)
+
+
+def test_an_effect_that_did_not_happen_is_tried_again(village, alice):
+    run = played(killed_in_the_middle(started(village["baker"], "buy", flour=1)))
+    waits.answer(run.waits.get(), waits.Answer("it_did_not_happen"), actor=alice)
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert orders == ["flour", "flour"]
+    assert Effect.objects.get().attempts == 2
+
+
+def test_a_gate_is_escalated_once_and_then_decided_by_its_default(village):
+    run = played(started(village["baker"], "judged", loaves=1))
+    for expected in ("gate.escalated", "gate.expired"):
+        Wait.objects.update(deadline=timezone.now())
+        clock.tick()
+        assert kinds(run)[-1] == expected
+    gate = Wait.objects.get()
+    assert (gate.assignee, gate.decision, gate.status) == ("mayor", "reject", "expired")
+    assert played(run).status == "failed"
+
+
+def test_an_escalated_gate_can_still_be_decided_by_a_person(village, alice):
+    run = played(started(village["baker"], "judged", loaves=1))
+    Wait.objects.update(deadline=timezone.now())
+    clock.tick()
+    waits.answer(Wait.objects.get(), waits.Answer("approve"), actor=alice)
+    assert played(run).output["verdict"] == "approve"
+
+
+def test_an_external_agents_result_ends_the_wait_for_work(village):
+    run = played(started(village["baker"], "remote", loaves=1))
+    wait = run.waits.get()
+    assert (wait.kind, wait.payload) == ("work", {"role": "tasting", "task": {"loaves": 1}})
+    assert waits.settle(wait, result="delicious", by="taster")
+    assert not waits.settle(wait, result="bland", by="another")
+    run = played(run)
+    assert run.output["verdict"] == "delicious"
+    assert [event.kind for event in thread(run) if event.actor == "taster"] == ["work.answered"]
+
+
+def test_an_agent_that_says_nothing_in_time_fails_the_run(village):
+    run = played(started(village["baker"], "remote", loaves=1))
+    Wait.objects.update(deadline=timezone.now())
+    clock.tick()
+    run = played(run)
+    assert run.status == "failed"
+    assert "Nobody answered before" in run.error["message"]
+
+
+def test_a_remote_tools_result_goes_to_the_model(village):
+    run = played(started(village["baker"], "advised", loaves=1))
+    assert run.status == "waiting", run.error
+    wait = run.waits.get()
+    assert (wait.kind, wait.payload["tool"]) == ("tool", "taste")
+    waits.settle(wait, result={"taste": "nutty"}, by="taster")
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output["verdict"]
+    [told] = [event for event in thread(run) if event.kind == "step.finished" and event.node == "advise.tools"]
+    assert told.data["result"] == '{"taste":"nutty"}'
+
+
+def test_a_run_whose_steps_take_longer_than_its_workflow_allows_fails(village):
+    run = played(started(village["baker"], "patient", loaves=0))
+    assert run.status == "failed"
+    assert "longer than" in run.error["message"]
+    assert "second" not in [event.node for event in thread(run) if event.kind == "step.finished"]
+
+
+def test_a_workflow_without_checkpoints_starts_over_after_a_crash(village):
+    run = played(started(village["baker"], "forgetful", loaves=1))
+    assert run.output["loaves"] == 3
+    assert kinds(run).count("step.finished") == 2
+
+
+def test_both_gates_of_a_branching_graph_are_open_and_answered_in_any_order(village, alice):
+    run = played(started(village["crossroads"], "both"))
+    assert run.status == "waiting", run.error
+    left, right = sorted(run.waits.all(), key=lambda wait: wait.node)
+    waits.answer(right, waits.Answer("answer", values={"answer": "r"}), actor=alice)
+    run = played(run)
+    assert run.status == "waiting"
+    assert kinds(run).count("gate.opened") == 2
+    waits.answer(left, waits.Answer("answer", values={"answer": "l"}), actor=alice)
+    run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output == {"left": "l", "right": "r"}
+
+
+def test_a_gate_that_is_answered_while_another_branch_goes_on_is_not_forgotten(village, alice):
+    run = played(started(village["crossroads"], "both"))
+    left, right = sorted(run.waits.all(), key=lambda wait: wait.node)
+    waits.answer(right, waits.Answer("answer", values={"answer": "r"}), actor=alice)
+    waits.answer(left, waits.Answer("answer", values={"answer": "l"}), actor=alice)
+    run = played(run)
+    assert run.status == "completed", run.error
+    with pytest.raises((RunAlreadyEnded, AlreadyDecided)):
+        waits.answer(left, waits.Answer("answer", values={"answer": "x"}), actor=alice)
+
+
+def test_a_shared_value_has_revisions_and_a_stale_writer_is_refused(village, project):
+    played(started(village["baker"], "bake", flour=50))
+    assert context.value(project.id, "companies", "village/flour") == 50
+    context.put(project.id, "companies", "village/flour", 60, author="alice", revision=1)
+    with pytest.raises(RevisionMoved):
+        context.put(project.id, "companies", "village/flour", 70, author="bob", revision=1)
+    context.delete(project.id, "companies", "village/flour", author="alice")
+    assert context.value(project.id, "companies", "village/flour") is None
+    assert context.keys(project.id, "companies") == []
+    history = ContextRevision.objects.values_list("revision", "value", "deleted", "author")
+    assert list(history) == [(3, None, True, "alice"), (2, 60, False, "alice"), (1, 50, False, "baker.bake")]
