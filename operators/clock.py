@@ -59,6 +59,7 @@ def tick() -> None:
     _each(_lost(now), lambda run_id: _requeue(run_id, now))
     _each(_unheard(now), lambda run_id: _ring_again(run_id, now))
     _each(_due(now), _expire)
+    _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
     _each(_unannounced_runs(now), _tell_run)
     _each(_unannounced_channels(), _tell_channel)
     _each(_undelivered(now), deliveries.deliver)
@@ -121,6 +122,33 @@ def _due(now: datetime) -> list[Wait]:
 
 def _expire(wait: Wait) -> None:
     waits.expire(wait)
+
+
+def _outlived(now: datetime) -> list[str]:
+    rows = Run.objects.active().filter(expires_at__lte=now)
+    return list(rows.order_by("expires_at").values_list("id", flat=True)[:MOST])
+
+
+def _end_outlived(run_id: str, now: datetime) -> None:
+    error = {
+        "message": "The run has lived longer than its workflow allows (max_days of @durable)",
+        "kind": "RunOutlived",
+        "node": "",
+        "traceback": "",
+    }
+    with transaction.atomic():
+        changed = Run.objects.active().filter(id=run_id, expires_at__lte=now).change(
+            "last_seq", "project_id", "key",
+            status=Run.Status.FAILED, error=error, ended_at=now, lease_until=None, updated_at=now,
+            last_seq=F("last_seq") + 1,
+        )  # fmt: skip
+        if changed is None:
+            return
+        waits.cancel_open(run_id, now=now)
+        fact = Fact("run.failed", data=error)
+        timeline.record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now, actor="clock")
+        if (changed[2] or "").startswith(execution.REPLY_KEY):
+            transaction.on_commit(lambda: doorbell.reply(run_id))
 
 
 def _unannounced_runs(now: datetime) -> list[tuple[str, str, int]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 
 from django.conf import settings
 
-from openvibe import llm
-from openvibe.errors import SetupError
+from openvibe import llm, sources
 from openvibe.llm import LLMProvider
 from openvibe.registry import Registry
 
@@ -17,23 +15,14 @@ registry = Registry()
 
 @cache
 def load() -> None:
-    """Register every operator of the modules that the settings name. A module offers a list called `OPERATORS`.
+    """Register the operators that this server serves, from the modules and files that the settings name.
 
     Raises:
-        SetupError: a module is missing, offers no operators, or holds a definition with a mistake.
+        SetupError: a source is missing, offers no operators, or holds a definition with a mistake.
     """
-    for name in settings.OPENVIBE.operator_modules:
-        try:
-            module = importlib.import_module(name)
-        except SetupError as error:
-            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which holds a mistake: {error}") from error
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which cannot be imported: {told}") from error
-        if not hasattr(module, "OPERATORS"):
-            raise SetupError(f"OPENVIBE_OPERATORS names {name!r}, which offers no list called OPERATORS")
-        for cls in module.OPERATORS:
-            registry.register(cls)
+    chosen = settings.OPENVIBE
+    for cls in sources.operators(chosen.operator_modules, only=chosen.only):
+        registry.register(cls)
 
 
 @cache

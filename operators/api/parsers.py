@@ -9,20 +9,28 @@ from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 
 
-class JSONParser(parsers.JSONParser):
+class DocumentParser(parsers.JSONParser):
     """Takes every body for JSON: the API speaks nothing else, and `curl -d` sends a form's content type."""
 
     media_type = "*/*"
     strict = True
 
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
+        """Return what the body holds."""
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError as error:
+            raise ParseError("JSON parse error - too many levels") from error
+
+
+class JSONParser(DocumentParser):
+    """Takes objects only: every body is one, unless a view says otherwise."""
+
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return the object that the body holds; every body of ours is one."""
-        try:
-            body = super().parse(stream, media_type, parser_context)
-        except RecursionError as error:
-            raise ParseError("JSON parse error - too many levels") from error
+        """Return the object that the body holds."""
+        body = super().parse(stream, media_type, parser_context)
         if not isinstance(body, dict):
             raise ParseError("The body must be a JSON object: { ... }")
         return body

@@ -1,14 +1,22 @@
-"""What the caller of one request may see: the token's project, or all of the user's."""
+"""What the caller of one request may see: the token's project, or all of the user's; and the caller's own keys."""
 
 from __future__ import annotations
 
+import re
+
 from django.contrib.auth.models import AbstractUser
+from django.db.models import QuerySet
 from django.http import Http404
 from rest_framework.request import Request
 
-from operators.models import ApiToken, Operator, Run
+from operators.errors import Misfit
+from operators.models import ApiToken, Operator, Run, Workflow
 from operators.models.operator import OperatorQuerySet
+from operators.models.project import DEFAULT
 from operators.models.run import RunQuerySet
+
+KEY_HEADER = "Idempotency-Key"
+_KEY = re.compile(r"[\x21-\x7e]{1,150}")
 
 
 def caller(request: Request) -> AbstractUser:
@@ -30,6 +38,24 @@ def operator(request: Request, slug: str, *, operable: bool = False) -> Operator
     if found is None:
         raise Http404(f"There is no operator {slug!r}")
     return found
+
+
+def startable(request: Request) -> QuerySet[Workflow]:
+    """Return the workflows that the caller of a webhook may start; a signature opens the project `default`."""
+    token = request.auth if isinstance(request.auth, ApiToken) else None
+    rows = operators(request, operable=True) if token else Operator.objects.filter(project_id=DEFAULT)
+    return Workflow.objects.select_related("operator").filter(operator__in=rows.filter(enabled=True), retired=False)
+
+
+def key(request: Request) -> str:
+    """Return the caller's own name for this request, or an empty text; two users' names never meet."""
+    given = request.headers.get(KEY_HEADER)
+    if given is None:
+        return ""
+    if not _KEY.fullmatch(given):
+        message = "takes 1 to 150 visible ASCII characters"
+        raise Misfit(f"The header {KEY_HEADER} {message}", errors=[{"field": KEY_HEADER, "message": message}])
+    return f"api:{caller(request).pk}:{given}"
 
 
 def runs(request: Request, *, operable: bool = False) -> RunQuerySet:

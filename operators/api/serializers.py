@@ -185,3 +185,19 @@ class EventList(serializers.Serializer[Any]):
 
     events = EventView(many=True)
     last_seq = serializers.IntegerField()
+
+
+class StartedRun(serializers.Serializer[Any]):
+    """A run that an event of a webhook has started, now or when the event came first."""
+
+    event_id = serializers.CharField()
+    operator_id = serializers.CharField()
+    workflow_id = serializers.CharField()
+    run_id = serializers.CharField()
+    new = serializers.BooleanField()
+
+
+class StartedRuns(serializers.Serializer[Any]):
+    """The answer to a webhook."""
+
+    runs = StartedRun(many=True)

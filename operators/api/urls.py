@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from operators.api import problems, views
+from operators.api import problems, views, webhooks
 
 urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
@@ -16,5 +16,6 @@ urlpatterns = [
     path("operators/<slug:slug>/runs/<slug:run_id>/events", views.RunEvents.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/retries", views.Retries.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/resume", views.Resume.as_view()),
+    re_path(r"^webhooks/(?P<source>[^/]+)/?$", webhooks.Webhook.as_view()),
     re_path(r"^(?P<path>.*)$", problems.not_found),
 ]

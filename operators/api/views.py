@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import prefetch_related_objects
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,6 +28,8 @@ from operators.models import Run, Wait
 from operators.models.run import RunQuerySet
 from operators.numbers import natural
 from operators.services import intake, timeline, waits
+
+KEY = "A name that you give the request. The same name with the same body starts one run, however often it comes."
 
 
 class Operators(APIView):
@@ -54,7 +56,12 @@ class OperatorPage(APIView):
 class Activate(APIView):
     """The door by which programs start runs."""
 
-    @extend_schema(request=ActivateBody, responses={201: RunSummary}, operation_id="activate")
+    @extend_schema(
+        request=ActivateBody,
+        responses={201: RunSummary, 200: OpenApiResponse(RunSummary, "The key has started this run before")},
+        operation_id="activate",
+        parameters=[OpenApiParameter(scope.KEY_HEADER, str, OpenApiParameter.HEADER, description=KEY)],
+    )
     def post(self, request: Request, slug: str) -> Response:
         """Start a workflow by its trigger's id or its own."""
         operator = scope.operator(request, slug, operable=True)
@@ -65,8 +72,11 @@ class Activate(APIView):
             actor=scope.caller(request),
             trigger="api",
             traceparent=request.headers.get("traceparent", ""),
+            key=scope.key(request),
+            body={"operator": slug, **body},
         )
-        return Response(RunSummary(run).data, status=201, headers={"Location": f"/v1/operators/{slug}/runs/{run.id}"})
+        headers = {"Location": f"/v1/operators/{slug}/runs/{run.id}"}
+        return Response(RunSummary(run).data, status=201 if run.new else 200, headers=headers)
 
 
 class Runs(generics.ListAPIView[Run]):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from openvibe import llm_node, node, operator, workflow
-from operators.catalog import prompts
+from operators.catalog import keys, prompts
 
 Quality = Literal["high", "medium", "low"]
+
+ask = prompts.of("company_intel")
 
 
 class Analysis(TypedDict):
@@ -40,46 +43,37 @@ class CompanyIntel:
         id="research",
         trigger="on_demand",
         trigger_id="query",
+        capability="research",
+        emits=("research_complete",),
         inputs=("company_name",),
         sample_input={"company_name": "Stripe"},
+        timeout=timedelta(minutes=5),
     )
     class Research:
         """Research a company, analyse it, decide on its quality, and report."""
 
-        @llm_node(model="haiku")
+        @llm_node(model="haiku", temperature=0.7)
         def research(self, state):
-            return {
-                "system": prompts.text("company_intel/research"),
-                "user": f"Company: {state['company_name']}",
-                "output_key": "research",
-            }
+            return ask("research", "research", state, "company_name")
 
-        @llm_node(model="haiku", output_format="json")
+        @llm_node(model="haiku", temperature=0.7, output_format="json")
         def analyze(self, state):
-            return {
-                "system": prompts.text("company_intel/analyze"),
-                "user": f"Company: {state['company_name']}\n\nResearch:\n{state['research']}",
-                "output_keys": {"analysis": Analysis},
-                "fallback": lambda answer: {"analysis": {"text": answer}},
-            }
+            return ask("analyze", {"analysis": Analysis}, state, "company_name", "research", fallback=unparsed)
 
         @node
         def decide(self, state):
             return {"prospect_quality": quality(state["analysis"])}
 
         @node
-        def report(self, state):
-            analysis = state["analysis"]
-            lines = [
-                f"## Company intelligence: {state['company_name']}",
-                f"**Prospect quality: {state['prospect_quality']}**",
-                "### Research",
-                state["research"],
-                "### Analysis",
-                analysis.get("reasoning") or analysis.get("text", ""),
-                *[f"- {pain}" for pain in analysis.get("pain_points", [])],
-            ]
-            return {"report": "\n\n".join(lines), "completed": True}
+        def report(self, state, ctx):
+            known = ("company_name", "prospect_quality", "research", "analysis")
+            ctx.context.put("companies", keys.of(state["company_name"], "intel"), {name: state[name] for name in known})
+            return {"report": written(state), "completed": True}
+
+
+def unparsed(answer: str) -> dict[str, Any]:
+    """Keep an answer that is no analysis as its text."""
+    return {"analysis": {"text": answer}}
 
 
 def quality(analysis: dict[str, Any]) -> Quality:
@@ -89,3 +83,18 @@ def quality(analysis: dict[str, Any]) -> Quality:
         return named
     text = analysis.get("text", "").lower()
     return "high" if "high" in text else "low" if "low" in text else "medium"
+
+
+def written(state: dict[str, Any]) -> str:
+    """Return the report on a company as Markdown."""
+    analysis = state["analysis"]
+    lines = [
+        f"## Company intelligence: {state['company_name']}",
+        f"**Prospect quality: {state['prospect_quality']}**",
+        "### Research",
+        state["research"],
+        "### Analysis",
+        analysis.get("reasoning") or analysis.get("text", ""),
+        *[f"- {pain}" for pain in analysis.get("pain_points", [])],
+    ]
+    return "\n\n".join(lines)

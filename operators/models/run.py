@@ -96,6 +96,7 @@ class Run(models.Model):
     nodes_failed = models.PositiveIntegerField(default=0)
     running_seconds = models.FloatField(default=0)
 
+    expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -114,6 +115,9 @@ class Run(models.Model):
             models.Index(fields=["operator", "-created_at"], name="run_of_operator"),
             models.Index(fields=["rung_at"], name="run_queued", condition=Q(status="queued")),
             models.Index(fields=["lease_until"], name="run_leased", condition=Q(status="running")),
+            models.Index(
+                fields=["expires_at"], name="run_expiring", condition=Q(status__in=["queued", "running", "waiting"])
+            ),
             models.Index(fields=["updated_at"], name="run_unannounced", condition=Q(announced_seq__lt=F("last_seq"))),
         ]
 

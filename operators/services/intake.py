@@ -9,6 +9,7 @@ from django.contrib.auth.models import AbstractUser
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.dateparse import parse_duration
 
 from openvibe import canonical, ids
 from openvibe.errors import GateRejected, InputError
@@ -26,8 +27,10 @@ from operators.errors import (
     Unknown,
 )
 from operators.models import Operator, Run, Workflow
-from operators.services import doorbell, timeline, waits
+from operators.services import doorbell, execution, timeline, waits
 
+#: Failures that trying again cannot mend, and what to say of them.
+FINAL = {GateRejected.__name__: "was rejected by a person", "RunOutlived": "has lived longer than its workflow allows"}
 #: Runs in a chain in which each starts the next.
 MOST_DEPTH = 20
 
@@ -144,6 +147,7 @@ def _queued(
     workflow: Workflow, input: Mapping[str, Any], *, actor: AbstractUser | None, trigger: str, traceparent: str
 ) -> Run:
     now = timezone.now()
+    longest = workflow.spec.get("max_duration")
     return Run(
         id=ids.run_id(now),
         project_id=workflow.operator.project_id,
@@ -156,6 +160,7 @@ def _queued(
         input=input,
         last_seq=1,
         rung_at=now,
+        expires_at=now + duration if longest and (duration := parse_duration(longest)) else None,
         created_at=now,
         updated_at=now,
     )
@@ -181,6 +186,8 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
             run.refresh_from_db(fields=["status", "ended_at"])
             raise RunAlreadyEnded(f"Run {run.id} has ended already: {run.status}", run_status=run.status)
         waits.cancel_open(run.id, now=now)
+        if (run.key or "").startswith(execution.REPLY_KEY):
+            transaction.on_commit(lambda: doorbell.reply(run.id))
         timeline.record(
             project_id=run.project_id,
             run_id=run.id,
@@ -199,8 +206,9 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
     Raises:
         NotRetryable: the run has not failed, or a person's no has ended it.
     """
-    if run.error and run.error.get("kind") == GateRejected.__name__:
-        raise NotRetryable(f"Run {run.id} was rejected by a person; start a new run instead", run_status=run.status)
+    reason = FINAL.get((run.error or {}).get("kind", ""))
+    if reason:
+        raise NotRetryable(f"Run {run.id} {reason}; start a new run instead", run_status=run.status)
     now = timezone.now()
     with transaction.atomic():
         changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED).change(

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from openvibe.registry import define
 from operators import clock, definitions
-from operators.errors import AlreadyDecided, RevisionMoved, RunAlreadyEnded
+from operators.errors import AlreadyDecided, NotRetryable, RevisionMoved, RunAlreadyEnded
 from operators.models import ContextRevision, Effect, Emission, Operator, Project, Run, Wait
 from operators.services import compiled, context, deliveries, intake, registration, waits
 from tests.domain.lab import kinds, played, started, thread
@@ -324,3 +324,30 @@ def test_a_shared_value_has_revisions_and_a_stale_writer_is_refused(village, pro
     assert context.keys(project.id, "companies") == []
     history = ContextRevision.objects.values_list("revision", "value", "deleted", "author")
     assert list(history) == [(3, None, True, "alice"), (2, 60, False, "alice"), (1, 50, False, "baker.bake")]
+
+
+def test_a_run_that_lives_longer_than_its_days_is_ended_wherever_it_stands(village):
+    run = played(started(village["baker"], "long", loaves=1))
+    assert run.expires_at - run.created_at == timedelta(days=3)
+    clock.tick()
+    assert Run.objects.get(id=run.id).status == "waiting"
+    Run.objects.update(expires_at=timezone.now())
+    clock.tick()
+    clock.tick()
+    run = Run.objects.get(id=run.id)
+    assert (run.status, run.error["kind"]) == ("failed", "RunOutlived")
+    assert not Wait.objects.pending().exists()
+    assert kinds(run).count("run.failed") == 1
+    with pytest.raises(NotRetryable):
+        intake.retry(run, actor=None)
+
+
+def test_a_cancelled_answerer_fails_the_asker(village, alice):
+    run = played(started(village["baker"], "ask", loaves=3))
+    deliveries.ask(run.waits.get().id)
+    [child] = children(run)
+    intake.cancel(child, actor=alice)
+    deliveries.reply(child.id)
+    run = played(run)
+    assert run.status == "failed"
+    assert "cancelled" in run.error["message"]

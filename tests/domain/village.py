@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from openvibe import Listen, agent_node, human_in_the_loop, node, operator, remote_node, remote_tool, workflow
+from openvibe import Listen, agent_node, durable, human_in_the_loop, node, operator, remote_node, remote_tool, workflow
 
 #: What the village's shop was asked to do, in order.
 orders: list[str] = []
@@ -81,6 +81,13 @@ class Baker:
         @agent_node(tools=[remote_tool("taste", description="Taste bread.")])
         def advise(self, state):
             return {"system": "You judge bread.", "user": "Is it good?", "output_key": "verdict"}
+
+    @workflow(id="long", inputs=("loaves",))
+    @durable(max_days=3)
+    class Long:
+        @human_in_the_loop(prompt="Still fresh?")
+        def verdict(self, state):
+            return {"loaves": state["loaves"]}
 
     @workflow(id="patient", inputs=("loaves",), timeout=timedelta(microseconds=1))
     class Patient:

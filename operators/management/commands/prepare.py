@@ -16,7 +16,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from operators.models import ApiToken, Membership, Project
 from operators.models.project import DEFAULT
-from operators.services import presence, registration, signin
+from operators.services import presence, registration, schedule, signin
 
 ADMINISTRATOR = "admin"
 #: The name of the token that lies in the home folder.
@@ -37,6 +37,7 @@ class Command(BaseCommand):
         presence.forget_the_dead()
         project, _ = Project.objects.get_or_create(id=DEFAULT, defaults={"name": "Default"})
         operators = registration.register_all(project)
+        schedule.write(project)
         self.stdout.write(f"registered {len(operators)} operators: {', '.join(item.slug for item in operators)}")
         user = self._administrator(project)
         home = settings.OPENVIBE.home
