@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 class CronEntry(ModelEntry):  # type: ignore[misc]  # the package has no types
     """A row that beat watches. That of a cron trigger is due when our own reader says so."""
 
+    kwargs: dict[str, Any]
+
     def __init__(self, model: Any, app: Any = None) -> None:
         super().__init__(model, app=app)
         cron = schedule.watched(model)

@@ -21,7 +21,7 @@ from openvibe.protocol import subjects
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Channel, Emission, Event, Run, Wait
-from operators.services import announcements, deliveries, doorbell, execution, timeline, waits
+from operators.services import announcements, deliveries, doorbell, execution, inbox, timeline, waits
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,6 +65,7 @@ def tick() -> None:
     _each(_undelivered(now), deliveries.deliver)
     _each(_unsent(now), deliveries.ask)
     _each(_unreplied(now), deliveries.reply)
+    _each(inbox.stuck(MOST), inbox.apply)
 
 
 def _each(found: list[T], act: Callable[[T], None]) -> None:
@@ -180,8 +181,10 @@ def _undelivered(now: datetime) -> list[str]:
 
 
 def _unsent(now: datetime) -> list[str]:
-    kinds = (Wait.Kind.REPLY, Wait.Kind.TOOL, Wait.Kind.WORK)
-    rows = Wait.objects.pending().filter(kind__in=kinds, sent_at=None, opened_at__lt=now - NEWS_PAUSE)
+    rows = Wait.objects.pending().exclude(kind=Wait.Kind.TIMER)
+    rows = rows.filter(sent_at=None, opened_at__lt=now - NEWS_PAUSE)
+    # Without the bus only other operators can be asked.
+    rows = rows if link.connected else rows.filter(kind=Wait.Kind.REPLY)
     return list(rows.order_by("opened_at").values_list("id", flat=True)[:MOST])
 
 

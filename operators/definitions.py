@@ -21,8 +21,8 @@ def load() -> None:
         SetupError: a source is missing, offers no operators, or holds a definition with a mistake.
     """
     chosen = settings.OPENVIBE
-    for cls in sources.operators(chosen.operator_modules, only=chosen.only):
-        registry.register(cls)
+    for definition in sources.operators(chosen.operator_modules, only=chosen.only):
+        registry.add(definition)
 
 
 @cache

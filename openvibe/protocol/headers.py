@@ -41,3 +41,9 @@ def traceparent(headers: Mapping[str, str] | None) -> str:
     """Return the trace that a message belongs to, or an empty text."""
     text = (headers or {}).get("traceparent", "")
     return text if valid(text) else ""
+
+
+def depth(headers: Mapping[str, str] | None) -> int:
+    """Return how many runs a message's run is below the first one; 0 where nobody said, or said it wrongly."""
+    text = (headers or {}).get("CG-Recursion-Depth", "")
+    return int(text) if text.isdecimal() and len(text) < 6 else 0

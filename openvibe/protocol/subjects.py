@@ -61,3 +61,9 @@ def chunk(project: str, channel: str, operator: str) -> str:
 def words(project: str, channel: str) -> str:
     """The pattern that hears all passing words of a channel."""
     return f"cg.{VERSION}.{token(project)}.{token(channel)}.str.>"
+
+
+def operator_event(name: str) -> str:
+    """Where an operator's event goes; `name` is its canonical name, `<operator>.<type>`."""
+    operator, _, kind = name.partition(".")
+    return f"operators.{token(operator)}.events.{token(kind)}"

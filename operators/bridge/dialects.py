@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from openvibe.bus import Message, matches
-from openvibe.protocol import envelope, subjects
+from openvibe.protocol import envelope, headers, sessions, subjects
 from openvibe.protocol.envelope import Malformed
+from operators.services import inbox
+from operators.services.inbox import Inbound
 
 #: As wide as the column of `Event.message_id`.
 LONGEST_ID = 200
@@ -50,12 +52,15 @@ def _canonical(message: Message, project: str) -> Posting | None:
     )
 
 
-def _operator_event(message: Message, project: str) -> Posting:
-    """`operators.{id}.events.{type}`: the subject says who and what, the body is the payload or an envelope."""
+def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
+    """`operators.{id}.events.{type}`: the subject says who and what, the body is the payload or an envelope.
+
+    Whatever listens to the event is started, unless it is our own, whose listeners were started when it was emitted.
+    """
     _, operator, _, kind = message.subject.split(".", 3)
     body = envelope.loads(message.data)
     payload = body.get("payload") if isinstance(body.get("payload"), dict) else body
-    return Posting(
+    posting = Posting(
         project=project,
         channel=subjects.PUBLIC,
         kind="agent.event",
@@ -64,6 +69,10 @@ def _operator_event(message: Message, project: str) -> Posting:
         content=str(body.get("content") or f"{operator} emitted {kind}"),
         data={"event": kind, "payload": payload},
     )
+    if message.headers.get("CG-Sender") == headers.SENDER:
+        return [posting]
+    told = {"name": f"{operator}.{kind.replace('.', '_')}", "payload": payload, "depth": headers.depth(message.headers)}
+    return [posting, Inbound(project, inbox.EVENT, posting.message_id, "", told)]
 
 
 def _general(message: Message, project: str) -> Posting:
@@ -83,7 +92,40 @@ def _general(message: Message, project: str) -> Posting:
     )
 
 
-Reader = Callable[[Message, str], Posting | None]
+def _session(message: Message, project: str) -> Posting | Inbound | None:
+    """`sessions.{run}.results|approvals|events`, with or without a role after it; our own requests are skipped."""
+    _, session, kind = message.subject.split(".", 3)[:3]
+    body = envelope.loads(message.data)
+    told = sessions.read(body)
+    if subjects.token(told.session_id) != session:
+        raise Malformed(f"session_id: {told.session_id!r} is not the session of {message.subject}")
+    if kind == "events":
+        return _session_event(message, project, told)
+    wanted = {"results": ("result.success", "result.failure"), "approvals": ("approval.granted", "approval.rejected")}
+    if told.type == "approval.request":
+        return None
+    if told.type not in wanted[kind]:
+        raise Malformed(f"type: {told.type!r} is none of {', '.join(wanted[kind])}, which {kind} takes")
+    order = inbox.RESULT if kind == "results" else inbox.APPROVAL
+    name = hashlib.sha256(f"{told.session_id}\n{told.id}".encode()).hexdigest()
+    return Inbound(project, order, name, told.session_id, body | {"type": told.type})
+
+
+def _session_event(message: Message, project: str, told: sessions.SessionMessage) -> Posting:
+    payload = told.payload
+    return Posting(
+        project=project,
+        channel=subjects.thread(told.session_id),
+        kind=f"agent.{told.type.removeprefix('event.').replace('.', '_')}",
+        message_id=_message_id(message, told.id),
+        actor=str(payload.get("agent_id") or "agent"),
+        content=str(payload.get("content") or payload.get("message") or payload.get("error") or told.type),
+        data={"role": "assistant", "payload": payload},
+    )
+
+
+Read = Posting | Inbound | None
+Reader = Callable[[Message, str], Read | list[Posting | Inbound]]
 
 #: Stream, subject pattern, reader: what the bridge listens to.
 DIALECTS: tuple[tuple[str, str, Reader], ...] = (
@@ -92,11 +134,16 @@ DIALECTS: tuple[tuple[str, str, Reader], ...] = (
     (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.tool.*.>", _canonical),
     ("operators", "operators.*.events.>", _operator_event),
     ("agent-comms", "workflow.general.>", _general),
+    *(
+        ("sessions", f"sessions.*.{kind}{role}", _session)
+        for kind in ("results", "approvals", "events")
+        for role in ("", ".*")
+    ),
 )
 
 
-def read(message: Message, *, project: str) -> Posting | None:
-    """Read a message; None if it is not for the timeline.
+def read(message: Message, *, project: str) -> list[Posting | Inbound]:
+    """Read a message: what it adds to a timeline, and what it may change; nothing if it concerns nobody.
 
     `project` is the tenant of the account that the message came in by, for subjects that name none.
 
@@ -108,8 +155,9 @@ def read(message: Message, *, project: str) -> Posting | None:
             # PostgreSQL keeps no text with a NUL in it.
             if "\0" in message.subject or _NUL.search(message.data):
                 raise Malformed("The subject or the body holds a NUL character")
-            return reader(message, project)
-    return None
+            found = reader(message, project)
+            return found if isinstance(found, list) else [found] if found is not None else []
+    return []
 
 
 def _message_id(message: Message, id: str) -> str:

@@ -18,7 +18,8 @@ from operators.bridge import dialects
 from operators.bridge.dialects import Posting
 from operators.models import DeadLetter, Event, Project, Run
 from operators.models.project import DEFAULT
-from operators.services import announcements, cards
+from operators.services import announcements, cards, inbox
+from operators.services.inbox import Inbound
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +32,66 @@ AWAY = (OperationalError, InterfaceError)
 def take(messages: Sequence[Message]) -> None:
     """Keep every message, as an event or as a dead letter; when this returns they may be acknowledged."""
     try:
-        for (project, channel), group in _by_channel(messages).items():
+        groups, inbound = _sorted(messages)
+        for (project, channel), group in groups.items():
             _keep(project, channel, group)
+        _receive(inbound)
     finally:
         if connection.vendor != "sqlite":
             connection.close()
 
 
-def _by_channel(messages: Sequence[Message]) -> dict[tuple[str, str], list[Heard]]:
+def _sorted(
+    messages: Sequence[Message],
+) -> tuple[dict[tuple[str, str], list[Heard]], list[tuple[Message, Inbound]]]:
     groups: dict[tuple[str, str], list[Heard]] = defaultdict(list)
+    inbound: list[tuple[Message, Inbound]] = []
     for message in messages:
         try:
-            posting = dialects.read(message, project=DEFAULT)
+            found = dialects.read(message, project=DEFAULT)
         except Malformed as error:
             bury(message, str(error))
         except Exception as error:
             logger.exception("A message on %s could not be read", message.subject)
             bury(message, f"It cannot be read: {type(error).__name__}: {error}")
         else:
-            if posting is not None:
-                groups[posting.project, posting.channel].append((message, posting))
-    return groups
+            for item in found:
+                if isinstance(item, Inbound):
+                    inbound.append((message, item))
+                else:
+                    groups[item.project, item.channel].append((message, item))
+    return groups, inbound
+
+
+def _receive(heard: Sequence[tuple[Message, Inbound]]) -> None:
+    """Keep what may change a run, then apply it; what cannot be applied now is applied by the clock."""
+    known = [(message, item) for message, item in heard if not item.run_id or inbox.knows(item.project, item.run_id)]
+    for message, item in heard:
+        if (message, item) not in known:
+            bury(message, f"Nobody knows the session {item.run_id!r}")
+    for item_id in _received(known):
+        try:
+            inbox.apply(item_id)
+        except AWAY:
+            raise
+        except Exception:
+            logger.exception("Inbox item %s could not be applied; the clock tries again", item_id)
+
+
+def _received(heard: Sequence[tuple[Message, Inbound]]) -> list[int]:
+    """Write a group; if the database refuses it, one by one, so that a message it cannot take costs no other."""
+    if not heard:
+        return []
+    try:
+        with transaction.atomic():
+            return inbox.receive([item for _, item in heard])
+    except AWAY:
+        raise
+    except Exception as error:
+        if len(heard) > 1:
+            return [item_id for one in heard for item_id in _received([one])]
+        bury(heard[0][0], f"It cannot be kept: {type(error).__name__}: {error}")
+        return []
 
 
 def _keep(project: str, channel: str, group: list[Heard]) -> None:

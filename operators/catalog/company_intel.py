@@ -66,8 +66,7 @@ class CompanyIntel:
 
         @node
         def report(self, state, ctx):
-            known = ("company_name", "prospect_quality", "research", "analysis")
-            ctx.context.put("companies", keys.of(state["company_name"], "intel"), {name: state[name] for name in known})
+            leave(state, ctx)
             return {"report": written(state), "completed": True}
 
 
@@ -83,6 +82,12 @@ def quality(analysis: dict[str, Any]) -> Quality:
         return named
     text = analysis.get("text", "").lower()
     return "high" if "high" in text else "low" if "low" in text else "medium"
+
+
+def leave(state: dict[str, Any], ctx: Any) -> None:
+    """Leave what is known of a company for other operators."""
+    known = ("company_name", "prospect_quality", "research", "analysis")
+    ctx.context.put("companies", keys.of(state["company_name"], "intel"), {name: state[name] for name in known})
 
 
 def written(state: dict[str, Any]) -> str:

@@ -23,10 +23,9 @@ def identified(deal: dict[str, Any], number: int) -> dict[str, Any]:
 def risks(deals: list[dict[str, Any]]) -> Any:
     """Return the type of a risk assessment of these deals: their ids are the only ones that it may name."""
     ids: Any = Literal[tuple(deal["deal_id"] for deal in deals)] if deals else str
-    risk = create_model(
-        "Risk", deal_id=(ids, ...), level=(Literal["high", "medium", "low"], ...), factors=(list[str], ...)
-    )
-    return Annotated[list[risk], Field(max_length=len(deals))]  # type: ignore[valid-type]  # known at run time only
+    levels: Any = Literal["high", "medium", "low"]
+    risk: Any = create_model("Risk", deal_id=(ids, ...), level=(levels, ...), factors=(list[str], ...))
+    return Annotated[list[risk], Field(max_length=len(deals))]
 
 
 def health(ctx: Any, deals: list[dict[str, Any]]) -> dict[str, Any] | None:

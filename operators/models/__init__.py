@@ -7,6 +7,7 @@ from operators.models.deadletter import DeadLetter
 from operators.models.effect import Effect
 from operators.models.emission import Emission
 from operators.models.event import Channel, Event
+from operators.models.inbox import InboxItem
 from operators.models.operator import Node, Operator, Workflow
 from operators.models.process import Process
 from operators.models.project import ApiToken, Membership, Project
@@ -25,6 +26,7 @@ __all__ = [
     "Effect",
     "Emission",
     "Event",
+    "InboxItem",
     "Membership",
     "Node",
     "Operator",

@@ -104,7 +104,7 @@ class Wait(models.Model):
             models.Index(
                 fields=["opened_at"],
                 name="wait_unsent",
-                condition=Q(status="pending", sent_at=None, kind__in=["tool", "work", "reply"]),
+                condition=Q(status="pending", sent_at=None),
             ),
         ]
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.events import Event as Fact
-from openvibe.protocol import envelope, headers, subjects
+from openvibe.protocol import envelope, headers, sessions, subjects
 from openvibe.registry import WorkflowDefinition
 from operators import definitions
 from operators.errors import DomainError
@@ -73,9 +73,17 @@ def ask(wait_id: str) -> None:
     wait = Wait.objects.pending().select_related("run").filter(id=wait_id).first()
     if wait is None:
         return
-    if wait.kind == Wait.Kind.REPLY:
-        _request(wait)
-    Wait.objects.filter(id=wait_id).update(sent_at=timezone.now())
+    match wait.kind:
+        case Wait.Kind.REPLY:
+            sent = _request(wait)
+        case Wait.Kind.WORK:
+            sent = _publish(wait, "work", f"work.{wait.payload['role']}", _work(wait))
+        case Wait.Kind.APPROVAL:
+            sent = _publish(wait, "approvals", "approval.request", _question(wait))
+        case _:
+            sent = True
+    if sent:
+        Wait.objects.filter(id=wait_id).update(sent_at=timezone.now())
 
 
 def reply(run_id: str) -> None:
@@ -92,13 +100,13 @@ def reply(run_id: str) -> None:
     waits.settle(wait, result=run.output if completed else None, error=error, by=by)
 
 
-def _request(wait: Wait) -> None:
+def _request(wait: Wait) -> bool:
     asked = wait.payload
     definition = definitions.registry.server(asked["operator"], asked["capability"])
     workflow = _row(wait.run.project_id, definition) if definition else None
     if workflow is None:
         waits.settle(wait, error=f"nobody offers {asked['capability']!r} of {asked['operator']!r} here")
-        return
+        return True
     known = {name: value for name, value in asked["payload"].items() if name in workflow.spec["inputs"]}
     try:
         run = intake.request(
@@ -111,9 +119,36 @@ def _request(wait: Wait) -> None:
         )
     except DomainError as error:
         waits.settle(wait, error=str(error))
-        return
+        return True
     if not run.active:
         reply(run.id)
+    return True
+
+
+def _work(wait: Wait) -> dict[str, Any]:
+    task = wait.payload["task"]
+    return {**(task if isinstance(task, dict) else {"task": task}), "work_id": wait.id}
+
+
+def _question(wait: Wait) -> dict[str, Any]:
+    shown = wait.payload if isinstance(wait.payload, dict) else {}
+    return {
+        "gate_id": wait.id,
+        "chunk_id": shown.get("chunk_id", ""),
+        "phase": wait.node,
+        "summary": wait.prompt,
+        "changes": shown.get("changes", {}),
+        "decisions": wait.decisions,
+        "version": wait.version,
+        "payload_sha256": wait.payload_sha256,
+    }
+
+
+def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bool:
+    """Tell a session's agents or approvers what is asked; False if the bus did not take it."""
+    subject = sessions.subject(wait.run_id, channel)
+    body = sessions.message(type, payload, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
+    return _stored(subject, body, type, wait.run)
 
 
 def _row(project_id: str, definition: WorkflowDefinition) -> Workflow | None:
@@ -136,15 +171,19 @@ def _published(emission: Emission) -> bool:
         "kind": "event",
         "payload": emission.payload,
     }
+    return _stored(subject, body, kind, emission.run)
+
+
+def _stored(subject: str, body: dict[str, Any], type: str, run: Run) -> bool:
     stamps = headers.stamped(
-        kind,
-        message_id=envelope.message_id(subject, emission.id),
-        traceparent=emission.run.traceparent,
-        depth=emission.run.depth,
+        type,
+        message_id=envelope.message_id(subject, body["id"]),
+        traceparent=run.traceparent,
+        depth=run.depth,
     )
     try:
         link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)
     except (BusError, TimeoutError) as error:
-        logger.info("%s is not on the bus yet: %s", emission, error)
+        logger.info("%s is not on the bus yet: %s", subject, error)
         return False
     return True

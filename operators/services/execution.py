@@ -234,7 +234,7 @@ class Performance:
         for emission in emissions:
             transaction.on_commit(partial(doorbell.deliver, emission.id))
         for wait in opened:
-            if wait.kind in (Wait.Kind.REPLY, Wait.Kind.TOOL, Wait.Kind.WORK):
+            if wait.kind != Wait.Kind.TIMER:
                 transaction.on_commit(partial(doorbell.ask, wait.id))
         if changes.get("status") == Run.Status.QUEUED:
             transaction.on_commit(partial(doorbell.ring, self._run.id))

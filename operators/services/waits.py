@@ -110,8 +110,10 @@ def _told(wait: Wait) -> Fact:
     return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
 
 
-def answer(wait: Wait, given: Answer, *, actor: AbstractUser) -> Wait:
+def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: str = "") -> Wait:
     """Decide an open gate and wake its run. The same decision again is the same decision.
+
+    `decider` names who decided where that is no user of ours.
 
     Raises:
         QuoteMismatch: the answer quotes something else than what is open.
@@ -129,7 +131,7 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser) -> Wait:
         "notes": given.notes,
         "values": dict(given.values) if given.values else None,
         "decided_by": actor,
-        "decider": actor.get_username(),
+        "decider": actor.get_username() if actor else decider,
     }
     if not _close(wait, fields):
         wait.refresh_from_db()

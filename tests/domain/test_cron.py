@@ -17,6 +17,7 @@ from openvibe import node, operator, workflow
 from openvibe.registry import define
 from openvibe.scheduler import GRACE
 from openvibe.scheduler.cron import Cron
+from openvibe_site import commands, env
 from openvibe_site.celery import app as site
 from operators import definitions
 from operators.beat import BeatScheduler, fire_cron
@@ -350,3 +351,15 @@ def test_the_worker_knows_the_task(db):
     site.loader.import_default_modules()
 
     assert "operators.fire_cron" in site.tasks
+
+
+@pytest.mark.parametrize(
+    ("environ", "number", "carried"),
+    [({}, 1, True), ({}, 2, False), ({"OPENVIBE_SCHEDULER": "none"}, 1, False)],
+    ids=["the first worker", "another worker", "no scheduler"],
+)
+def test_one_worker_carries_beat_unless_nobody_wants_it(environ, number, carried):
+    command = commands.worker(number, env.read(environ))
+
+    assert ("operators.beat:BeatScheduler" in command) is carried
+    assert ("--beat" in command) is carried

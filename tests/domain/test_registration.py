@@ -28,7 +28,7 @@ def test_what_ships_is_registered_with_inputs_and_samples(registered):
     assert (research.slug, research.trigger_id, research.trigger) == ("research", "query", "on_demand")
     assert research.sample_input == {"company_name": "Stripe"}
     assert research.input_schema["required"] == ["company_name"]
-    assert registered["revenue_ops"].workflows.get().gates == ["review_sequence"]
+    assert registered["revenue_ops"].workflows.get(slug="engagement").gates == ["review_sequence"]
 
 
 def test_registering_again_changes_nothing(registered, project):

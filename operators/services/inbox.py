@@ -1,0 +1,157 @@
+"""What comes in from outside and may change a run: kept once, then applied, and applied again if that got stuck."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from operators.errors import DomainError
+from operators.models import InboxItem, Run, Wait
+from operators.services import deliveries, waits
+from operators.services.waits import Answer
+
+logger = logging.getLogger(__name__)
+
+#: How long applying may take before it counts as stuck, and after how many tries it is given up.
+PATIENCE = timedelta(seconds=30)
+MOST_ATTEMPTS = 10
+
+RESULT, APPROVAL, EVENT = "work.result", "approval", "event"
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """A message that may change a run. `correlation_id` is the same for the same message, however often it comes."""
+
+    project: str
+    type: str
+    correlation_id: str
+    run_id: str
+    body: Mapping[str, Any]
+
+
+class _Skip(Exception):
+    """There is nothing to apply; the text says why."""
+
+
+def receive(messages: Sequence[Inbound]) -> list[int]:
+    """Keep messages that are new; part of the caller's transaction. Returns what is to be applied after it."""
+    now = timezone.now()
+    rows = [
+        InboxItem(
+            project_id=item.project,
+            type=item.type,
+            correlation_id=item.correlation_id,
+            run_id=item.run_id,
+            body=dict(item.body),
+            received_at=now,
+            changed_at=now,
+        )
+        for item in messages
+    ]
+    InboxItem.objects.bulk_create(rows, ignore_conflicts=True)
+    wanted = Q()
+    for item in messages:
+        wanted |= Q(project_id=item.project, type=item.type, correlation_id=item.correlation_id)
+    open_still = InboxItem.objects.filter(wanted, status=InboxItem.Status.PENDING) if messages else []
+    return [row.pk for row in open_still]
+
+
+def apply(item_id: int) -> None:
+    """Apply one message, unless somebody else does or did."""
+    now = timezone.now()
+    stuck = Q(status=InboxItem.Status.PROCESSING, changed_at__lt=now - PATIENCE)
+    taken = InboxItem.objects.filter(Q(status=InboxItem.Status.PENDING) | stuck, pk=item_id)
+    if not taken.update(status=InboxItem.Status.PROCESSING, attempts=F("attempts") + 1, changed_at=now):
+        return
+    item = InboxItem.objects.get(pk=item_id)
+    try:
+        with transaction.atomic():
+            _APPLIED[item.type](item)
+            _close(item, InboxItem.Status.CONSUMED)
+    except _Skip as reason:
+        _close(item, InboxItem.Status.SKIPPED, str(reason))
+    except DomainError as error:
+        _close(item, InboxItem.Status.SKIPPED, f"{error.code}: {error}")
+    except Exception as error:
+        if item.attempts < MOST_ATTEMPTS:
+            raise
+        logger.exception("%s cannot be applied", item)
+        _close(item, InboxItem.Status.ERROR, f"{type(error).__name__}: {error}")
+
+
+def stuck(most: int) -> list[int]:
+    """Return what was received and never applied, or is being applied for too long."""
+    early = timezone.now() - timedelta(seconds=2)
+    late = timezone.now() - PATIENCE
+    rows = InboxItem.objects.filter(
+        Q(status=InboxItem.Status.PENDING, changed_at__lt=early)
+        | Q(status=InboxItem.Status.PROCESSING, changed_at__lt=late)
+    )
+    return list(rows.order_by("changed_at").values_list("pk", flat=True)[:most])
+
+
+def _close(item: InboxItem, status: str, reason: str = "") -> None:
+    InboxItem.objects.filter(pk=item.pk).update(status=status, reason=reason, changed_at=timezone.now())
+
+
+def _work_result(item: InboxItem) -> None:
+    """Answer the wait that a result means: the one it quotes, else the run's open one for that work and chunk."""
+    body = item.body
+    payload = body["payload"]
+    open_waits = list(Wait.objects.pending().filter(run_id=item.run_id, kind=Wait.Kind.WORK))
+    quoted = payload.get("work_id")
+    fitting = [wait for wait in open_waits if _fits(wait, payload)] if quoted is None else []
+    fitting += [wait for wait in open_waits if wait.id == quoted]
+    if len(fitting) != 1:
+        raise _Skip(f"{len(fitting)} of the run's {len(open_waits)} open waits for work fit this result")
+    failed = body["type"] == "result.failure"
+    error = " — ".join(str(payload[name]) for name in ("error", "details") if payload.get(name)) if failed else ""
+    by = str((payload.get("context") or {}).get("agent_id") or "agent")[:200]
+    waits.settle(fitting[0], result=None if failed else payload, error=error or ("failed" if failed else ""), by=by)
+
+
+def _fits(wait: Wait, payload: Mapping[str, Any]) -> bool:
+    task = wait.payload.get("task")
+    chunk = task.get("chunk_id") if isinstance(task, dict) else None
+    return payload.get("work_type", wait.payload["role"]) == wait.payload["role"] and payload.get("chunk_id") == chunk
+
+
+def _approval(item: InboxItem) -> None:
+    payload, granted = item.body["payload"], item.body["type"] == "approval.granted"
+    gate = Wait.objects.select_related("run").filter(
+        id=payload["gate_id"], run_id=item.run_id, kind=Wait.Kind.APPROVAL
+    ).first()  # fmt: skip
+    if gate is None:
+        raise _Skip(f"The run has no gate {payload['gate_id']!r}")
+    given = Answer(
+        "approve" if granted else "reject",
+        notes=str(payload.get("notes" if granted else "reason") or ""),
+        version=payload.get("version"),
+        payload_sha256=payload.get("payload_sha256"),
+    )
+    by = str(payload.get("approved_by" if granted else "rejected_by") or "somebody on the bus")
+    waits.answer(gate, given, actor=None, decider=by[:200])
+
+
+def _event(item: InboxItem) -> None:
+    told = item.body
+    key = f"{item.type}:{item.correlation_id}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]
+    deliveries.start_listeners(item.project_id, told["name"], told["payload"], message_id=name, depth=told["depth"] + 1)
+
+
+_APPLIED: dict[str, Callable[[InboxItem], None]] = {RESULT: _work_result, APPROVAL: _approval, EVENT: _event}
+
+
+def knows(project_id: str, run_id: str) -> bool:
+    """Tell whether a project has such a run."""
+    return Run.objects.filter(id=run_id, project_id=project_id).exists()
