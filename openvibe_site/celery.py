@@ -52,7 +52,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     timezone=settings.TIME_ZONE,
-    imports=["operators.tasks"],
+    imports=["operators.tasks", "operators.beat"],
 )
 
 

@@ -6,6 +6,7 @@ A variable that is set but empty counts as not set. `docs/settings.md` tells use
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,20 @@ from zoneinfo import ZoneInfo
 from openvibe.errors import SetupError
 
 Llm = Literal["simulated", "anthropic"]
+Scheduler = Literal["celery", "none"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Choice = TypeVar("Choice", bound=str)
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+#: Where the packages lie: the checkout, or the folder into which a wheel was installed.
+CODE_ROOT = PACKAGE.parent
+#: A wheel carries `templates` and `static` inside this package; a checkout has them beside it.
+INSTALLED = (PACKAGE / "templates").is_dir()
+ASSETS = PACKAGE if INSTALLED else CODE_ROOT
+#: The folder that is served: a checkout serves itself, what is installed the folder in which it is called.
+PROJECT_ROOT = Path.cwd() if INSTALLED else CODE_ROOT
 LLMS: tuple[Llm, ...] = ("simulated", "anthropic")
+SCHEDULERS: tuple[Scheduler, ...] = ("celery", "none")
 LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SPELLED_BOOLEANS = {
     "1": True,
@@ -47,6 +57,8 @@ class Environment:
     anthropic_api_key: str = field(repr=False)
     anthropic_base_url: str
     operator_modules: tuple[str, ...]
+    only: tuple[str, ...]
+    reload: bool
     secret_key: str = field(repr=False)
     debug: bool
     allowed_hosts: tuple[str, ...]
@@ -54,6 +66,8 @@ class Environment:
     worker_threads: int
     worker_processes: int
     time_zone: str
+    scheduler: Scheduler
+    hubspot_secret: str = field(repr=False)
     log_level: LogLevel
 
 
@@ -69,7 +83,9 @@ def read(environ: Mapping[str, str]) -> Environment:
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
         anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),
         anthropic_base_url=text(environ, "ANTHROPIC_BASE_URL"),
-        operator_modules=names(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
+        operator_modules=sources(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
+        only=names(environ, "OPENVIBE_ONLY", ""),
+        reload=boolean(environ, "OPENVIBE_RELOAD", default=False),
         secret_key=text(environ, "OPENVIBE_SECRET_KEY"),
         debug=boolean(environ, "OPENVIBE_DEBUG", default=False),
         allowed_hosts=names(environ, "OPENVIBE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"),
@@ -77,6 +93,8 @@ def read(environ: Mapping[str, str]) -> Environment:
         worker_threads=whole(environ, "OPENVIBE_WORKER_THREADS", 32, least=1, most=1000),
         worker_processes=whole(environ, "OPENVIBE_WORKER_PROCESSES", 1, least=1, most=100),
         time_zone=time_zone(environ, "OPENVIBE_TIME_ZONE", "UTC"),
+        scheduler=choice(environ, "OPENVIBE_SCHEDULER", "celery", choices=SCHEDULERS),
+        hubspot_secret=text(environ, "OPENVIBE_HUBSPOT_SECRET"),
         log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),
     )
 
@@ -135,9 +153,19 @@ def path(environ: Mapping[str, str], name: str, default: str) -> Path:
 
 def names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
     given = text(environ, name, default)
-    listed = tuple(part.strip() for part in given.split(","))
+    listed = tuple(part.strip() for part in given.split(",")) if given else ()
     if not all(listed) or any(character.isspace() for part in listed for character in part):
-        raise _wrong(name, given, "names separated by commas, such as " + default)
+        raise _wrong(name, given, "names separated by commas" + (f", such as {default}" if default else ""))
+    return listed
+
+
+def sources(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    """Modules, and files, whose paths may have spaces."""
+    given = text(environ, name, default)
+    listed = tuple(part.strip() for part in given.split(","))
+    files = (".py", ".yaml", ".yml")
+    if not all(os.sep in part or part.endswith(files) or (part and not set(part) & set(" \t\n")) for part in listed):
+        raise _wrong(name, given, f"modules or files separated by commas, such as {default}")
     return listed
 
 

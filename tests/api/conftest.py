@@ -56,7 +56,8 @@ def activate(alice_calls: Client) -> Callable[..., str]:
     """Start a run as Alice and return its id; with `play`, also play it as a worker would."""
 
     def activated(operator: str = "revenue_ops", trigger: str = "lead_qualified", *, play: bool = True) -> str:
-        sample = alice_calls.get(f"/v1/operators/{operator}").json()["workflows"][0]["sample_input"]
+        workflows = alice_calls.get(f"/v1/operators/{operator}").json()["workflows"]
+        [sample] = [item["sample_input"] for item in workflows if trigger in (item["trigger_id"], item["id"])]
         body = {"trigger": trigger, "input": sample}
         answer = alice_calls.post(f"/v1/operators/{operator}/activate", body, content_type="application/json")
         assert answer.status_code == 201, answer.content

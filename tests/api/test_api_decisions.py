@@ -35,7 +35,7 @@ def test_the_wait_may_be_left_out_where_there_is_a_single_gate(bob_calls, waitin
 
 
 def test_the_wait_must_be_quoted_where_there_are_several_gates(bob_calls, waiting, registered):
-    workflow = registered["revenue_ops"].workflows.get()
+    workflow = registered["revenue_ops"].workflows.get(slug="engagement")
     workflow.spec["nodes"][0]["kind"] = "gate"
     workflow.save()
 

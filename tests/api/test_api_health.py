@@ -102,6 +102,7 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/v1/operators/{slug}/runs/{run_id}/events": {"get"},
         "/v1/operators/{slug}/runs/{run_id}/resume": {"post"},
         "/v1/operators/{slug}/runs/{run_id}/retries": {"post"},
+        "/v1/webhooks/{source}/": {"post"},
     }
     assert schema["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
 

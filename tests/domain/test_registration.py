@@ -41,13 +41,13 @@ def test_registering_again_changes_nothing(registered, project):
 
 def test_what_an_administrator_changed_stays_changed(registered, project):
     Operator.objects.filter(slug="company_intel").update(enabled=False, description="Ours")
-    Node.objects.filter(slug="research").update(model="opus")
+    Node.objects.filter(workflow__slug="research", slug="research").update(model="opus")
 
     registration.register_all(project)
 
     kept = Operator.objects.get(slug="company_intel")
     assert (kept.enabled, kept.description) == (False, "Ours")
-    assert Node.objects.get(slug="research").model == "opus"
+    assert Node.objects.get(workflow__slug="research", slug="research").model == "opus"
 
 
 def test_what_the_code_changed_follows_the_code(lab, project):
