@@ -1,53 +1,24 @@
 # long: one contract, the same for every bus, read from top to bottom
-"""What a bus promises, on the double and on a real nats-server alike."""
+"""What a bus promises about messages and streams, on the double and on real servers alike."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
+import logging
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
-from openvibe.bus import MOST_BYTES, Bus, Message, Pull, matches
+from openvibe.bus import MOST_BYTES, Bus, Message, matches
+from openvibe.bus import bus as a_bus
 from openvibe.bus.memory import MemoryBus
-from openvibe.bus.nats import CONNECT_TIMEOUT, NatsBus
-from openvibe.errors import BusError
+from openvibe.errors import BusError, SetupError
 from openvibe.protocol.streams import STREAMS, Stream
-from tests import servers
-from tests.servers import Server
-
-#: How long anything here may take, and how long nothing must happen before it counts as nothing.
-SOON = 10.0
-QUIET = 0.2
-
-
-@pytest.fixture(scope="module")
-def nats_url() -> Iterator[str]:
-    with servers.nats() as server:
-        yield server.url
-
-
-@pytest.fixture(params=["memory", "nats"])
-def fresh(request: pytest.FixtureRequest) -> Bus:
-    """A bus that nobody has connected."""
-    return MemoryBus() if request.param == "memory" else NatsBus(request.getfixturevalue("nats_url"))
-
-
-@pytest.fixture
-async def bus(fresh: Bus) -> AsyncIterator[Bus]:
-    await fresh.connect()
-    yield fresh
-    await fresh.close()
-
-
-@pytest.fixture
-def name() -> str:
-    """A first token that no other test uses, because they share a server."""
-    return f"x{secrets.token_hex(6)}"
+from tests.contracts.buses import QUIET, SOON, Heard, acknowledged, eventually, fetched, made, refusals
 
 
 @pytest.fixture
@@ -56,37 +27,13 @@ async def stream(bus: Bus, name: str) -> str:
     return name
 
 
-class Heard(list[Message]):
-    """A handler that keeps what it is given."""
-
-    async def __call__(self, message: Message) -> None:
-        self.append(message)
-
-    @property
-    def subjects(self) -> list[str]:
-        return [message.subject for message in self]
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline, "this did not become true in time"
-        await asyncio.sleep(0.005)
-
-
-async def fetched(pull: Pull, wanted: int, *, most: int = 100) -> list[Message]:
-    found: list[Message] = []
-    deadline = time.monotonic() + SOON
-    while len(found) < wanted:
-        assert time.monotonic() < deadline, f"only {len(found)} of {wanted} messages came"
-        found += await pull.fetch(min(most, wanted - len(found)), timeout=1)
-    return found
-
-
-async def acknowledged(messages: Sequence[Message]) -> list[bytes]:
-    for message in messages:
-        await message.acknowledge()
-    return [message.data for message in messages]
+@pytest.fixture
+async def hasty(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    """A bus that delivers again soon, and forgets message ids soon."""
+    hasty = made(kind, request, ack_wait=0.5, duplicate_window=0.5)
+    await hasty.connect()
+    yield hasty
+    await hasty.close()
 
 
 @pytest.mark.parametrize(
@@ -198,6 +145,78 @@ async def test_a_message_too_large_is_refused_and_the_next_one_passes(bus: Bus, 
     await bus.publish(name, b"small")
     await eventually(lambda: heard)
     assert [message.data for message in heard] == [b"small"]
+
+
+async def test_a_handler_that_fails_ends_nothing_and_harms_nobody(
+    bus: Bus, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard()
+
+    async def fail_once(message: Message) -> None:
+        await heard(message)
+        if len(heard) == 1:
+            raise RuntimeError("the handler's own fault")
+
+    await bus.subscribe(name, fail_once)
+    with caplog.at_level(logging.INFO):
+        await bus.publish(name, b"1")
+        await bus.publish(name, b"2")
+        await eventually(lambda: len(heard) == 2)
+    assert "the handler's own fault" in caplog.text
+
+
+async def test_a_slow_subscriber_holds_up_nobody_and_misses_nothing(bus: Bus, name: str) -> None:
+    slow, quick, go_on = Heard(), Heard(), asyncio.Event()
+
+    async def wait(message: Message) -> None:
+        await go_on.wait()
+        await slow(message)
+
+    await bus.subscribe(name, wait)
+    await bus.subscribe(name, quick)
+    async with asyncio.timeout(SOON):
+        for number in range(500):
+            await bus.publish(name, str(number).encode())
+    await eventually(lambda: len(quick) == 500)
+    assert slow == []
+    go_on.set()
+    await eventually(lambda: len(slow) == 500)
+    assert [int(message.data) for message in slow] == list(range(500))
+
+
+async def test_a_handler_may_publish_to_its_own_subject(bus: Bus, name: str) -> None:
+    heard = Heard()
+
+    async def count_down(message: Message) -> None:
+        await heard(message)
+        if number := int(message.data):
+            await bus.publish(name, str(number - 1).encode())
+
+    await bus.subscribe(name, count_down)
+    await bus.publish(name, b"3")
+    await eventually(lambda: len(heard) == 4)
+
+
+async def test_whoever_has_subscribed_misses_nothing_that_another_connection_says_next(
+    bus: Bus, other: Bus, name: str
+) -> None:
+    heard = Heard()
+    for number in range(100):
+        await bus.subscribe(f"{name}.{number}", heard)
+        await bus.subscribe(f"{name}.*.{number}", heard)
+        await other.publish(f"{name}.{number}", b"at once")
+        await other.publish(f"{name}.x.{number}", b"at once")
+    await eventually(lambda: len(heard) == 200)
+
+
+async def test_signs_that_a_server_reads_as_patterns_mean_themselves(bus: Bus, name: str) -> None:
+    heard, wild = Heard(), Heard()
+    await bus.subscribe(f"{name}.[ab]?.*", wild)
+    await bus.subscribe(f"{name}.a-%d^", heard)
+    for subject in ("ab.x", "[ab]?.x", "a-%d^", "a-5^", "b"):
+        await bus.publish(f"{name}.{subject}", b"")
+    await eventually(lambda: heard and wild)
+    assert (heard.subjects, wild.subjects) == ([f"{name}.a-%d^"], [f"{name}.[ab]?.x"])
 
 
 async def test_storing_needs_a_stream(bus: Bus, name: str) -> None:
@@ -356,49 +375,112 @@ async def test_refused_messages_come_again_in_order_and_before_newer_ones(bus: B
     assert await acknowledged(await fetched(pull, 6)) == [str(number).encode() for number in range(6)]
 
 
+@pytest.mark.parametrize("pattern", ["a.b", "*.b", "a.>", ">", "*", "a.*.c", "[ab]-%w.*"])
+async def test_a_stream_keeps_what_fits_by_the_rules_of_nats(bus: Bus, name: str, pattern: str) -> None:
+    subjects = ["a", "a.b", "b.b", "a.b.c", "a.b.c.d", "[ab]-%w.x", "a-x.x"]
+    await bus.ensure([Stream(name, (f"{name}.{pattern}",), timedelta(hours=1))])
+    for subject in subjects:
+        await bus.publish(f"{name}.{subject}", b"")
+    wanted = [f"{name}.{subject}" for subject in subjects if matches(pattern, subject)]
+    pull = await bus.pull(name, durable="d", patterns=[f"{name}.>"])
+    assert [message.subject for message in await fetched(pull, len(wanted))] == wanted
+    assert list(await pull.fetch(1, timeout=QUIET)) == []
+
+
+async def test_two_streams_may_not_matter_to_each_other(bus: Bus, name: str) -> None:
+    for part in ("one", "two"):
+        await bus.ensure([Stream(f"{name}-{part}", (f"{name}.{part}.>",), timedelta(hours=1))])
+        await bus.store(f"{name}.{part}.a", part.encode(), headers={"Nats-Msg-Id": "the same"})
+    for part in ("one", "two"):
+        pull = await bus.pull(f"{name}-{part}", durable="d", patterns=[f"{name}.>"])
+        assert await acknowledged(await fetched(pull, 1)) == [part.encode()]
+
+
+async def test_a_stream_forgets_the_oldest_when_it_is_full(bus: Bus, name: str) -> None:
+    await bus.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1), max_bytes=100_000)])
+    for number in range(400):
+        await bus.store(f"{name}.a", str(number).encode().rjust(1000))
+    pull = await bus.pull(name, durable="d", patterns=[f"{name}.>"])
+    found = [int(message.data) for message in await pull.fetch(500, timeout=1)]
+    assert found == list(range(found[0], 400))
+    assert 10 <= len(found) <= 200
+
+
+async def test_a_stream_forgets_what_is_too_old(bus: Bus, name: str) -> None:
+    await bus.ensure([Stream(name, (f"{name}.>",), timedelta(seconds=1))])
+    await bus.store(f"{name}.a", b"old")
+    deadline = time.monotonic() + SOON
+    for number in range(1000):
+        # Something new must come, because not every server looks at its clock otherwise.
+        await bus.store(f"{name}.a", b"new")
+        pull = await bus.pull(name, durable=f"d{number}", patterns=[f"{name}.>"])
+        first = await fetched(pull, 1, most=1)
+        if first[0].data == b"new":
+            return
+        assert time.monotonic() < deadline, "the old message stayed"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_message_id_is_forgotten_after_its_window(hasty: Bus, name: str) -> None:
+    await hasty.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1))])
+    pull = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    found: list[bytes] = []
+    deadline = time.monotonic() + SOON
+    while len(found) < 2:
+        assert time.monotonic() < deadline, "the id was not forgotten"
+        await hasty.store(f"{name}.a", b"again", headers={"Nats-Msg-Id": "a"})
+        found += await acknowledged(await pull.fetch(10, timeout=0.1))
+
+
+async def test_what_nobody_acknowledges_comes_again_and_tells_how_often(hasty: Bus, name: str) -> None:
+    await hasty.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1))])
+    for body in (b"kept waiting", b"acknowledged"):
+        await hasty.store(f"{name}.a", body, headers={"X-A": "1"})
+    pull = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    waiting, done = await fetched(pull, 2)
+    await done.acknowledge()
+    assert (waiting.deliveries, done.deliveries) == (1, 1)
+    again = await fetched(pull, 1)
+    assert [(message.data, message.headers, message.deliveries) for message in again] == [
+        (b"kept waiting", {"X-A": "1"}, 2)
+    ]
+    await again[0].acknowledge()
+    assert list(await pull.fetch(1, timeout=1)) == []
+
+
+async def test_what_one_reader_leaves_behind_another_one_gets(hasty: Bus, name: str) -> None:
+    await hasty.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1))])
+    await hasty.store(f"{name}.a", b"1")
+    dying = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    assert len(await fetched(dying, 1)) == 1
+    await dying.close()
+    heir = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    assert await acknowledged(await fetched(heir, 1)) == [b"1"]
+
+
+async def test_a_reader_that_is_given_up_can_be_opened_again(hasty: Bus, name: str) -> None:
+    await hasty.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1))])
+    pull = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    waiting = asyncio.create_task(pull.fetch(1, timeout=30))
+    await asyncio.sleep(QUIET)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await pull.close()
+    await hasty.store(f"{name}.a", b"1")
+    again = await hasty.pull(name, durable="d", patterns=[f"{name}.>"])
+    assert await acknowledged(await fetched(again, 1)) == [b"1"]
+
+
+async def test_many_messages_can_be_acknowledged_at_once(bus: Bus, stream: str) -> None:
+    await asyncio.gather(*[bus.store(f"{stream}.a", b"") for _ in range(300)])
+    pull = await bus.pull(stream, durable="d", patterns=[f"{stream}.>"])
+    await asyncio.gather(*[message.acknowledge() for message in await fetched(pull, 300, most=300)])
+    assert list(await pull.fetch(1, timeout=QUIET)) == []
+
+
 async def test_reading_a_stream_that_is_not_there_is_a_bus_error(bus: Bus, name: str) -> None:
     with pytest.raises(BusError, match=name):
         await bus.pull(name, durable="d", patterns=[f"{name}.>"])
-
-
-async def test_a_value_is_kept_and_its_revision_rises(bus: Bus, name: str) -> None:
-    first = await bus.put_kv(name, "key", b"one")
-    second = await bus.put_kv(name, "key", b"two")
-    assert second > first
-    assert await bus.get_kv(name, "key") == b"two"
-
-
-async def test_an_empty_value_is_a_value(bus: Bus, name: str) -> None:
-    await bus.put_kv(name, "key", b"")
-    assert await bus.get_kv(name, "key") == b""
-
-
-async def test_a_value_that_was_never_kept_is_missing(bus: Bus, name: str) -> None:
-    assert await bus.get_kv(name, "key") is None
-    await bus.put_kv(name, "key", b"")
-    assert await bus.get_kv(name, "other") is None
-    assert await bus.get_kv(f"{name}-other", "key") is None
-
-
-async def refusals(bus: Bus) -> list[str]:
-    """Try everything that needs a connection; return the names of what did not raise `BusError`."""
-    acts = {
-        "publish": lambda: bus.publish("x.a", b""),
-        "store": lambda: bus.store("x.a", b""),
-        "subscribe": lambda: bus.subscribe("x.a", Heard()),
-        "ensure": lambda: bus.ensure(STREAMS),
-        "pull": lambda: bus.pull("operators", durable="d", patterns=["operators.*.events.>"]),
-        "put_kv": lambda: bus.put_kv("x", "key", b""),
-        "get_kv": lambda: bus.get_kv("x", "key"),
-    }
-    passed = []
-    for name, act in acts.items():
-        try:
-            await act()
-        except BusError:
-            continue
-        passed.append(name)
-    return passed
 
 
 async def test_everything_is_a_bus_error_before_connecting(fresh: Bus) -> None:
@@ -422,149 +504,36 @@ async def test_closing_is_harmless_twice_and_unconnected(fresh: Bus) -> None:
     await fresh.close()
 
 
-# What only a real server can do: go away, and send what the library does not expect
+# Making one by its name
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with servers.nats() as server:
-        yield server
+def test_a_bus_is_made_by_its_name() -> None:
+    assert isinstance(a_bus("memory"), MemoryBus)
 
 
-@pytest.fixture
-async def real(server: Server) -> AsyncIterator[NatsBus]:
-    bus = NatsBus(server.url)
-    await bus.connect()
-    yield bus
-    await bus.close()
+def test_an_unknown_bus_is_a_setup_error_that_tells_the_known_ones() -> None:
+    with pytest.raises(SetupError, match=r"'pigeon'.*memory, nats, redis"):
+        a_bus("pigeon")
 
 
-async def test_subscriptions_and_readers_work_again_after_an_outage(real: NatsBus, server: Server) -> None:
-    await real.ensure(STREAMS)
-    heard = Heard()
-    await real.subscribe("x.>", heard)
-    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
-    await real.store("operators.a.events.x", b"before")
-    server.stop()
-    await eventually(lambda: not real.connected)
-    server.start()
-    await eventually(lambda: real.connected)
-    await real.publish("x.a", b"after")
-    await real.store("operators.a.events.x", b"after")
-    await eventually(lambda: heard)
-    assert heard[0].data == b"after"
-    assert await acknowledged(await fetched(pull, 2)) == [b"before", b"after"]
+@pytest.mark.parametrize("name", ["memory", "nats", "redis"])
+def test_an_unknown_option_is_a_setup_error(name: str) -> None:
+    with pytest.raises(SetupError, match="feathers"):
+        a_bus(name, feathers=True)
 
 
-async def test_during_an_outage_whatever_must_be_kept_is_refused_quickly(real: NatsBus, server: Server) -> None:
-    await real.ensure(STREAMS)
-    server.stop()
-    await eventually(lambda: not real.connected)
-    began = time.monotonic()
-    assert set(await refusals(real)) <= {"publish", "subscribe"}
-    assert time.monotonic() - began < 1
-
-
-async def test_what_was_published_during_a_short_outage_arrives_after_it(real: NatsBus, server: Server) -> None:
-    heard = Heard()
-    await real.subscribe("x.a", heard)
-    server.stop()
-    await eventually(lambda: not real.connected)
-    await real.publish("x.a", b"patience")
-    server.start()
-    await eventually(lambda: heard)
-    assert heard[0].data == b"patience"
-
-
-async def test_a_bus_can_be_closed_while_the_server_is_away(real: NatsBus, server: Server) -> None:
-    await real.ensure(STREAMS)
-    await real.subscribe("x.a", Heard())
-    await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
-    server.stop()
-    await eventually(lambda: not real.connected)
-    await real.publish("x.a", b"lost")
-    async with asyncio.timeout(SOON):
-        await real.close()
-    assert not real.connected
-
-
-async def test_an_outage_does_not_close_a_bus_and_a_refusal_does(real: NatsBus, server: Server) -> None:
-    server.stop()
-    await eventually(lambda: not real.connected)
-    assert not real.closed
-    server.start()
-    await eventually(lambda: real.connected)
-    assert real._client is not None
-    real._client._transport.write(b"NONSENSE\r\n")
-    await eventually(lambda: real.closed)
-
-
-async def test_a_server_that_is_killed_forgets_nothing_that_was_stored(real: NatsBus, server: Server) -> None:
-    await real.ensure(STREAMS)
-    for number in range(50):
-        await real.store("operators.a.events.x", str(number).encode())
-    server.kill()
-    await eventually(lambda: not real.connected)
-    server.start()
-    await eventually(lambda: real.connected)
-    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
-    assert [int(message.data) for message in await fetched(pull, 50)] == list(range(50))
-
-
-async def test_connecting_to_nobody_is_a_bus_error_in_time() -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        began = time.monotonic()
-        with pytest.raises(BusError, match="does not answer"):
-            await NatsBus(f"nats://name:secret@127.0.0.1:{nobody.getsockname()[1]}").connect()
-        assert time.monotonic() - began < CONNECT_TIMEOUT + 2
-
-
-async def test_connecting_to_somebody_silent_is_a_bus_error_in_time_that_tells_no_password() -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        began = time.monotonic()
-        with pytest.raises(BusError) as caught:
-            await NatsBus(f"nats://name:secret@127.0.0.1:{silent.getsockname()[1]}").connect()
-        assert time.monotonic() - began < CONNECT_TIMEOUT + 2
-        assert "secret" not in str(caught.value)
-
-
-async def test_a_subject_that_is_no_text_stops_nobody(real: NatsBus, server: Server) -> None:
-    await real.ensure(STREAMS)
-    heard = Heard()
-    await real.subscribe("operators.>", heard)
-    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
-    await send_raw(server, b"PUB operators.\xff.events.x 1\r\n1\r\n")
-    await real.store("operators.a.events.x", b"2")
-    await eventually(lambda: len(heard) == 2)
-    assert heard.subjects == ["operators.\N{REPLACEMENT CHARACTER}.events.x", "operators.a.events.x"]
-    assert await acknowledged(await fetched(pull, 2)) == [b"1", b"2"]
-    assert list(await pull.fetch(1, timeout=QUIET)) == []
-
-
-async def send_raw(server: Server, frame: bytes) -> None:
-    """Send what no client library would."""
-    host, _, port = server.url.removeprefix("nats://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n' + frame + b"PING\r\n")
-    async with asyncio.timeout(SOON):
-        while not (await reader.readline()).startswith(b"PONG"):
-            pass
-    writer.close()
-    await writer.wait_closed()
-
-
-async def test_whoever_has_subscribed_misses_nothing_that_another_connection_says_next(nats_url: str) -> None:
-    listening, speaking = NatsBus(nats_url), NatsBus(nats_url)
-    for bus in (listening, speaking):
-        await bus.connect()
-    heard = Heard()
-    for number in range(100):
-        await listening.subscribe(f"next.{number}", heard)
-        await speaking.publish(f"next.{number}", b"at once")
-        await speaking._live.flush()
-    await eventually(lambda: len(heard) == 100)
-    for bus in (listening, speaking):
-        await bus.close()
+@pytest.mark.parametrize("name", ["nats", "redis"])
+def test_a_missing_package_is_a_setup_error_that_names_the_extra(name: str) -> None:
+    code = f"""
+import sys
+sys.modules[{name!r}] = None
+from openvibe.bus import bus
+from openvibe.errors import SetupError
+bus("memory")
+try:
+    bus({name!r})
+except SetupError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert f"pip install openvibe[{name}]" in done.stdout

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from openvibe import llm
 from openvibe.errors import ModelError, SetupError, TransientModelError
+from openvibe.llm import Tool, ToolCall, Turn, aliases
 from openvibe.llm.anthropic import AnthropicProvider
 
 HAIKU = "claude-haiku-4-5-20251001"
@@ -35,7 +36,7 @@ def event(kind: str, **data: Any) -> str:
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n"
 
 
-def beginning(*, model: str = HAIKU, tokens_in: int = 25) -> str:
+def beginning(*, model: str = HAIKU, tokens_in: int = 25, **usage: int) -> str:
     message = {
         "id": "msg_01",
         "type": "message",
@@ -44,7 +45,7 @@ def beginning(*, model: str = HAIKU, tokens_in: int = 25) -> str:
         "model": model,
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {"input_tokens": tokens_in, "output_tokens": 1},
+        "usage": {"input_tokens": tokens_in, "output_tokens": 1, **usage},
     }
     block = {"type": "text", "text": ""}
     return event("message_start", message=message) + event("content_block_start", index=0, content_block=block)
@@ -57,12 +58,12 @@ def words(*texts: str) -> str:
     )
 
 
-def ending(*, tokens_out: int = 15) -> str:
+def ending(*, tokens_out: int = 15, reason: str = "end_turn") -> str:
     return (
         event("content_block_stop", index=0)
         + event(
             "message_delta",
-            delta={"stop_reason": "end_turn", "stop_sequence": None},
+            delta={"stop_reason": reason, "stop_sequence": None},
             usage={"output_tokens": tokens_out},
         )
         + event("message_stop")
@@ -256,10 +257,125 @@ def test_the_schema_that_was_given_stays_as_it_was(server, provider):
     assert schema == Wanted.model_json_schema()
 
 
-def test_a_schema_that_cannot_be_enforced_is_refused_before_anything_is_sent(server, provider):
-    with pytest.raises(ModelError, match="Anthropic cannot enforce this answer's types"):
-        ask(provider, schema={"type": "object", "properties": {"anything": {}}})
-    assert server.requests == []
+class Tree(BaseModel):
+    name: str
+    children: list["Tree"]
+
+
+class Wood(BaseModel):
+    tree: Tree
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"anything": {}}},
+        {"type": "object", "properties": {"by_name": {"type": "object", "additionalProperties": {"type": "integer"}}}},
+        {"type": "object", "properties": {"pair": {"type": "array", "prefixItems": [{"type": "string"}]}}},
+        {"type": "object", "properties": {"maybe": {"type": ["string", "null"]}}},
+        Wood.model_json_schema(),
+    ],
+    ids=["anything", "free map", "tuple", "several types", "holds itself"],
+)
+def test_a_schema_that_cannot_be_enforced_is_told_in_words(server, provider, schema):
+    ask(provider, schema=schema)
+    [request] = server.requests
+    assert "output_config" not in request
+    assert request["system"].startswith("You are friendly.\n\nAnswer with JSON only")
+    assert json.dumps(schema) in request["system"]
+
+
+CACHED = {"type": "ephemeral"}
+
+
+def test_a_long_system_text_is_marked_for_the_cache(server, provider):
+    ask(provider, system="x" * 4096)
+    assert server.requests[0]["system"] == [{"type": "text", "text": "x" * 4096, "cache_control": CACHED}]
+
+
+def test_a_system_text_too_short_for_the_cache_is_not_marked(server, provider):
+    ask(provider, system="x" * 4095)
+    assert server.requests[0]["system"] == "x" * 4095
+    assert "cache_control" not in server.requests[0]
+
+
+def test_a_tool_loop_is_marked_for_the_cache_up_to_its_newest_turn(server, provider):
+    ask(provider, tools=[Tool("clock", "The time.", {"type": "object", "properties": {}})])
+    assert server.requests[0]["cache_control"] == CACHED
+
+
+def test_tokens_of_the_cache_are_part_of_those_read_and_priced_on_their_own(server, provider):
+    # Claude Haiku 4.5 costs 1 USD per million tokens in, 0.10 read from the cache and 1.25 written there.
+    usage = {"cache_read_input_tokens": 500, "cache_creation_input_tokens": 300}
+    server.reply = Reply(beginning(tokens_in=200, **usage) + words("Hello") + ending(tokens_out=0))
+    response = ask(provider)
+    assert (response.tokens_in, response.tokens_cached) == (1_000, 500)
+    assert response.cost_usd == Decimal("0.000625")
+
+
+def test_a_conversation_is_written_in_the_vendors_form(server, provider):
+    history = [
+        Turn("assistant", "Let me see.", calls=(ToolCall("c1", "weather", {"town": "Bern"}), ToolCall("c2", "clock"))),
+        Turn("tool", "rain", call_id="c1"),
+        Turn("tool", "no battery", call_id="c2", error=True),
+        Turn("assistant", " "),
+        Turn("user", "And tomorrow?"),
+        Turn("assistant", calls=(ToolCall("c3", "clock"),)),
+        Turn("tool", "noon", call_id="c3"),
+    ]
+    ask(provider, history=history)
+    assert server.requests[0]["messages"] == [
+        {"role": "user", "content": "Say hello!"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "c1", "name": "weather", "input": {"town": "Bern"}},
+                {"type": "tool_use", "id": "c2", "name": "clock", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": "rain"},
+                {"type": "tool_result", "tool_use_id": "c2", "content": "no battery", "is_error": True},
+            ],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "And tomorrow?"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c3", "name": "clock", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c3", "content": "noon"}]},
+    ]
+
+
+def test_a_refusal_of_the_model_is_final(server, provider):
+    server.reply = Reply(beginning() + words("He") + ending(reason="refusal"))
+    with pytest.raises(ModelError, match=f"{HAIKU} refused to answer") as caught:
+        ask(provider)
+    assert not isinstance(caught.value, TransientModelError)
+
+
+def test_a_tool_call_that_was_cut_off_is_never_made(server, provider):
+    block = {"type": "tool_use", "id": "c1", "name": "pay", "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": '{"to": "Ada", "amount": 1'}
+    call = event("content_block_start", index=0, content_block=block) + event(
+        "content_block_delta", index=0, delta=delta
+    )
+    server.reply = Reply(beginning().partition("event: content_block_start")[0] + call + ending(reason="max_tokens"))
+    with pytest.raises(ModelError, match="cut off inside a tool call: raise max_tokens, now 77"):
+        ask(provider, max_tokens=77)
+
+
+def test_a_fault_of_the_request_told_in_mid_stream_is_final(server, provider):
+    wrong = event("error", error={"type": "invalid_request_error", "message": "Too long"})
+    server.reply = Reply(beginning() + wrong)
+    with pytest.raises(ModelError, match="Too long") as caught:
+        ask(provider)
+    assert not isinstance(caught.value, TransientModelError)
+
+
+def test_the_short_names_may_be_given_another_meaning():
+    provider = AnthropicProvider(api_key="sk-test", aliases={"smart": "claude-next"})
+    assert aliases.resolve("smart", provider="anthropic", own=provider.aliases) == "claude-next"
 
 
 @pytest.mark.parametrize(

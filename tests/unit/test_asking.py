@@ -10,7 +10,8 @@ import pytest
 
 from openvibe.errors import ModelError, TransientModelError, WrongUpdate
 from openvibe.events import Usage
-from openvibe.llm import LLMResponse, asking
+from openvibe.llm import LLMResponse, Tool, ToolCall, Turn, asking
+from openvibe.llm.scripted import ScriptedProvider
 from openvibe.specs import ModelSpec
 
 AT_ONCE = 0.001
@@ -23,6 +24,7 @@ class Scripted:
     script: list[str | Exception]
     name: str = "scripted"
     calls: list[dict[str, Any]] = field(default_factory=list)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def complete(
         self,
@@ -283,3 +285,93 @@ def test_nested_types_come_back_as_plain_data(notebook):
     provider = Scripted([json.dumps({"scores": {"Ada": [1, 2]}})])
     returned = {"output_keys": {"scores": dict[str, list[int]]}}
     assert ask(provider, notebook, returned=returned, output_format="json") == {"scores": {"Ada": [1, 2]}}
+
+
+def test_a_provider_may_give_the_aliases_another_meaning(notebook):
+    provider = Scripted(["hello"], name="anthropic")
+    provider.aliases = {"haiku": "claude-house"}
+    ask(provider, notebook)
+    assert provider.calls[0]["model"] == "claude-house"
+
+
+def test_a_pause_of_a_minute_is_honoured_to_the_second():
+    assert asking._pause(1, TransientModelError("busy", 60.0)) == 60.0
+
+
+def test_a_longer_pause_than_a_step_should_wait_ends_the_asking_and_is_told(notebook):
+    provider = Scripted([TransientModelError("busy", 61.0), "hello"])
+    with pytest.raises(TransientModelError, match="busy") as caught:
+        ask(provider, notebook)
+    assert caught.value.retry_after == 61.0
+    assert len(provider.calls) == 1
+    assert notebook.failed == []
+
+
+def test_an_answer_that_was_cut_off_is_told_as_such(notebook):
+    ask(
+        Scripted(['{"score": 7,', '{"score": 7, "tone": "warm"}']),
+        notebook,
+        returned=SCORE,
+        output_format="json",
+        max_tokens=5,
+    )
+    assert notebook.failed[0]["error"].endswith("it was cut off at max_tokens=5")
+
+
+def test_a_model_that_spends_its_limit_before_the_first_word_is_told_apart(notebook):
+    with pytest.raises(ModelError, match="haiku used up max_tokens=5 before its first word; raise it"):
+        ask(Scripted([" "]), notebook, max_tokens=5)
+    assert len(notebook.usages) == 1
+
+
+CLOCK = Tool("clock", "The time.", {"type": "object", "properties": {}})
+
+
+def converse(provider: Any, listener: Notebook, **options: Any) -> LLMResponse:
+    spec = ModelSpec(model="haiku", attempts=3, max_tokens=77, temperature=0.5)
+    question = {"system": "You help.", "user": "What time is it?", **options}
+    return asking.converse(node="helper", spec=spec, model="smart", provider=provider, listener=listener, **question)
+
+
+def test_a_turn_of_a_conversation_reaches_the_provider_whole(notebook):
+    provider = ScriptedProvider(["Noon."], name="openai")
+    history = [Turn("assistant", calls=(ToolCall("c1", "clock"),)), Turn("tool", "12:00", call_id="c1")]
+    response = converse(provider, notebook, history=history, tools=[CLOCK])
+    assert response.content == "Noon."
+    [call] = provider.calls
+    assert (call.system, call.user, call.model) == ("You help.", "What time is it?", "o3")
+    assert (call.max_tokens, call.temperature, call.schema) == (77, 0.5, None)
+    assert (call.history, call.tools) == (tuple(history), (CLOCK,))
+
+
+def test_a_turn_may_be_tool_calls_without_a_word(notebook):
+    call = ToolCall("c1", "clock")
+    assert converse(ScriptedProvider([call]), notebook, tools=[CLOCK]).tool_calls == (call,)
+
+
+def test_a_turns_words_and_usage_are_told(notebook):
+    converse(ScriptedProvider(["Noon."]), notebook, tools=[CLOCK])
+    assert notebook.said == ["Noon."]
+    assert [usage.tokens_in for usage in notebook.usages] == [10]
+
+
+def test_a_turn_is_tried_again_and_told_like_any_question(notebook):
+    provider = ScriptedProvider([TransientModelError("busy", AT_ONCE), "Noon."])
+    assert converse(provider, notebook, tools=[CLOCK]).content == "Noon."
+    assert notebook.failed == [{"attempt": 1, "attempts": 3, "error": "busy", "pause": AT_ONCE}]
+    with pytest.raises(ModelError, match="Node 'helper' asked smart 3 times: busy"):
+        converse(ScriptedProvider([TransientModelError("busy", AT_ONCE)] * 3), notebook)
+
+
+def test_an_error_of_the_listener_is_not_tried_again():
+    class Stopped(Exception):
+        pass
+
+    class Impatient(Notebook):
+        def words(self, text: str) -> None:
+            raise Stopped
+
+    provider = ScriptedProvider(["Noon.", "One."])
+    with pytest.raises(Stopped):
+        converse(provider, Impatient())
+    assert len(provider.calls) == 1

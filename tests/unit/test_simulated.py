@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
+import jsonschema
 import pytest
 from pydantic import BaseModel, Field
 
 from openvibe import llm
 from openvibe.errors import SetupError
-from openvibe.llm import LLMResponse
+from openvibe.llm import LLMResponse, Tool, Turn
 from openvibe.llm.simulated import SimulatedProvider
 
 
@@ -104,6 +107,58 @@ class Chain(BaseModel):
     after: "Chain | None"
 
 
+class Formats(BaseModel):
+    at: datetime
+    on: date
+    by: time
+    took: timedelta
+    key: UUID
+
+
+class Steps(BaseModel):
+    fives: int = Field(multiple_of=5)
+    large: int = Field(multiple_of=1_000, ge=2_500)
+    halves: float = Field(multiple_of=0.5, gt=0, le=2)
+    flags: set[bool] = Field(min_length=2)
+    kinds: dict[str, int] = Field(min_length=2)
+
+
+#: What people write by hand or other programs make, beside what Pydantic writes.
+BY_HAND: dict[str, dict[str, Any]] = {
+    "several types": {"type": ["string", "null"]},
+    "no type but bounds": {"minimum": 5, "maximum": 6},
+    "no type but properties": {"properties": {"a": {"type": "integer"}}, "required": ["a"]},
+    "nothing at all": {},
+    "all of": {
+        "allOf": [
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+            {"properties": {"b": {"type": "boolean"}}, "required": ["b"]},
+        ]
+    },
+    "definitions": {"$ref": "#/definitions/town", "definitions": {"town": {"type": "string", "maxLength": 4}}},
+    "a choice with neighbours": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a", "b"],
+        "anyOf": [{"properties": {"b": {"const": 3}}}],
+    },
+    "unique items": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1, "maximum": 4},
+        "minItems": 4,
+        "uniqueItems": True,
+    },
+    "required but not described": {"type": "object", "required": ["a"]},
+    "the root again": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "more": {"type": "array", "items": {"$ref": "#"}}},
+        "required": ["name"],
+    },
+    "itself, optional": {"type": "object", "properties": {"after": {"$ref": "#"}}},
+    "e-mail": {"type": "string", "format": "email"},
+}
+
+
 QUESTION: dict[str, Any] = {"system": "You score leads.", "user": "Score Ada, who runs a bakery.", "model": "m"}
 
 
@@ -169,11 +224,44 @@ def test_tokens_are_counted_from_the_words():
 
 @pytest.mark.parametrize("user", [f"question {number}" for number in range(10)])
 @pytest.mark.parametrize(
-    "model", [Flat, Nested, Lists, Integers, Numbers, Texts, Choice, Tree, Chain], ids=lambda item: item.__name__
+    "model",
+    [Flat, Nested, Lists, Integers, Numbers, Texts, Choice, Tree, Chain, Formats, Steps],
+    ids=lambda item: item.__name__,
 )
 def test_an_answer_obeys_the_schema_that_pydantic_writes(model, user):
     answer = ask(user=user, schema=model.model_json_schema())
     model.model_validate_json(answer.content)
+
+
+@pytest.mark.parametrize("user", [f"question {number}" for number in range(10)])
+@pytest.mark.parametrize("schema", BY_HAND.values(), ids=BY_HAND)
+def test_an_answer_obeys_schemas_from_elsewhere(schema, user):
+    jsonschema.validate(json.loads(ask(user=user, schema=schema).content), schema)
+
+
+TOOLS = (
+    Tool("weather", "The weather.", Nested.model_json_schema()),
+    Tool("clock", "The time.", {"type": "object", "properties": {}}),
+)
+
+
+def test_each_tool_is_called_once_with_fitting_arguments_and_then_words_follow():
+    history: list[Turn] = []
+    for tool in TOOLS:
+        answer = ask(tools=TOOLS, history=history)
+        [call] = answer.tool_calls
+        assert (answer.content, answer.simulated, call.name) == ("", True, tool.name)
+        jsonschema.validate(call.arguments, tool.schema)
+        history += [Turn("assistant", calls=(call,)), Turn("tool", "done", call_id=call.id)]
+    answer = ask(tools=TOOLS, history=history)
+    assert answer.tool_calls == ()
+    assert "imulated" in answer.content
+    assert len({turn.call_id for turn in history if turn.role == "tool"}) == 2
+
+
+def test_the_same_conversation_gets_the_same_calls():
+    assert ask(tools=TOOLS) == ask(tools=TOOLS)
+    assert ask(tools=TOOLS).tool_calls != ask(tools=TOOLS, user="another").tool_calls
 
 
 def test_a_json_answer_is_marked_simulated_in_its_texts():
@@ -186,5 +274,7 @@ def test_the_simulated_provider_is_found_by_its_name():
 
 
 def test_an_unknown_provider_is_refused_naming_the_known_ones():
-    with pytest.raises(SetupError, match="No model provider is called 'gpt'; use one of: simulated, anthropic"):
+    with pytest.raises(
+        SetupError, match="No model provider is called 'gpt'; use one of: simulated, anthropic, openai, ollama"
+    ):
         llm.provider("gpt")
