@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openvibe.contrib import hubspot, not_connected
+from operators.catalog import keys
 
 #: The least score of each stage, nearest to a decision first.
 STAGES = {80: "decision_ready", 60: "product_aware", 40: "solution_aware", 0: "educational"}
@@ -21,6 +22,16 @@ def contact(ctx: Any, contact_id: str) -> dict[str, Any] | None:
     if crm is None:
         not_connected(ctx, "HubSpot", hubspot.REMEDY)
     return crm.contact(contact_id)["properties"] if crm and contact_id else None
+
+
+def intel(ctx: Any, company_name: str) -> Any:
+    """Return what Company Intelligence knows of a company, or None."""
+    return ctx.context.get("companies", keys.of(company_name, "intel"))
+
+
+def content_plan(ctx: Any, state: dict[str, Any]) -> Any:
+    """Return the content that the Content Engine made for a lead, or None."""
+    return ctx.context.get("leads", keys.of(key(state), "content_plan"))
 
 
 def updated(ctx: Any, contact_id: str, properties: dict[str, Any]) -> bool:

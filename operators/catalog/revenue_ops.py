@@ -108,9 +108,9 @@ class RevenueOps:
         @llm_node(model="haiku", temperature=0.7)
         def enrich(self, state, ctx):
             crm = leads.contact(ctx, state["contact_id"])
-            intel = ctx.context.get("companies", keys.of(state["company_name"], "intel"))
-            fields = ("company_name", "lead_data")
-            return ask("lead_enrichment", "enriched_data", state, *fields, crm_contact=crm, company_research=intel)
+            named = {"company_name": str(state["company_name"] or (crm or {}).get("company") or "")}
+            about = {"crm_contact": crm, "company_research": leads.intel(ctx, named["company_name"]), "update": named}
+            return ask("lead_enrichment", "enriched_data", {**state, **named}, "company_name", "lead_data", **about)
 
         @llm_node(model="sonnet", temperature=0.3, output_format="json")
         def score(self, state):
@@ -155,9 +155,8 @@ class RevenueOps:
 
         @llm_node(model="sonnet", temperature=0.7)
         def research_buyer(self, state, ctx):
-            plan = ctx.context.get("leads", keys.of(leads.key(state), "content_plan"))
-            fields = {"task": "research notes", "content_made_for_the_buyer": plan}
-            return ask("s3_engagement", "research_notes", state, "segment", "buyer_profile", **fields)
+            about = {"task": "research notes", "content_made_for_the_buyer": leads.content_plan(ctx, state)}
+            return ask("s3_engagement", "research_notes", state, "segment", "buyer_profile", **about)
 
         @llm_node(model="sonnet", temperature=0.7, output_format="json")
         def generate_sequence(self, state):
@@ -219,12 +218,11 @@ class RevenueOps:
 
         @llm_node(model="sonnet", temperature=0.5, output_format="json")
         def generate_touch(self, state, ctx):
-            plan = ctx.context.get("leads", keys.of(leads.key(state), "content_plan"))
             output = {"touch_content": str, "touch_channel": Channel, "lead_score": Percent}
             return ask(
                 "s5_nurture", output, state, "current_stage", "lead_score", "lead_data", "assessment", "touch_history",
                 task=f"write touch {state['touches_completed'] + 1} of {state['max_touches']}",
-                content_made_for_the_lead=plan,
+                content_made_for_the_lead=leads.content_plan(ctx, state),
                 fallback=lambda answer: {"touch_content": answer, "touch_channel": "email"},
             )  # fmt: skip
 
