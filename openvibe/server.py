@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Protocol, cast
 
-from openvibe import sources
+from openvibe import config, sources
 from openvibe.errors import SetupError
 from openvibe.registry import Registry
 
@@ -30,13 +30,14 @@ class Site(Protocol):
         """Serve the operators with the ids `only` (all, if there are none) of these modules and files."""
 
 
-def serve(*operators: type, port: int | None = None) -> None:
+def serve(*operators: type, port: int | None = None, config_path: str = "") -> None:
     """Serve these operators with everything that OpenVibe has, and return when somebody has ended it.
 
     Pages, REST API, workers and message bus run as children of this process. `port` is that of the pages and the API
-    on 127.0.0.1; without it `OPENVIBE_PORT` decides, else it is 8000. What is kept lies in `.openvibe/` of the current
-    folder unless `OPENVIBE_HOME` names another. The children read the same script again: there, and wherever a script
-    is read for its operators, `serve()` only registers them.
+    on 127.0.0.1; without it `OPENVIBE_PORT` decides, else it is 8000. `config_path` names a YAML file whose operators
+    are served as well. What is kept lies in `.openvibe/` of the current folder unless `OPENVIBE_HOME` names another.
+    The children read the same script again: there, and wherever a script is read for its operators, `serve()` only
+    registers them.
 
     Example:
         >>> serve(Hello, port=8000)
@@ -47,11 +48,15 @@ def serve(*operators: type, port: int | None = None) -> None:
     """
     if sources.take(operators):
         return
-    if not operators:
+    if not operators and not config_path:
         raise SetupError("serve() was given no operators; give it at least one class: serve(Hello)")
     registry = Registry()
-    only = [registry.register(cls).spec.id for cls in operators]
-    if status := site()(sources=_sources(operators), only=only, port=port):
+    for cls in operators:
+        registry.register(cls)
+    for definition in config.load(config_path) if config_path else ():
+        registry.add(definition, where=config_path)
+    named = _sources(operators) + ([os.path.abspath(config_path)] if config_path else [])
+    if status := site()(sources=named, only=[item.spec.id for item in registry], port=port):
         raise SystemExit(status)
 
 
@@ -70,7 +75,7 @@ def site() -> Site:
 
 def _sources(operators: Sequence[type]) -> list[str]:
     """The script first, since it is what calls `serve()`; then the modules of classes that it imports."""
-    script = _script(sys.modules["__main__"])
+    script = _script(sys.modules["__main__"]) if operators else ""
     homeless = [cls.__name__ for cls in operators if cls.__module__ == "__main__" and not script]
     if homeless:
         raise SetupError(

@@ -1,4 +1,4 @@
-"""Where operators come from: modules such as `operators.catalog`, and files such as `./hello.py`."""
+"""Where operators come from: modules such as `operators.catalog`, files such as `./hello.py` or `./operators.yaml`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
+from openvibe import config
 from openvibe.errors import SetupError
 from openvibe.marks import MARK, OperatorMark
+from openvibe.registry import OperatorDefinition, define
+
+YAML = (".yaml", ".yml")
+FILES = (".py", *YAML)
 
 _given: ContextVar[list[type] | None] = ContextVar("given", default=None)
 
 
-def operators(sources: Sequence[str], *, only: Sequence[str] = ()) -> list[type]:
-    """Return the operator classes that these sources offer, each once, in order.
+def operators(sources: Sequence[str], *, only: Sequence[str] = ()) -> list[OperatorDefinition]:
+    """Return the operators that these sources offer, each once, in order.
 
     `only` keeps those with these ids.
 
     Raises:
-        SetupError: a source cannot be read or offers nothing, or an id of `only` is offered by none of them.
+        SetupError: a source cannot be read, offers nothing or holds a mistake, or none offers an id of `only`.
     """
-    classes: dict[type, None] = {}
+    definitions: list[OperatorDefinition] = []
     for source in sources:
         found = offered(source)
         if not found and not only:
@@ -38,17 +43,18 @@ def operators(sources: Sequence[str], *, only: Sequence[str] = ()) -> list[type]
                 f"{source!r} offers no operators: give it a list called OPERATORS, or name another module or file in "
                 "OPENVIBE_OPERATORS."
             )
-        classes |= dict.fromkeys(found)
-    known = {_id(cls) for cls in classes}
+        # The same one again is no second one: a script and the module of its class both offer it.
+        definitions += [item for item in found if not any(item is other for other in definitions)]
+    known = {item.spec.id for item in definitions}
     if lacking := [name for name in only if name not in known]:
         where = ", ".join(sources)
         offer = ", ".join(sorted(known)) or "none"
         raise SetupError(f"There is no operator {lacking[0]!r} in {where}; there is: {offer}.")
-    return [cls for cls in classes if not only or _id(cls) in only]
+    return [item for item in definitions if not only or item.spec.id in only]
 
 
-def offered(source: str) -> tuple[type, ...]:
-    """Return the operator classes of one module or file.
+def offered(source: str) -> tuple[OperatorDefinition, ...]:
+    """Return the operators of one module or file.
 
     These are the classes that it gives to `serve()` while it is read, else those of its list `OPERATORS`, else every
     operator that its names lead to.
@@ -66,7 +72,7 @@ def take(classes: Sequence[type]) -> bool:
 
 def is_file(source: str) -> bool:
     """Tell whether a source is a file's path and no module's name."""
-    return source.endswith(".py") or os.sep in source
+    return source.endswith(FILES) or os.sep in source
 
 
 def location(source: str) -> Path | None:
@@ -88,14 +94,21 @@ def location(source: str) -> Path | None:
 
 
 @cache
-def _offered(source: str) -> tuple[type, ...]:
+def _offered(source: str) -> tuple[OperatorDefinition, ...]:
+    if source.endswith(YAML):
+        return tuple(config.load(source))
     with _reading() as given:
         module = _read(source)
-    if given:
-        return tuple(given)
-    if hasattr(module, "OPERATORS"):
-        return tuple(module.OPERATORS)
-    return tuple(dict.fromkeys(item for item in vars(module).values() if _is_operator(item)))
+    classes = given or getattr(module, "OPERATORS", None) or filter(_is_operator, vars(module).values())
+    try:
+        return tuple(_defined(cls) for cls in dict.fromkeys(classes))
+    except SetupError as error:
+        raise SetupError(f"{source!r} holds a mistake: {error}") from error
+
+
+@cache
+def _defined(cls: type) -> OperatorDefinition:
+    return define(cls)
 
 
 @contextmanager
@@ -171,8 +184,3 @@ def _path(source: str) -> Path:
 
 def _is_operator(item: object) -> bool:
     return isinstance(item, type) and isinstance(vars(item).get(MARK), OperatorMark)
-
-
-def _id(cls: type) -> str:
-    mark = vars(cls).get(MARK)
-    return mark.id if isinstance(mark, OperatorMark) else cls.__name__

@@ -34,6 +34,14 @@ class Crew:
         if changed:
             self._write_record()
 
+    def renew(self, *, kept: Iterable[str], grace: float, hurried: Callable[[], bool]) -> None:
+        """Ends all children but the kept ones in order, and starts them again."""
+        ended = [child for child in self.children if child.name not in set(kept)]
+        children.end(ended, grace=grace, hurried=hurried)
+        for child in ended:
+            child.start()
+        self._write_record()
+
     def end(self, *, last: Iterable[str], grace: float, hurried: Callable[[], bool]) -> None:
         """Ends the children named in `last` after the others, which may still need them."""
         kept = set(last)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ PROJECT_ROOT = Path.cwd() if INSTALLED else CODE_ROOT
 LLMS: tuple[Llm, ...] = ("simulated", "anthropic")
 SCHEDULERS: tuple[Scheduler, ...] = ("celery", "none")
 LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+#: What the name of a variable contains whose value is a secret, and how long such a value is at least.
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+SHORTEST_SECRET = 8
 SPELLED_BOOLEANS = {
     "1": True,
     "true": True,
@@ -63,11 +67,14 @@ class Environment:
     debug: bool
     allowed_hosts: tuple[str, ...]
     lease_seconds: float
+    most_losses: int
     worker_threads: int
     worker_processes: int
     time_zone: str
     scheduler: Scheduler
     hubspot_secret: str = field(repr=False)
+    masked: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     log_level: LogLevel
 
 
@@ -90,11 +97,14 @@ def read(environ: Mapping[str, str]) -> Environment:
         debug=boolean(environ, "OPENVIBE_DEBUG", default=False),
         allowed_hosts=names(environ, "OPENVIBE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"),
         lease_seconds=number(environ, "OPENVIBE_LEASE_SECONDS", 15.0, positive=True),
+        most_losses=whole(environ, "OPENVIBE_MOST_LOSSES", 5, least=1, most=1000),
         worker_threads=whole(environ, "OPENVIBE_WORKER_THREADS", 32, least=1, most=1000),
         worker_processes=whole(environ, "OPENVIBE_WORKER_PROCESSES", 1, least=1, most=100),
         time_zone=time_zone(environ, "OPENVIBE_TIME_ZONE", "UTC"),
         scheduler=choice(environ, "OPENVIBE_SCHEDULER", "celery", choices=SCHEDULERS),
         hubspot_secret=text(environ, "OPENVIBE_HUBSPOT_SECRET"),
+        masked=patterns(environ, "OPENVIBE_MASKED"),
+        secrets=secrets(environ),
         log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),
     )
 
@@ -167,6 +177,25 @@ def sources(environ: Mapping[str, str], name: str, default: str) -> tuple[str, .
     if not all(os.sep in part or part.endswith(files) or (part and not set(part) & set(" \t\n")) for part in listed):
         raise _wrong(name, given, f"modules or files separated by commas, such as {default}")
     return listed
+
+
+def patterns(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Regular expressions, separated by blanks. One that fits the empty text would fit everywhere."""
+    given = text(environ, name)
+    for pattern in given.split():
+        try:
+            if not re.search(pattern, ""):
+                continue
+        except re.error:
+            pass
+        raise _wrong(name, given, r"regular expressions separated by blanks, such as sk-\w+")
+    return tuple(given.split())
+
+
+def secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of all variables that by their names are secrets; short ones are too likely to be ordinary words."""
+    found = {value for name, value in environ.items() if any(word in name.upper() for word in SECRET_WORDS)}
+    return tuple(sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True))
 
 
 def time_zone(environ: Mapping[str, str], name: str, default: str) -> str:

@@ -1,4 +1,4 @@
-"""The one step before the children start: `manage.py prepare` in a process of its own, its progress passed on."""
+"""The one step before the children start: the command `prepare` in a process of its own, its progress passed on."""
 
 from __future__ import annotations
 

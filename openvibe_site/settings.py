@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from openvibe_site import database, env, home
 
 OPENVIBE = env.read(os.environ)
-BASE_DIR = Path(__file__).resolve().parent.parent
 
 home.Home(OPENVIBE.home).make()
 SECRET_KEY = home.secret_key(OPENVIBE)
@@ -53,7 +51,7 @@ ASGI_APPLICATION = "openvibe_site.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [env.ASSETS / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -83,7 +81,7 @@ TIME_ZONE = OPENVIBE.time_zone
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [env.ASSETS / "static"]
 # Files are served from where they lie: `make run` needs no collecting, and a change shows on reload.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG

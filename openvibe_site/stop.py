@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # `make`, `timeout` and terminals may deliver one wish twice; nobody presses Ctrl-C twice as fast as this.
@@ -22,12 +24,18 @@ class Stop:
         self.hurried = False
         self._asked_at = 0.0
 
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hears signals inside the block; a script goes on with its own handlers after it."""
         # nohup ignores the closed terminal on purpose.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._hear)
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+        earlier = {number: signal.signal(number, self._hear) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
 
     def pause(self, seconds: float) -> None:
         self.check()

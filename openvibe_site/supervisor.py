@@ -1,4 +1,4 @@
-"""`make run`: starts everything that OpenVibe consists of, keeps it running, and takes all of it along at the end.
+"""`make run` and `serve()`: starts everything that OpenVibe consists of, and takes all of it along at the end.
 
 It imports no Django, so that it speaks at once and needs little memory beside its children.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from openvibe.errors import SetupError
 from openvibe_site import commands, crew, env, nats_server, ports, preparation, readiness
 from openvibe_site.children import Child
 from openvibe_site.console import Console
 from openvibe_site.crew import Crew
-from openvibe_site.env import PROJECT_ROOT, Environment
+from openvibe_site.env import CODE_ROOT, INSTALLED, PROJECT_ROOT, Environment
 from openvibe_site.errors import CannotStart
 from openvibe_site.home import Home, write_private
 from openvibe_site.stop import Stop, Stopped
+from openvibe_site.watch import Watch
 
 NATS_PATIENCE = 20.0
 READY_PATIENCE = 60.0
@@ -25,21 +29,24 @@ REMINDER_EVERY = 10.0
 # Workers hand their runs back at the next boundary; a run that takes longer is taken over by its lease.
 GRACE = 20.0
 GLANCE = 0.1
+LOOK_EVERY = 0.5
 
 
-def main() -> int:
+def main(environ: Mapping[str, str] = os.environ, *, folder: Path = PROJECT_ROOT) -> int:
+    """Serves until somebody ends it; returns the exit status. `folder` is where the children run."""
     console = Console()
     try:
-        environment = env.read(os.environ)
+        environment = env.read(environ)
         require_key(environment)
         home = Home(environment.home)
         home.make()
         with home.claimed():
             stop = Stop()
-            stop.listen()
-            crew.end_leftovers(home, say=console.say)
-            ports.require_free(environment.port)
-            Supervisor(environment, home=home, console=console, stop=stop).run()
+            with stop.listening():
+                crew.end_leftovers(home, say=console.say)
+                ports.require_free(environment.port)
+                place = Place(home, folder, environ)
+                Supervisor(environment, place=place, console=console, stop=stop).run()
     except (SetupError, CannotStart) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, SetupError) else 1
@@ -54,15 +61,25 @@ def require_key(environment: Environment) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the children run: what they keep, the folder they are in, and the environment that they get."""
+
+    home: Home
+    folder: Path
+    environ: Mapping[str, str]
+
+
 class Supervisor:
     """One run from the first child to the last."""
 
-    def __init__(self, environment: Environment, *, home: Home, console: Console, stop: Stop) -> None:
+    def __init__(self, environment: Environment, *, place: Place, console: Console, stop: Stop) -> None:
         self.environment = environment
-        self.home = home
+        self.place = place
+        self.home = place.home
         self.console = console
         self.stop = stop
-        self.crew = Crew(home.children)
+        self.crew = Crew(self.home.children)
         self.nats_url = environment.nats_url
 
     def run(self) -> None:
@@ -74,13 +91,36 @@ class Supervisor:
             self.start_children()
             self.await_ready()
             self.welcome()
-            while True:
-                self.stop.pause(GLANCE)
-                self.crew.tend()
+            self.keep_running()
         except Stopped:
             pass
         finally:
             self.end()
+
+    def keep_running(self) -> None:
+        watch = Watch(self.environment.operator_modules, home=self.home.root) if self.environment.reload else None
+        looked = time.monotonic()
+        while True:
+            self.stop.pause(GLANCE)
+            self.crew.tend()
+            if watch and time.monotonic() - looked > LOOK_EVERY:
+                looked = time.monotonic()
+                if changed := watch.changed():
+                    self.renew(changed)
+
+    def renew(self, changed: list[Path]) -> None:
+        """Registers the operators again and starts afresh whoever plays them; a mistake leaves all as it is."""
+        names = ", ".join(path.name for path in changed[:3]) + (" and others" if changed[3:] else "")
+        self.console.say(f"changed: {names}")
+        try:
+            self.prepare()
+            self.crew.renew(kept=["nats"], grace=GRACE, hurried=lambda: self.stop.asked)
+            self.await_ready()
+        except CannotStart as error:
+            self.console.write(str(error))
+            self.console.say("what ran before goes on; save the file again when it is mended")
+        else:
+            self.console.say("ready again")
 
     def start_nats(self) -> int | None:
         """The embedded server starts while the database is prepared; None when somebody else's is used."""
@@ -99,7 +139,7 @@ class Supervisor:
         preparation.perform(
             commands.PREPARE,
             environ=self.environ("prepare"),
-            folder=PROJECT_ROOT,
+            folder=self.place.folder,
             log=self.home.logs / "setup.log",
             say=self.console.say,
             stop=self.stop,
@@ -159,15 +199,19 @@ class Supervisor:
                 name,
                 command,
                 environ=self.environ(name),
-                folder=PROJECT_ROOT,
+                folder=self.place.folder,
                 log=self.home.logs / f"{name}.log",
                 say=self.console.say,
             )
         )
 
     def environ(self, name: str) -> dict[str, str]:
+        given = self.place.environ
+        # A checkout is on nobody's path; what is installed needs no help.
+        path = [] if INSTALLED else [str(CODE_ROOT), *filter(None, [given.get("PYTHONPATH")])]
         return {
-            **os.environ,
+            **given,
+            **({"PYTHONPATH": os.pathsep.join(path)} if path else {}),
             "OPENVIBE_HOME": str(self.home.root),
             "NATS_URL": self.nats_url,
             "DJANGO_SETTINGS_MODULE": "openvibe_site.settings",

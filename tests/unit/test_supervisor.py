@@ -27,7 +27,7 @@ from openvibe_site.home import Home, kept_secret, secret_key
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
 
 STAND_INS = {
-    "manage.py": """
+    "openvibe_site/__main__.py": """
 import os, pathlib, sys, time
 home = pathlib.Path(os.environ["OPENVIBE_HOME"])
 if sys.argv[1] == "prepare":
@@ -331,7 +331,8 @@ def supervisor(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     project = tmp_path / "project"
     sources = shutil.ignore_patterns("__pycache__", "__init__.py", "settings.py")
     shutil.copytree(Path(env.__file__).parent, project / "openvibe_site", ignore=sources)
-    (project / "openvibe").symlink_to(env.PROJECT_ROOT / "openvibe")
+    for package in ("openvibe", "operators", "agents_ui"):
+        (project / package).symlink_to(env.CODE_ROOT / package)
     for name, source in STAND_INS.items():
         (project / name).write_text(source)
     started: list[Started] = []

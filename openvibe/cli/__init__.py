@@ -1,0 +1,1 @@
+"""The command `openvibe`: serve operators, describe them, start their runs, follow them, decide at their gates."""

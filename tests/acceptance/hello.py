@@ -1,0 +1,20 @@
+from openvibe import llm_node, operator, serve, workflow
+
+
+@operator(id="hello", name="Hello World")
+class Hello:
+    greeting: str = ""
+
+    @workflow(id="greet", trigger="on_demand")
+    class Greet:
+        @llm_node(model="haiku")
+        def say_hello(self, state):
+            return {
+                "system": "You are friendly.",
+                "user": "Say hello!",
+                "output_key": "greeting",
+            }
+
+
+# Run
+serve(Hello, port=8000)
