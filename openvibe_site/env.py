@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 from openvibe.errors import SetupError
 
-Llm = Literal["simulated", "anthropic"]
+Tracing = Literal["none", "otel", "langfuse", "langsmith"]
+Llm = Literal["simulated", "anthropic", "openai", "ollama"]
 Scheduler = Literal["celery", "none"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Choice = TypeVar("Choice", bound=str)
@@ -29,7 +30,8 @@ INSTALLED = (PACKAGE / "templates").is_dir()
 ASSETS = PACKAGE if INSTALLED else CODE_ROOT
 #: The folder that is served: a checkout serves itself, what is installed the folder in which it is called.
 PROJECT_ROOT = Path.cwd() if INSTALLED else CODE_ROOT
-LLMS: tuple[Llm, ...] = ("simulated", "anthropic")
+TRACINGS: tuple[Tracing, ...] = ("none", "otel", "langfuse", "langsmith")
+LLMS: tuple[Llm, ...] = ("simulated", "anthropic", "openai", "ollama")
 SCHEDULERS: tuple[Scheduler, ...] = ("celery", "none")
 LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: What the name of a variable contains whose value is a secret, and how long such a value is at least.
@@ -60,6 +62,11 @@ class Environment:
     simulated_pace: float
     anthropic_api_key: str = field(repr=False)
     anthropic_base_url: str
+    openai_api_key: str = field(repr=False)
+    openai_base_url: str
+    ollama_host: str
+    tracing: Tracing
+    tracing_project: str
     operator_modules: tuple[str, ...]
     only: tuple[str, ...]
     reload: bool
@@ -90,6 +97,11 @@ def read(environ: Mapping[str, str]) -> Environment:
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
         anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),
         anthropic_base_url=text(environ, "ANTHROPIC_BASE_URL"),
+        openai_api_key=text(environ, "OPENAI_API_KEY"),
+        openai_base_url=text(environ, "OPENAI_BASE_URL"),
+        ollama_host=text(environ, "OLLAMA_HOST"),
+        tracing=choice(environ, "OPENVIBE_TRACING", "none", choices=TRACINGS),
+        tracing_project=text(environ, "OPENVIBE_TRACING_PROJECT", "openvibe"),
         operator_modules=sources(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
         only=names(environ, "OPENVIBE_ONLY", ""),
         reload=boolean(environ, "OPENVIBE_RELOAD", default=False),

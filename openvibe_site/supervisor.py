@@ -54,10 +54,15 @@ def main(environ: Mapping[str, str] = os.environ, *, folder: Path = PROJECT_ROOT
 
 
 def require_key(environment: Environment) -> None:
-    if environment.llm == "anthropic" and not environment.anthropic_api_key:
+    keys = {
+        "anthropic": ("ANTHROPIC_API_KEY", environment.anthropic_api_key, "Anthropic"),
+        "openai": ("OPENAI_API_KEY", environment.openai_api_key, "OpenAI"),
+    }
+    name, key, vendor = keys.get(environment.llm, ("", "none needed", ""))
+    if not key:
         raise SetupError(
-            "OPENVIBE_LLM is 'anthropic' but ANTHROPIC_API_KEY is not set: "
-            "set it to a key of your Anthropic account, or leave OPENVIBE_LLM out to use the simulated model."
+            f"OPENVIBE_LLM is {environment.llm!r} but {name} is not set: "
+            f"set it to a key of your {vendor} account, or leave OPENVIBE_LLM out to use the simulated model."
         )
 
 

@@ -6,9 +6,10 @@ from functools import cache
 
 from django.conf import settings
 
-from openvibe import llm, sources
+from openvibe import llm, sources, tracing
 from openvibe.llm import LLMProvider
 from openvibe.registry import Registry
+from openvibe.tracing import Tracer
 
 registry = Registry()
 
@@ -29,8 +30,16 @@ def load() -> None:
 def provider() -> LLMProvider:
     """Return this process's model provider, with its one pooled client."""
     chosen = settings.OPENVIBE
-    if chosen.llm == "anthropic":
-        return llm.provider(
-            "anthropic", api_key=chosen.anthropic_api_key or None, base_url=chosen.anthropic_base_url or None
-        )
-    return llm.provider(chosen.llm, words_per_second=chosen.simulated_pace)
+    options = {
+        "simulated": {"words_per_second": chosen.simulated_pace},
+        "anthropic": {"api_key": chosen.anthropic_api_key, "base_url": chosen.anthropic_base_url},
+        "openai": {"api_key": chosen.openai_api_key, "base_url": chosen.openai_base_url},
+        "ollama": {"base_url": chosen.ollama_host},
+    }[chosen.llm]
+    return llm.provider(chosen.llm, **{name: value for name, value in options.items() if value})
+
+
+@cache
+def tracer() -> Tracer:
+    """Return this process's tracer."""
+    return tracing.tracer(settings.OPENVIBE.tracing, settings.OPENVIBE.tracing_project)

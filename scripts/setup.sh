@@ -65,6 +65,11 @@ install() {
     status=0
     .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --progress-bar off "$@" \
         >.venv/setup.log 2>&1 || status=$?
+    # The command `openvibe`, and the entry points by which it finds the site.
+    if [ "$status" -eq 0 ]; then
+        .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --progress-bar off \
+            --no-deps --no-build-isolation --editable . >>.venv/setup.log 2>&1 || status=$?
+    fi
     hide_dots
     if [ "$status" -ne 0 ]; then
         tail -n 20 .venv/setup.log >&2
