@@ -1,5 +1,6 @@
 """OpenVibe: describe AI operators in Python, run them durably, see and correct what they do."""
 
+from openvibe.configuration import configure
 from openvibe.ctx import NOT_DONE, Ctx
 from openvibe.errors import OpenVibeError, RunError, SetupError, ToolError
 from openvibe.primitives import (
@@ -13,6 +14,7 @@ from openvibe.primitives import (
     remote_node,
     workflow,
 )
+from openvibe.runtime import OperatorRuntime
 from openvibe.server import serve
 from openvibe.specs import Retry
 from openvibe.subscriptions import Listen
@@ -23,12 +25,14 @@ __all__ = [
     "Ctx",
     "Listen",
     "OpenVibeError",
+    "OperatorRuntime",
     "Retry",
     "RunError",
     "SetupError",
     "ToolError",
     "agent_node",
     "conditional",
+    "configure",
     "durable",
     "human_in_the_loop",
     "llm_node",

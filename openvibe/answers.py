@@ -109,8 +109,9 @@ def expired(wait: Wait, *, now: datetime) -> str:
         wait.decision = wait.on_timeout
         wait.notes = f"Nobody decided before {wait.deadline:%Y-%m-%d %H:%M} UTC."
         return "gate.expired"
-    if wait.kind != "timer":
-        wait.error = f"Nobody answered before {wait.deadline:%Y-%m-%d %H:%M} UTC"
+    if wait.kind == "timer":
+        return "timer.fired"
+    wait.error = f"Nobody answered before {wait.deadline:%Y-%m-%d %H:%M} UTC"
     return "wait.expired"
 
 

@@ -69,10 +69,10 @@ def configure(
 ) -> None:
     """Set defaults for the runtimes that this process makes from now on; what is not given stays as it is.
 
-    `llm` is a provider's name (`anthropic`, `openai`, `ollama`, `simulated`) or a provider; the aliases of models follow
-    it. `api_key` and `base_url` are its own; without them it reads its usual environment variables, and another `llm`
-    forgets them. `models` maps aliases to exact ids. `bus`, `scheduler` and `checkpointer` are as `OperatorRuntime`
-    takes them. `tracing` is `none`, `langsmith`, `langfuse` or `otel`.
+    `llm` is a provider's name (`anthropic`, `openai`, `ollama`, `simulated`) or a provider; the aliases of models
+    follow it. `api_key` and `base_url` are its own: without them it reads its usual environment variables, and another
+    `llm` forgets them. `models` maps aliases to exact ids. `bus`, `scheduler` and `checkpointer` are as
+    `OperatorRuntime` takes them. `tracing` is `none`, `langsmith`, `langfuse` or `otel`.
 
     Example:
         >>> configure(llm="simulated", models={"sonnet": "my-own-model"})

@@ -136,6 +136,7 @@ class Ctx:
         Raises:
             RunError: nobody offers the capability, the other run failed, or no answer came before `timeout`.
         """
+        self.notes.check()
         answer = self.ask(
             {
                 "kind": "reply",

@@ -19,11 +19,12 @@ from langgraph.types import Command, interrupt
 
 from openvibe import canonical, interrupts
 from openvibe.compiler import CompiledWorkflow, node_id
-from openvibe.errors import EffectUnknown, OpenVibeError, RunError
+from openvibe.errors import Backoff, EffectUnknown, OpenVibeError, RunError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
 from openvibe.graph import pump
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
+from openvibe.ids import random_text
 from openvibe.outcomes import Completed, Emission, Failed, OpenWait, Outcome, Paused, Progress, WaitRequest
 from openvibe.session import Session, StepNotes
 
@@ -32,6 +33,15 @@ STRICT_RESUME = "__pregel_strict_resume"
 
 #: How many super-steps one play may take: the visible bound of a loop.
 STEP_LIMIT = 1_000
+
+#: How long what a finished step wrote may take, in seconds, from LangGraph's thread to the saver.
+ARRIVAL = 5.0
+
+#: How the name of an engine wait begins that lies between two tries of a step.
+BACKOFF = "backoff/"
+
+#: The longest pause between two tries, in seconds, whatever a provider asks for.
+LONGEST_PAUSE = 7 * 24 * 3600.0
 
 #: What a person may say about an effect that nobody can tell of.
 HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
@@ -53,13 +63,14 @@ def play(
     rows belong to the same commit as the `Progress` at hand. Faults that are `session.outside` of the run, such as
     those of whatever stores it, are raised; every other one is the run's own end.
     """
-    told = _Teller(workflow, session, answered=bool(answers))
+    told = _Teller(workflow, session, saver, answered=bool(answers))
     given: Any = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
     parts = _parts(workflow, given, saver=saver, thread_id=thread_id, session=session)
     try:
         for mode, part in parts:
             if mode == "tasks":
-                told.task(part)
+                if told.task(part):
+                    yield told.hand_over()
             elif told.checkpoint(part, fresh=saver.holds(part["config"])):
                 yield told.hand_over(told.rest())
                 if told.resting:
@@ -68,6 +79,9 @@ def play(
         raise
     except EffectUnknown as error:
         yield told.hand_over(_doubt(error))
+        return
+    except Backoff as error:
+        yield told.hand_over(told.backoff(error))
         return
     except Exception as error:
         yield told.hand_over(told.failure(error))
@@ -78,7 +92,8 @@ def play(
 
 
 def _parts(workflow: CompiledWorkflow, given: Any, *, saver: RowSaver, thread_id: str, session: Session) -> Any:
-    graph: Any = workflow.graph.copy(update={"checkpointer": saver})
+    # An eager graph tells of a branch's end while others go on. It costs threads, and ours have no branches.
+    graph: Any = workflow.graph.copy(update={"checkpointer": saver, "stream_eager": workflow.foreign})
     config = {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT}
     options: dict[str, Any] = {"stream_mode": ["tasks", "checkpoints"], "durability": "sync"}
     if not workflow.foreign:
@@ -91,39 +106,49 @@ def _parts(workflow: CompiledWorkflow, given: Any, *, saver: RowSaver, thread_id
 class _Teller:
     """Turns LangGraph's stream parts into events and outcomes."""
 
-    def __init__(self, workflow: CompiledWorkflow, session: Session, *, answered: bool) -> None:
+    def __init__(self, workflow: CompiledWorkflow, session: Session, saver: RowSaver, *, answered: bool) -> None:
         self._answered = answered
         self._foreign = workflow.foreign
         self._fields = frozenset(workflow.definition.fields.types)
         self._emits = workflow.definition.spec.emits
         self._session = session
+        self._saver = saver
         self._progress = Progress()
         self._began: dict[str, float] = {}
         self._waits: list[OpenWait] = []
         self._values: dict[str, Any] = {}
-        self._failed_node = ""
+        self._failed_node = self._failed_step = ""
         self._sleep: tuple[str, str, timedelta] | None = None
         self.resting = False
 
     def hand_over(self, outcome: Outcome | None = None) -> Progress:
         progress, self._progress = self._progress, Progress()
         progress.outcome = outcome
+        if outcome is not None:
+            self._saver.in_flight.clear()
         if isinstance(outcome, Completed):
             progress.emissions += [Emission(name, outcome.output, f"end/{name}") for name in self._emits]
         return progress
 
-    def task(self, part: Mapping[str, Any]) -> None:
+    def task(self, part: Mapping[str, Any]) -> bool:
+        """Tell of a step; return whether it has finished beside others that go on: no crash must repeat it then."""
         if "triggers" in part:
             self._began[part["id"]] = time.perf_counter()
-        elif part["error"]:
+            self._saver.in_flight.add(part["id"])
+            return False
+        self._saver.in_flight.discard(part["id"])
+        if part["error"]:
             self._failed(part)
         elif part["interrupts"]:
             self._waits += [self._wait(part, item) for item in part["interrupts"]]
         else:
             self._finished(part)
+            return bool(self._saver.in_flight) and self._saver.await_writes(part["id"], timeout=ARRIVAL)
+        return False
 
     def checkpoint(self, part: Mapping[str, Any], *, fresh: bool) -> bool:
         """Tell the steps that begin; return whether this is a boundary that deserves a commit of its own."""
+        self._saver.in_flight.clear()
         self._values = part["values"]
         if "__start__" in part["next"]:
             # The input is about to be applied: no news.
@@ -160,7 +185,11 @@ class _Teller:
         notes = self._session.told(part["id"])
         result = part["result"] or {}
         update = result if self._foreign else {key: value for key, value in result.items() if key in self._fields}
-        data = {"update": canonical.jsonable(update), **notes.shown, **self._measured(part["id"], notes)}
+        data = {
+            "update": canonical.jsonable(update),
+            **canonical.jsonable(notes.shown),
+            **self._measured(part["id"], notes),
+        }
         self._tell(STEP_FINISHED, part, data)
         self._progress.figures.nodes_executed += 1
         self._progress.emissions += [
@@ -172,10 +201,10 @@ class _Teller:
 
     def _failed(self, part: Mapping[str, Any]) -> None:
         measured = self._measured(part["id"], self._session.told(part["id"]))
-        if isinstance(part["error"], EffectUnknown):
-            # The step waits for a person and is played again.
+        self._failed_node, self._failed_step = node_id(part["name"]), part["id"]
+        if isinstance(part["error"], (EffectUnknown, Backoff)):
+            # The step waits, for a person or for a while, and is played again.
             return
-        self._failed_node = node_id(part["name"])
         self._tell(STEP_FAILED, part, {"error": canonical.jsonable(str(part["error"])), **measured})
         self._progress.figures.nodes_failed += 1
 
@@ -202,7 +231,28 @@ class _Teller:
             text = f"The run took more than {STEP_LIMIT} steps without a pause; does it loop?"
         explained = isinstance(error, (RunError, OpenVibeError, GraphRecursionError))
         trace = "" if explained else "".join(traceback.format_exception(error))
-        return Failed(error=text, kind=type(error).__name__, node=self._failed_node, traceback=trace)
+        attempt = self._session.tries(self._failed_step).attempt if self._failed_step else 0
+        return Failed(
+            error=text,
+            kind=type(error).__name__,
+            node=self._failed_node,
+            traceback=trace,
+            step_id=self._failed_step,
+            attempt=attempt,
+        )
+
+    def backoff(self, error: Backoff) -> Paused:
+        """Return the pause before the next try of the step that failed last: an engine wait."""
+        tries, seconds = self._session.tries(self._failed_step), min(error.seconds, LONGEST_PAUSE)
+        request = WaitRequest(
+            node=self._failed_node,
+            kind="timer",
+            prompt=f"Tries again in {seconds:g} s",
+            payload={"tries": {"step": tries.step, "model": tries.model}, "error": canonical.jsonable(error.reason)},
+            timeout_seconds=seconds,
+        )
+        # A retried run may come to the same try of the same step again.
+        return Paused((OpenWait(self._failed_step, f"{BACKOFF}{self._failed_step}/{random_text(8)}", request),))
 
 
 def _doubt(error: EffectUnknown) -> Paused:

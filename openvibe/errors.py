@@ -61,6 +61,17 @@ class ToolError(RunError):
     """A tool could not do what it was asked; the model is told so and goes on."""
 
 
+class Backoff(RunError):
+    """A step is to be tried again, after a pause in seconds that is too long to hold a thread for."""
+
+    def __init__(self, seconds: float, reason: str) -> None:
+        super().__init__(seconds, reason)
+        self.seconds, self.reason = seconds, reason
+
+    def __str__(self) -> str:
+        return f"Another try follows in {self.seconds:g} s, after: {self.reason}"
+
+
 class EffectUnknown(RunError):
     """An act on the outside world was begun and not finished, and nothing can tell whether it happened."""
 

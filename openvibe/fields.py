@@ -14,6 +14,9 @@ from pydantic_core import PydanticUndefined
 from openvibe import canonical
 from openvibe.errors import InputError, SetupError, WrongUpdate
 
+#: The key of an update that is no state field: how long the run sleeps after the step.
+REST = "wait_duration"
+
 
 class Fields:
     """The state fields of one operator, shared by all its workflows.
@@ -25,6 +28,8 @@ class Fields:
     def __init__(self, owner: type) -> None:
         hints = _hints(owner)
         self.types: dict[str, Any] = {name: hint for name, hint in hints.items() if not name.startswith("_")}
+        if REST in self.types:
+            raise SetupError(f"{owner.__name__}.{REST}: an update's {REST} is a rest; give the field another name")
         self._defaults = {name: getattr(owner, name) for name in self.types if hasattr(owner, name)}
         self._adapters = {name: _adapter(owner, name, hint) for name, hint in self.types.items()}
         for name, default in self._defaults.items():
@@ -36,8 +41,11 @@ class Fields:
         return copy.deepcopy(self._defaults)
 
     def view(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the state as a node sees it: the fields that have a value or a default, nothing of the engine's."""
-        given = {name: value for name, value in state.items() if name in self.types}
+        """Return the state as a node sees it: the fields that have a value or a default, nothing of the engine's.
+
+        They are copies: what a node changes in place is no update.
+        """
+        given = {name: copy.deepcopy(value) for name, value in state.items() if name in self.types}
         return {**self.defaults, **given}
 
     def _check_default(self, owner: type, name: str, default: Any) -> None:

@@ -6,7 +6,7 @@ import dis
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from openvibe import paths
@@ -21,8 +21,10 @@ _MUST_RETURN = {
 }
 
 
-def check(where: str, spec: WorkflowSpec, fields: Fields, methods: Mapping[str, Callable[..., Any]]) -> None:
-    """Refuse a workflow that cannot work.
+def check(
+    where: str, spec: WorkflowSpec, fields: Fields, methods: Mapping[str, Callable[..., Any]], *, waits: Collection[str]
+) -> None:
+    """Refuse a workflow that cannot work. `waits` are its agents that call tools elsewhere.
 
     Raises:
         SetupError: a name leads nowhere, a node can never run or never return, or nothing ends the run.
@@ -39,13 +41,19 @@ def check(where: str, spec: WorkflowSpec, fields: Fields, methods: Mapping[str, 
         if node.kind in _MUST_RETURN and not _returns(methods[node.id]):
             raise SetupError(f"{at} returns nothing; it must return {_MUST_RETURN[node.kind]}")
     _check_ways(where, spec.nodes)
-    _check_checkpointed(where, spec)
+    _check_checkpointed(where, spec, waits)
 
 
 def check_name(where: str, name: str, form: str) -> None:
     """Refuse a node's name that cannot stand in a subject or a link."""
     if not re.fullmatch(form, name) or name == paths.END:
         raise SetupError(f"{where}: node {name!r} has no usable name; use lower-case letters, digits and _, not 'end'")
+
+
+def check_durable(where: str, durable: Sequence[Any], workflows: Sequence[Any]) -> None:
+    """Refuse a class that is durable and no workflow."""
+    if lonely := [item.__name__ for item in durable if item not in workflows]:
+        raise SetupError(f"{where}.{lonely[0]} has @durable and is no workflow; decorate it with @workflow(id=…) too")
 
 
 def check_doors(where: str, workflows: Sequence[WorkflowSpec]) -> None:
@@ -104,7 +112,10 @@ def _check_ways(where: str, nodes: Sequence[NodeSpec]) -> None:
     for node in nodes:
         # A gate whose rejection fails the run ends it too.
         if not any(None in ways[name] or _may_fail(nodes, name) for name in _closure({node.id}, ways)):
-            raise SetupError(f"{where}: nothing leads from {node.id!r} to the end; it would loop for ever")
+            raise SetupError(
+                f"{where}: nothing leads from {node.id!r} to the end; it would loop for ever; "
+                "let a conditional or next='end' lead out"
+            )
 
 
 def _may_fail(nodes: Sequence[NodeSpec], name: str) -> bool:
@@ -121,7 +132,7 @@ def _closure(start: set[str], ways: Mapping[str, set[str | None]]) -> set[str]:
     return reached
 
 
-def _check_checkpointed(where: str, spec: WorkflowSpec) -> None:
-    waiting = [node.id for node in spec.nodes if node.kind in ("gate", "remote")]
+def _check_checkpointed(where: str, spec: WorkflowSpec, waits: Collection[str]) -> None:
+    waiting = [node.id for node in spec.nodes if node.kind in ("gate", "remote") or node.id in waits]
     if waiting and not spec.checkpointed:
         raise SetupError(f"{where}: checkpointed=False keeps nothing while {waiting[0]!r} waits; leave it out")

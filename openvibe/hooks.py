@@ -40,6 +40,7 @@ KINDS = (
     "wait.opened",
     "wait.answered",
     "wait.expired",
+    "timer.fired",
     "event.emitted",
     events.ATTEMPT_FAILED,
     events.LOG,

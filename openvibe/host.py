@@ -25,11 +25,31 @@ class Effect:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How many tries of a step have failed, and how many of its model call since the last of these."""
+
+    step: int = 0
+    model: int = 0
+
+    def counted(self, told: Mapping[str, Any]) -> Tries:
+        """Return the count with one more; `told` is the data of its event."""
+        return Tries(self.step + 1) if told.get("of") == "step" else Tries(self.step, self.model + 1)
+
+    @property
+    def attempt(self) -> int:
+        """The number of the try that follows."""
+        return (self.step or self.model) + 1
+
+
 class Host(Protocol):
     """What a run asks of its surroundings, from any thread."""
 
     def record(self, event: Event) -> None:
         """Keep a fact that must not wait for the end of its step."""
+
+    def tries(self, step_id: str) -> Tries:
+        """Return how many tries of a step have failed in earlier plays of the run."""
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Pass on a model's words; they may get lost. Raises when the run is no longer ours to play."""
@@ -61,6 +81,10 @@ class MemoryHost:
 
     def record(self, event: Event) -> None:
         """Forget it."""
+
+    def tries(self, step_id: str) -> Tries:
+        """There were no earlier plays."""
+        return Tries()
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Forget them."""

@@ -17,6 +17,10 @@ from openvibe.outcomes import WaitRequest
 #: Agent Inbox's permissions, and what each allows.
 _INBOX = {"allow_accept": "accept", "allow_edit": "edit", "allow_respond": "response", "allow_ignore": "ignore"}
 _MIDDLEWARE = ("approve", "edit", "reject", "respond")
+#: The decisions that say nothing without words.
+_WORDED = ("response", "respond")
+#: Where a free question's words stand, in the order in which they are looked for.
+_QUESTIONS = ("question", "prompt", "message", "instruction", "instructions", "query", "task", "description")
 
 
 def request(value: Any, *, node: str, response_schema: Mapping[str, Any] | None = None) -> WaitRequest:
@@ -55,10 +59,12 @@ def resume(form: str, shown: Any, answer: Mapping[str, Any]) -> Any:
 
 
 def _free(value: Any, node: str, response_schema: Mapping[str, Any] | None) -> WaitRequest:
-    told = canonical.jsonable(value)
+    told, wanted = canonical.jsonable(value), dict(response_schema or {})
+    # A schema's own definitions are looked up from the root of the whole.
+    definitions: dict[str, Any] = {name: wanted.pop(name) for name in ("$defs", "definitions") if name in wanted}
     prompt = told if isinstance(told, str) else ""
     if isinstance(told, dict):
-        texts = (told.get(name) for name in ("question", "prompt", "message", "query", "task", "description"))
+        texts = (told.get(name) for name in _QUESTIONS)
         prompt = next((text for text in texts if isinstance(text, str) and text), "")
     return WaitRequest(
         kind="approval",
@@ -66,7 +72,7 @@ def _free(value: Any, node: str, response_schema: Mapping[str, Any] | None) -> W
         prompt=prompt or f"{node} asks",
         payload=told if isinstance(told, dict) else {"value": told},
         decisions=["answer"],
-        schema=_schema(["answer"], {"answer": dict(response_schema or {})}, required=["answer"]),
+        schema={**_schema(["answer"], {"answer": wanted}, required=["answer"]), **definitions},
         edits=["answer"],
         form="value",
     )
@@ -106,7 +112,9 @@ def _middleware(value: Mapping[str, Any], node: str) -> WaitRequest:
     allowed = [set(config.get("allowed_decisions") or _MIDDLEWARE[:3]) for config in configs] or [set(_MIDDLEWARE[:3])]
     decisions = [word for word in _MIDDLEWARE if all(word in words for words in allowed)]
     names = ", ".join(str(action.get("name", "")) for action in actions)
-    edits = {"actions": {"type": "array", "items": {"type": ["object", "null"]}}} if "edit" in decisions else {}
+    number = {"minItems": len(actions), "maxItems": len(actions)}
+    items = {"type": "array", "items": {"type": ["object", "null"]}, **number}
+    edits = {"actions": items} if "edit" in decisions else {}
     return WaitRequest(
         kind="approval",
         node=node,
@@ -164,12 +172,16 @@ def _schema(decisions: list[str], values: dict[str, Any], *, required: list[str]
             "required": required or [],
             "additionalProperties": False,
         }
-    return {
+    schema = {
         "type": "object",
         "properties": properties,
         "required": ["decision", *(["values"] if required else [])],
         "additionalProperties": False,
     }
+    if worded := [word for word in decisions if word in _WORDED]:
+        words = {"properties": {"notes": {"minLength": 1}}, "required": ["notes"]}
+        schema |= {"if": {"properties": {"decision": {"enum": worded}}, "required": ["decision"]}, "then": words}
+    return schema
 
 
 def _decisions_in(schema: Mapping[str, Any] | None) -> list[str]:

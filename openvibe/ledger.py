@@ -65,13 +65,15 @@ class Ledger:
         """Return the runs that have not ended."""
         return self._runs("WHERE status IN ('queued', 'running', 'waiting')")
 
-    def due(self, now: datetime) -> list[Run]:
-        """Return the runs that the clock has something to do with, the most urgent first."""
-        return self._runs("WHERE due <= ? ORDER BY due, number", now.isoformat(), ordered=True)
+    def due(self, now: datetime, *, operators: Sequence[str]) -> list[Run]:
+        """Return the runs of these operators that the clock has something to do with, the most urgent first."""
+        among = f"due <= ? AND operator_id IN ({','.join('?' * len(operators))})"
+        return self._runs(f"WHERE {among} ORDER BY due, number", now.isoformat(), *operators, ordered=True)
 
-    def next_due(self) -> datetime | None:
-        """Return when the next run is due."""
-        [(text,)] = self._database.rows("SELECT min(due) FROM run")
+    def next_due(self, *, operators: Sequence[str]) -> datetime | None:
+        """Return when the next run of these operators is due."""
+        among = f"operator_id IN ({','.join('?' * len(operators))})"
+        [(text,)] = self._database.rows(f"SELECT min(due) FROM run WHERE {among}", operators)  # noqa: S608  # marks only
         return datetime.fromisoformat(text) if text else None
 
     def add(self, run: Run) -> None:

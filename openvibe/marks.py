@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from openvibe import misfits
 from openvibe.errors import SetupError
 from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry, Spec
 from openvibe.subscriptions import Listen
@@ -94,11 +95,15 @@ def must_be_method(target: F, decorator: str) -> F:
     return target
 
 
+def must_be_several(option: str, value: Any) -> None:
+    """Refuse a single thing where several belong."""
+    if value is not None and not isinstance(value, (tuple, list)):
+        raise SetupError(f"{option}={value!r:.60} is no tuple; write ({value!r:.60},)")
+
+
 def spec_of(where: str, kind: type[S], /, **values: Any) -> S:
     """Make a frozen spec; a wrong option is a `SetupError` that names the place and the option."""
     try:
         return kind(**values)
     except ValidationError as error:
-        item = error.errors(include_url=False)[0]
-        option = ".".join(map(str, item["loc"]))
-        raise SetupError(f"{where}: {option}={item['input']!r:.60}: {item['msg']}") from error
+        raise misfits.explained(where, error) from error

@@ -57,12 +57,17 @@ class Paused:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run cannot go on. `traceback` is empty for faults that OpenVibe itself explains."""
+    """The run cannot go on. `traceback` is empty for faults that OpenVibe itself explains.
+
+    `attempt` is the number of the try that failed last; it is 0 where no step is to blame.
+    """
 
     error: str
     kind: str
     node: str = ""
     traceback: str = ""
+    step_id: str = ""
+    attempt: int = 0
 
 
 Outcome = Completed | Paused | Failed

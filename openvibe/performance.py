@@ -19,7 +19,7 @@ from openvibe.events import GATE_OPENED, Event
 from openvibe.fields import check_input
 from openvibe.graph.saver import RowSaver
 from openvibe.hooks import Hooks
-from openvibe.host import Effect, Host
+from openvibe.host import Effect, Host, Tries
 from openvibe.ids import run_id
 from openvibe.ledger import Ledger, Overtaken
 from openvibe.llm import LLMProvider
@@ -123,6 +123,11 @@ class RunHost:
             self.scene.host.record(event)
         self.scene.hooks.tell(self.run, event.kind, at=self.now(), node=event.node, data=event.data)
 
+    def tries(self, step_id: str) -> Tries:
+        """Return how many tries of a step had failed when the run paused before the next one."""
+        pauses = [wait for wait in self.run.waits if wait.interrupt_id.startswith(f"{engine.BACKOFF}{step_id}/")]
+        return Tries(**pauses[-1].payload["tries"]) if pauses else Tries()
+
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Pass on a model's words."""
         if self.scene.host is not None:
@@ -154,13 +159,10 @@ class RunHost:
         else:
             self.scene.ledger.settle(self.run.id, step_id, key, state=state, result=result)
 
-    def put(self, values: Mapping[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
-        """Give the author's host its values; return those that are the ledger's to keep."""
-        put = getattr(self.scene.host, "put", None)
-        if put is None:
-            return dict(values)
-        put(values)
-        return {}
+    @property
+    def keeps(self) -> Callable[[Mapping[tuple[str, str], Any]], None] | None:
+        """How the author's host keeps values of the shared context; None where the ledger does."""
+        return getattr(self.scene.host, "put", None)
 
 
 def play(scene: Scene, run_id: str) -> list[str]:
@@ -179,6 +181,7 @@ class Performance:
         self._saver = RowSaver(scene.ledger.rows, collect=True)
         self._since = time.monotonic()
         self._next: list[str] = []
+        self._elsewhere: list[Wait] = []
 
     def play(self) -> list[str]:
         """Play to the end or to a wait."""
@@ -243,9 +246,10 @@ class Performance:
         started += asked
         keeps = self._keeps(progress.outcome)
         checkpoints, writes = self._saver.collected() if keeps else ([], [])
-        with self._scene.ledger.transaction():
-            puts = self._host.put(progress.puts)
-            self._scene.ledger.commit(run, checkpoints=checkpoints, writes=writes, puts=puts, started=started)
+        puts = {} if self._host.keeps else progress.puts
+        self._scene.ledger.commit(run, checkpoints=checkpoints, writes=writes, puts=puts, started=started)
+        if self._host.keeps and progress.puts:
+            self._host.keeps(progress.puts)
         self._next += [child.id for child in started]
         for event in (*progress.reopened, *progress.events, *facts):
             took = event.data.get("duration_seconds", 0.0)
@@ -254,9 +258,10 @@ class Performance:
             told = {"name": emission.name, "payload": emission.payload}
             self._tell("event.emitted", data=told)
             self._scene.emitted(run, emission)
-        for wait in run.open_waits if isinstance(progress.outcome, Paused) else ():
-            if wait.kind == "reply" and not any(child.asked_by == wait.id for child in started):
-                self._scene.ask(run, wait)
+        for wait in self._elsewhere:
+            self._scene.ask(run, wait)
+            self._next.append(run.id)
+        self._elsewhere.clear()
 
     def _keeps(self, outcome: Outcome | None) -> bool:
         """Tell whether the checkpoints are worth keeping: without `checkpointed`, only those of a pause are."""
@@ -309,6 +314,7 @@ class Performance:
         operator, capability = wait.payload["operator"], wait.payload["capability"]
         definition = self._scene.registry.server(operator, capability)
         if definition is None:
+            self._elsewhere.append(wait)
             return
         given = wait.payload["payload"]
         trigger = f"request:{capability}"
@@ -331,9 +337,9 @@ def fail(run: Run, failed: Failed, *, now: datetime) -> None:
     run.end("failed", now=now)
 
 
-def too_long(definition: WorkflowDefinition) -> Failed:
+def too_long(definition: WorkflowDefinition | None) -> Failed:
     """Return the end of a run whose days are over."""
-    limit = definition.spec.max_duration
+    limit = definition.spec.max_duration if definition else "its time"
     return Failed(f"The run did not end within {limit}, the longest that it may take", kind="RunTimeout")
 
 

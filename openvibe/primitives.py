@@ -20,6 +20,7 @@ from openvibe.marks import (
     attach,
     must_be_class,
     must_be_method,
+    must_be_several,
     spec_of,
 )
 from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry
@@ -86,6 +87,8 @@ def workflow(  # long: half of it is the docstring that users read
 
     def mark(cls: T) -> T:
         must_be_class(cls, "@workflow")
+        for option, value in {"inputs": inputs, "listens": listens, "emits": emits}.items():
+            must_be_several(f"@workflow on {cls.__qualname__}: {option}", value)
         text = description or (cls.__doc__ or "").strip()
         title = name or id.replace("_", " ").capitalize()
         given = WorkflowMark(
@@ -224,6 +227,7 @@ def agent_node(  # long: half of it is the docstring that users read
 
     def mark(function: F) -> F:
         where = f"@agent_node on {must_be_method(function, '@agent_node').__qualname__}"
+        must_be_several(f"{where}: tools", tools)
         if not tools:
             raise SetupError(f"{where}: tools= is empty; use @llm_node for a model without tools")
         if max_steps < 1:

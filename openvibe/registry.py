@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -63,9 +63,19 @@ class Registry:
         """Add an operator's definition. Raises `SetupError` if its id is taken."""
         if definition.spec.id in self._operators:
             prefix = f"{where}: " if where else ""
-            raise SetupError(f"{prefix}an operator with id {definition.spec.id!r} is registered already")
+            raise SetupError(
+                f"{prefix}an operator with id {definition.spec.id!r} is registered already; give this one another id"
+            )
         self._operators[definition.spec.id] = definition
         return definition
+
+    def add_all(self, definitions: Sequence[OperatorDefinition]) -> list[OperatorDefinition]:
+        """Add several operators, all or none. Raises `SetupError` if an id is taken."""
+        ids = [definition.spec.id for definition in definitions]
+        for position, name in enumerate(ids):
+            if name in self._operators or name in ids[:position]:
+                raise SetupError(f"an operator with id {name!r} is registered already; give this one another id")
+        return [self.add(definition) for definition in definitions]
 
     def remove(self, operator_id: str) -> None:
         """Forget an operator; its id is free again."""
@@ -111,6 +121,7 @@ def define(cls: type) -> OperatorDefinition:
         raise SetupError(f"{cls.__name__} is no operator; decorate it with @operator(id=…)")
     fields = Fields(cls)
     nested = [item for item in vars(cls).values() if isinstance(vars_of(item).get(MARK), WorkflowMark)]
+    flaws.check_durable(cls.__name__, [item for item in vars(cls).values() if DURABLE in vars_of(item)], nested)
     if not nested:
         raise SetupError(f"Operator {mark.id!r} ({cls.__name__}) has no workflow; nest a class with @workflow(id=…)")
     workflows: dict[str, WorkflowDefinition] = {}
@@ -174,7 +185,8 @@ def assemble(
     kits = {name: _kit(f"{where}: node {name!r}", node) for name, node in nodes.items() if node.tools}
     specs = tuple(_node(where, name, node, methods[name], kits.get(name, {})) for name, node in nodes.items())
     spec = _spec(where, operator_id, mark, nodes=specs, inputs=inputs, model=model, max_duration=max_duration)
-    flaws.check(where, spec, fields, methods)
+    waits = {name for name, kit in kits.items() if any(tool.remote for tool in kit.values())}
+    flaws.check(where, spec, fields, methods, waits=waits)
     routes = {name: node.routes for name, node in nodes.items() if node.routes}
     return WorkflowDefinition(operator_id, spec, fields, model, dict(methods), routes, kits)
 
@@ -185,10 +197,11 @@ def _brought(
 ) -> WorkflowDefinition:  # fmt: skip
     if marked:
         raise SetupError(f"{where} has graph= and nodes of its own ({', '.join(marked)}); use one or the other")
-    if not hasattr(mark.graph, "nodes"):
-        raise SetupError(f"{where}: graph={mark.graph!r:.60} is no LangGraph StateGraph")
-    graph = mark.graph.compile() if hasattr(mark.graph, "compile") else mark.graph
-    model = open_model(f"{operator_id}.{mark.id} input", _input_schema(graph))
+    graph = _compiled(where, mark.graph)
+    schema = _input_schema(graph)
+    if mark.inputs is not None:
+        schema = _narrowed(where, schema, mark.inputs)
+    model = open_model(f"{operator_id}.{mark.id} input", schema)
     names = [name for name in graph.nodes if not name.startswith("__")]
     specs = tuple(spec_of(where, NodeSpec, id=name, kind="graph") for name in names)
     inputs = mark.inputs if mark.inputs is not None else tuple(model.model_fields)
@@ -196,14 +209,40 @@ def _brought(
     return WorkflowDefinition(operator_id, spec, fields, model, {}, {}, graph=graph)
 
 
+def _compiled(where: str, graph: Any) -> Any:
+    if not hasattr(graph, "nodes") or not (hasattr(graph, "compile") or hasattr(graph, "get_input_jsonschema")):
+        raise SetupError(f"{where}: graph={graph!r:.60} is no LangGraph StateGraph")
+    try:
+        compiled = graph.compile() if hasattr(graph, "compile") else graph
+    except ValueError as error:
+        raise SetupError(f"{where}: LangGraph cannot compile its graph=: {error}") from error
+    for option in ("interrupt_before", "interrupt_after"):
+        # Such a stop asks nothing, so nobody could answer it.
+        if stops := getattr(compiled, f"{option}_nodes", ()):
+            raise SetupError(f"{where}: its graph= has {option}={stops}; call interrupt() in the node instead")
+    return compiled
+
+
 def _input_schema(graph: Any) -> dict[str, Any]:
+    state = graph.builder.input_schema
     try:
         schema: dict[str, Any] = graph.get_input_jsonschema()
     except PydanticUserError:
         # Pydantic reads `typing.TypedDict` from Python 3.12 on only.
-        hints = typing.get_type_hints(graph.builder.input_schema, include_extras=True)
-        return {"type": "object", "properties": {name: _json_schema(hint) for name, hint in hints.items()}}
+        hints = typing.get_type_hints(state, include_extras=True)
+        schema = {"type": "object", "properties": {name: _json_schema(hint) for name, hint in hints.items()}}
+    if isinstance(state, type) and issubclass(state, dict):
+        # LangGraph demands no key of a TypedDict.
+        schema.pop("required", None)
     return schema
+
+
+def _narrowed(where: str, schema: dict[str, Any], inputs: Sequence[str]) -> dict[str, Any]:
+    known = schema.get("properties", {})
+    if unknown := [name for name in inputs if name not in known]:
+        raise SetupError(f"{where}: inputs= names {unknown}, which are no inputs of its graph; they are {[*known]}")
+    required = [name for name in schema.get("required", ()) if name in inputs]
+    return {**schema, "properties": {name: known[name] for name in inputs}, "required": required}
 
 
 def _json_schema(hint: Any) -> dict[str, Any]:
@@ -268,10 +307,14 @@ def _node(
         description=inspect.getdoc(method) or "",
         model=mark.model,
         gate=mark.gate,
-        agent=AgentSpec(tools=tuple(kit), max_steps=mark.max_steps) if kit else None,
+        agent=_agent(f"{where}: node {name!r}", mark, kit),
         remote=mark.remote,
         retry=mark.retry,
         timeout=mark.timeout,
         routes=tuple(mark.routes),
         next=mark.next,
     )
+
+
+def _agent(where: str, mark: NodeMark, kit: Mapping[str, ToolDefinition]) -> AgentSpec | None:
+    return spec_of(where, AgentSpec, tools=tuple(kit), max_steps=mark.max_steps) if kit else None

@@ -159,8 +159,8 @@ class Run(BaseModel):
 
 
 def _told(wait: Wait) -> dict[str, Any]:
-    shown = wait.model_dump(mode="json", exclude={"interrupt_id", "step_id", "form"})
-    return {**shown, "schema": shown.pop("answer_schema")}
+    shown = wait.model_dump(mode="json", exclude={"interrupt_id", "step_id", "form", "answer_schema"})
+    return {**shown, "schema": wait.answer_schema}
 
 
 def _rounded(value: float) -> float:

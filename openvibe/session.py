@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,8 +13,13 @@ from typing import Any
 from openvibe import canonical
 from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
-from openvibe.host import Host, MemoryHost
+from openvibe.host import Host, MemoryHost, Tries
 from openvibe.llm import LLMProvider
+
+#: How long a thread may take to notice, in seconds, that what it awaits was cancelled.
+_GRACE = 1.0
+#: The longest pause between two tries for which a step keeps its thread, in seconds, unless the session says otherwise.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class StepNotes:
     sleep: timedelta | None = None
     shown: Mapping[str, Any] = field(default_factory=dict)
     abandoned: bool = False
+    awaited: Future[Any] | None = None
 
     def check(self) -> None:
         """Stop a thread that nobody listens to any more before it does something to the outside world."""
@@ -53,7 +60,8 @@ class Session:
     """One play of a run. `models` overrides the model of single nodes.
 
     Errors that are `outside` of the run, such as those of whatever stores it, are no node's fault: no try is repeated
-    for them. `abandoned` are the threads of steps that took too long and could not be stopped.
+    for them. `abandoned` are the threads of steps that took too long and could not be stopped. A pause between two
+    tries that is longer than `patience`, in seconds, becomes a pause of the run.
     """
 
     provider: LLMProvider
@@ -61,22 +69,37 @@ class Session:
     host: Host = field(default_factory=MemoryHost)
     run: RunInfo = field(default_factory=RunInfo)
     outside: tuple[type[Exception], ...] = ()
+    patience: float = PATIENCE
     abandoned: list[threading.Thread] = field(default_factory=list)
     _notes: dict[str, StepNotes] = field(default_factory=lambda: defaultdict(StepNotes))
-
-    def listen(self, *, node: str, step_id: str) -> StepListener:
-        """Return the ear of one step."""
-        return StepListener(self, node, step_id)
+    _tries: dict[str, Tries] = field(default_factory=dict)
 
     def notes(self, step_id: str) -> StepNotes:
         """Return a step's notes, to be written into."""
         return self._notes[step_id]
 
+    def tries(self, step_id: str) -> Tries:
+        """Return how many tries of a step have failed, in this play and in earlier ones."""
+        if step_id not in self._tries:
+            self._tries[step_id] = self.host.tries(step_id)
+        return self._tries[step_id]
+
+    def failed(self, *, node: str, step_id: str, told: Mapping[str, Any]) -> None:
+        """Count and show a failed try."""
+        counted = self.tries(step_id).counted(told)
+        self.host.record(Event(ATTEMPT_FAILED, node=node, step_id=step_id, data=told))
+        self._tries[step_id] = counted
+
     def abandon(self, step_id: str, thread: threading.Thread) -> None:
-        """Listen no more to a step whose time is up."""
-        self.notes(step_id).abandoned = True
-        self._notes.pop(step_id)
-        self.abandoned.append(thread)
+        """Listen no more to a try whose time is up; what it used, it has used."""
+        late = self._notes[step_id]
+        late.abandoned = True
+        self._notes[step_id] = StepNotes(usages=list(late.usages))
+        if late.awaited:
+            late.awaited.cancel()
+            thread.join(_GRACE)
+        if thread.is_alive():
+            self.abandoned.append(thread)
 
     def told(self, step_id: str) -> StepNotes:
         """Hand out a step's notes, once."""
@@ -85,21 +108,24 @@ class Session:
 
 @dataclass(frozen=True)
 class StepListener:
-    """Passes what a model call tells on to the session, with the step's name on it."""
+    """Passes what a model call tells on to the session, with the step's name on it, until the try's time is up."""
 
     session: Session
     node: str
     step_id: str
+    notes: StepNotes
 
     def words(self, text: str) -> None:
         """The model said more."""
+        self.notes.check()
         self.session.host.words(node=self.node, step_id=self.step_id, text=text)
 
     def usage(self, usage: Usage) -> None:
         """A call came back."""
-        self.session.notes(self.step_id).usages.append(usage)
+        self.notes.check()
+        self.notes.usages.append(usage)
 
     def attempt_failed(self, **data: Any) -> None:
         """A try failed."""
-        told = canonical.jsonable(data)
-        self.session.host.record(Event(ATTEMPT_FAILED, node=self.node, step_id=self.step_id, data=told))
+        self.notes.check()
+        self.session.failed(node=self.node, step_id=self.step_id, told=canonical.jsonable(data))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from openvibe import canonical
+from openvibe import canonical, misfits
 from openvibe.subscriptions import Listen
 
 ID = r"^[a-z][a-z0-9_]{0,63}$"
+
+
+#: A span of time that something may take.
+Limit = Annotated[timedelta, Field(gt=timedelta())]
 
 
 class Spec(BaseModel):
@@ -28,7 +32,7 @@ class GateSpec(Spec):
     """
 
     prompt: str
-    timeout: timedelta | None = None
+    timeout: Limit | None = None
     decisions: tuple[str, ...] = ("approve", "reject")
     edits: tuple[str, ...] = ()
     on_reject: str | None = None
@@ -44,12 +48,21 @@ class Retry(Spec):
 
     Example:
         >>> Retry(attempts=5, pause=timedelta(seconds=2), on=(ConnectionError,))
+
+    Raises:
+        SetupError: `attempts` is not from 1 to 100, or a pause is negative.
     """
 
     attempts: int = Field(default=1, ge=1, le=100)
-    pause: timedelta = timedelta(seconds=1)
-    longest: timedelta = timedelta(seconds=60)
+    pause: timedelta = Field(default=timedelta(seconds=1), ge=timedelta())
+    longest: timedelta = Field(default=timedelta(seconds=60), ge=timedelta())
     on: tuple[str, ...] = ("Exception",)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise misfits.explained("Retry", error) from error
 
     @field_validator("on", mode="before")
     @classmethod
@@ -77,7 +90,7 @@ class RemoteSpec(Spec):
     """Work that an external agent does: its role, and how long the run waits for the result."""
 
     role: str = Field(pattern=ID)
-    timeout: timedelta | None = None
+    timeout: Limit | None = None
 
 
 class ModelSpec(Spec):
@@ -104,7 +117,7 @@ class NodeSpec(Spec):
     agent: AgentSpec | None = None
     remote: RemoteSpec | None = None
     retry: Retry | None = None
-    timeout: timedelta | None = None
+    timeout: Limit | None = None
     routes: tuple[str, ...] = ()
     next: str = ""
 
@@ -141,7 +154,7 @@ class WorkflowSpec(Spec):
     listens: tuple[Listen, ...] = ()
     capability: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
     emits: tuple[str, ...] = ()
-    timeout: timedelta | None = None
+    timeout: Limit | None = None
     max_duration: timedelta | None = None
     checkpointed: bool = True
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-_TYPE = re.compile(r"^[a-z][a-z0-9_]*$")
-_PATTERN = re.compile(r"^(\*|[a-z][a-z0-9_]*)(\.(\*|[a-z][a-z0-9_.]*))?$")
+from openvibe import misfits
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]*")
+_PATTERN = re.compile(rf"\*|(\*|{_TYPE.pattern})\.(\*|{_TYPE.pattern}(\.{_TYPE.pattern})*)")
 
 
 class Listen(BaseModel):
@@ -30,7 +32,10 @@ class Listen(BaseModel):
     takes: dict[str, str] = Field(default_factory=dict)
 
     def __init__(self, event: str, **values: Any) -> None:
-        super().__init__(event=event, **values)
+        try:
+            super().__init__(event=event, **values)
+        except ValidationError as error:
+            raise misfits.explained(f"Listen({event!r})", error) from error
 
     def hears(self, name: str, payload: Mapping[str, Any], *, owner: str) -> bool:
         """Tell whether the event of that canonical name is one that a workflow of `owner` listens to."""
@@ -59,7 +64,7 @@ def canonical(type_or_name: str, *, owner: str) -> str:
     for own in (f"{owner}.", "self."):
         text = text.removeprefix(own)
     kind = text.replace(".", "_").replace("-", "_")
-    if not _TYPE.match(kind):
+    if not _TYPE.fullmatch(kind):
         raise ValueError(f"{type_or_name!r} is no event type; use lower-case letters, digits, _ and .")
     return f"{owner}.{kind}"
 
@@ -70,12 +75,12 @@ def pattern(text: str, *, owner: str) -> str:
     Raises:
         ValueError: it is no event name.
     """
-    spelled = text.replace(":", ".")
-    if spelled == "self" or spelled.startswith("self."):
-        spelled = canonical(spelled, owner=owner) if not spelled.endswith("*") else f"{owner}.*"
-    if "." not in spelled and spelled != "*":
+    spelled = text.replace(":", ".").replace("-", "_")
+    if spelled.startswith("self."):
+        spelled = f"{owner}.{spelled.removeprefix('self.').replace('.', '_')}"
+    elif "." not in spelled and spelled not in ("*", "self"):
         spelled = f"{owner}.{spelled}"
-    if not _PATTERN.match(spelled):
+    if not _PATTERN.fullmatch(spelled):
         raise ValueError(f"{text!r} is no event; write <operator>.<type>, where * stands for any")
     return spelled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from openvibe import canonical, loop
 from openvibe.errors import SetupError, ToolError
 from openvibe.llm import Tool
 
 _CTX = "ctx"
+#: What every vendor takes.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class ToolDefinition:
             checked = self.model.model_validate(dict(arguments))
         except ValidationError as error:
             raise ToolError(f"The arguments do not fit: {_problems(error)}") from error
-        given = {name: getattr(checked, name) for name in self.model.model_fields}
+        given = {str(known.alias): getattr(checked, name) for name, known in self.model.model_fields.items()}
         result = self.function(**given, **({_CTX: ctx} if self.takes_ctx else {}))
         return as_text(loop.run(result) if inspect.iscoroutine(result) else result)
 
@@ -82,31 +86,51 @@ def definition(where: str, given: Any) -> ToolDefinition:
         SetupError: it is no function with typed parameters and a docstring, and no `remote_tool(…)`.
     """
     if isinstance(given, RemoteTool):
+        _check_name(where, given.name)
         return ToolDefinition(Tool(given.name, given.description, dict(given.parameters)), remote=given)
-    if not callable(given) or isinstance(given, type):
+    if not inspect.isroutine(given):
         raise SetupError(f"{where}: {given!r} is no tool; use a function with types or remote_tool(…)")
+    _check_name(where, given.__name__)
     text = inspect.getdoc(given)
     if not text:
         raise SetupError(f"{where}: tool {given.__name__!r} has no docstring; the model reads it to know what it does")
-    model, takes_ctx = _arguments(where, given)
+    model, takes_ctx = _arguments(f"{where}: tool {given.__name__!r}", given)
     schema = model.model_json_schema()
     schema.pop("title", None)
     return ToolDefinition(Tool(given.__name__, text, schema), given, model, takes_ctx)
 
 
+def _check_name(where: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SetupError(f"{where}: no model can call a tool {name!r}; use letters, digits, _ and -, 64 at most")
+
+
 def _arguments(where: str, function: Callable[..., Any]) -> tuple[type[BaseModel], bool]:
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = _hints(where, function)
     parts: dict[str, Any] = {}
     takes_ctx = False
     for name, parameter in inspect.signature(function).parameters.items():
         if name == _CTX:
             takes_ctx = True
-        elif name not in hints or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise SetupError(f"{where}: parameter {name!r} of tool {function.__name__!r} has no type")
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise SetupError(f"{where} takes {str(parameter)!r}; a model fills named parameters only")
+        elif name not in hints:
+            raise SetupError(f"{where}: parameter {name!r} has no type; write `{name}: <type>`")
         else:
             default = ... if parameter.default is parameter.empty else parameter.default
-            parts[name] = (hints[name], Field(default))
-    return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **parts), takes_ctx
+            # By an alias, because a field of a Pydantic model cannot bear every name that a parameter may.
+            parts[f"argument_{name}"] = (hints[name], Field(default, alias=name))
+    try:
+        return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **parts), takes_ctx
+    except PydanticUserError as error:
+        raise SetupError(f"{where} has a parameter that JSON cannot fill: {error.message}") from error
+
+
+def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise SetupError(f"{where}: the type of a parameter cannot be resolved: {error}; import it") from error
 
 
 def _problems(error: ValidationError) -> str:

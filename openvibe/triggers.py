@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from openvibe import subscriptions
 from openvibe.errors import SetupError
 from openvibe.marks import WorkflowMark, spec_of
 from openvibe.scheduler.cron import Cron
-from openvibe.specs import TriggerSpec
+from openvibe.specs import ID, TriggerSpec
 from openvibe.subscriptions import Listen
 
 _KINDS = (
@@ -31,6 +33,8 @@ def trigger(where: str, mark: WorkflowMark, *, owner: str) -> TriggerSpec:
         source = _pattern(where, source, owner=owner)
     if kind == "webhook":
         source = source.replace(":", "_")
+    if kind in ("webhook", "request") and not re.fullmatch(ID, source):
+        raise SetupError(f"{where}: trigger {mark.trigger!r}: name its source by lower-case letters, digits and _")
     return spec_of(where, TriggerSpec, id=mark.trigger_id, kind=kind, source=source)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from openvibe import tools
-from openvibe.errors import ToolError, WrongUpdate
+from openvibe import canonical, tools
+from openvibe.errors import ModelError, ToolError, WrongUpdate
 from openvibe.fields import Fields
 from openvibe.graph.nodes import Play, Way
 from openvibe.graph.steps import Method, Step
@@ -55,12 +55,19 @@ def model(node: NodeSpec, method: Method, fields: Fields, *, tools: Tools, after
             model=step.model,
             provider=step.session.provider,
             listener=step.listener,
+            tried=step.session.tries(step.id).model,
+            patience=step.session.patience,
         )
-        if response.tool_calls:
+        if response.tool_calls and spent < agent.max_steps:
             turn = Turn("assistant", response.content, calls=response.tool_calls)
             step.notes.shown = {"calls": [call.as_json() for call in response.tool_calls]}
             update = {talk(node.id): {**told, "turns": [*told["turns"], turn.as_json()]}}
             return Command(update=update, goto=way(calls(node.id)))
+        if response.tool_calls and not response.content:
+            raise ModelError(
+                f"Node {node.id!r}: {response.model} calls on after max_steps={agent.max_steps} calls, "
+                "though it was asked to answer; raise max_steps or ask for less"
+            )
         update = fields.check_update(node.id, {told["output_key"]: response.content})
         return Command(update={**update, talk(node.id): None}, goto=way(after))
 
@@ -104,8 +111,9 @@ def _made(node: str, step: Step, known: Tools, call: ToolCall) -> tuple[str, boo
     if found.remote:
         return _sent(node, found, call)
     try:
-        return step.tried(lambda: found.call(call.arguments, step.ctx)), False
+        return step.tried(lambda attempt: found.call(call.arguments, attempt.ctx)), False
     except ToolError as error:
+        step.notes.forget()
         return str(error), True
 
 
@@ -116,7 +124,11 @@ def _sent(node: str, tool: ToolDefinition, call: ToolCall) -> tuple[str, bool]:
             "kind": "tool",
             "node": node,
             "prompt": f"Tool {call.name}",
-            "payload": {"tool": call.name, "tool_call_id": call.id, "arguments": dict(call.arguments)},
+            "payload": {
+                "tool": call.name,
+                "tool_call_id": call.id,
+                "arguments": canonical.jsonable(dict(call.arguments)),
+            },
             "timeout_seconds": tool.remote.timeout.total_seconds() if tool.remote.timeout else None,
         }
     )

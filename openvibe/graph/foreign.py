@@ -30,12 +30,13 @@ def compiled(graph: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
 
 
 def asynchronous(graph: Pregel[Any, Any, Any, Any]) -> bool:
-    """Tell whether any node of a graph, or of the graphs within, can only be awaited."""
-    for node in graph.nodes.values():
-        bound: Any = node.bound
-        if isinstance(bound, Pregel):
-            if asynchronous(bound):
-                return True
-        elif getattr(bound, "afunc", None) is not None and getattr(bound, "func", None) is None:
-            return True
-    return False
+    """Tell whether any node or any choice of way of a graph, or of the graphs within, can only be awaited."""
+    builder = getattr(graph, "builder", None)
+    choices = [branch.path for branches in builder.branches.values() for branch in branches.values()] if builder else []
+    return any(map(_awaited, [*(node.bound for node in graph.nodes.values()), *choices]))
+
+
+def _awaited(bound: Any) -> bool:
+    if isinstance(bound, Pregel):
+        return asynchronous(bound)
+    return getattr(bound, "afunc", None) is not None and getattr(bound, "func", None) is None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, create_model
 from openvibe import canonical
 from openvibe.errors import GateRejected, RunError, WrongUpdate
 from openvibe.fields import Fields
-from openvibe.graph.steps import Method, Step
+from openvibe.graph.steps import Attempt, Method, Step
 from openvibe.llm import asking
 from openvibe.marks import Route
 from openvibe.session import Session
@@ -29,7 +29,7 @@ def logic(node: NodeSpec, method: Method, fields: Fields) -> Play:
 
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
         step = Step.of(node, runtime)
-        update = step.tried(lambda: step.call(method, fields.view(state)))
+        update = step.tried(lambda attempt: attempt.call(method, fields.view(state)))
         return fields.check_update(node.id, step.rested(update))
 
     return play
@@ -43,15 +43,17 @@ def llm(node: NodeSpec, method: Method, fields: Fields) -> Play:
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
         step = Step.of(node, runtime)
 
-        def ask() -> dict[str, Any]:
+        def ask(attempt: Attempt) -> dict[str, Any]:
             return asking.ask(
-                asking.Question.read(node.id, step.call(method, fields.view(state))),
+                asking.Question.read(node.id, attempt.call(method, fields.view(state))),
                 node=node.id,
                 spec=spec,
                 model=step.model,
                 types=fields.types,
                 provider=step.session.provider,
-                listener=step.listener,
+                listener=attempt.listener,
+                tried=step.session.tries(step.id).model,
+                patience=step.session.patience,
             )
 
         return fields.check_update(node.id, step.tried(ask))
@@ -145,9 +147,8 @@ def remote(node: NodeSpec, method: Method, fields: Fields) -> Play:
     assert spec is not None
 
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
-        told = Step.of(node, runtime).call(method, fields.view(state))
-        if not isinstance(told, Mapping) or "task" not in told or {*told} - {"task", "output_key", "output_keys"}:
-            raise WrongUpdate(f"Node {node.id!r} must return `task` and one of `output_key` and `output_keys`")
+        told = Step.of(node, runtime).tried(lambda attempt: attempt.call(method, fields.view(state)))
+        _check_task(node.id, told, fields)
         answer = interrupt(
             {
                 "kind": "work",
@@ -162,6 +163,16 @@ def remote(node: NodeSpec, method: Method, fields: Fields) -> Play:
         return fields.check_update(node.id, _results(node.id, told, answer.get("result")))
 
     return play
+
+
+def _check_task(node: str, told: Any, fields: Fields) -> None:
+    known = isinstance(told, Mapping) and "task" in told and not {*told} - {"task", "output_key", "output_keys"}
+    wanted = told.get("output_keys") or {} if known else {}
+    if not known or not isinstance(wanted, Mapping) or bool(told.get("output_key")) == bool(wanted):
+        raise WrongUpdate(f"Node {node!r} must return `task` and one of `output_key` and `output_keys`")
+    targets = [told["output_key"]] if told.get("output_key") else [*wanted.values()]
+    if unknown := [name for name in targets if name not in fields.types]:
+        raise WrongUpdate(f"Node {node!r} wants its result in {unknown}, which are no state fields of its operator")
 
 
 def _results(node: str, told: Mapping[str, Any], result: Any) -> dict[str, Any]:

@@ -40,11 +40,22 @@ class RowSaver(BaseCheckpointSaver[str]):
         self._top = MemoryRows()
         self._rows: Rows = self._top if collect and fresh else Overlay(self._top, rows) if collect else rows
         self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._wrote: set[str] = set()
+        #: The tasks that nobody has told the end of yet; what they wrote is kept back.
+        self.in_flight: set[str] = set()
 
     def collected(self) -> tuple[list[CheckpointRow], list[WriteRow]]:
-        """Hand out, once, the rows that wait to be stored."""
+        """Hand out, once, the rows that wait to be stored, but for those of tasks in flight."""
         with self._lock:
-            return self._top.drain()
+            checkpoints, writes = self._top.drain()
+            self._top.save([], [row for row in writes if row.task_id in self.in_flight])
+            return checkpoints, [row for row in writes if row.task_id not in self.in_flight]
+
+    def await_writes(self, task_id: str, *, timeout: float) -> bool:
+        """Wait until what a task wrote is here: LangGraph tells of its end first. Return whether it is."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: task_id in self._wrote, timeout)
 
     def holds(self, config: RunnableConfig) -> bool:
         """Tell whether this checkpoint is among the collected rows."""
@@ -138,8 +149,10 @@ class RowSaver(BaseCheckpointSaver[str]):
             )
             for position, (channel, value) in enumerate(writes)
         ]
-        with self._lock:
+        with self._arrived:
             self._rows.save([], rows)
+            self._wrote.add(task_id)
+            self._arrived.notify_all()
 
     def delete_thread(self, thread_id: str) -> None:
         """Forget a thread."""

@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,14 +17,13 @@ from langgraph.types import interrupt
 
 from openvibe import loop
 from openvibe.ctx import Ctx
-from openvibe.errors import EffectUnknown, StepTimeout, WrongUpdate
+from openvibe.errors import Backoff, EffectUnknown, StepTimeout, WrongUpdate
+from openvibe.fields import REST
 from openvibe.session import Session, StepListener, StepNotes
 from openvibe.specs import NodeSpec, Retry
 
 T = TypeVar("T")
 
-#: The key of an update that is no state field: how long the run sleeps after the step.
-REST = "wait_duration"
 #: The longest rest: what a timer may be asked for.
 LONGEST_REST = timedelta(days=366)
 _ONE_TRY = Retry()
@@ -38,18 +37,25 @@ class Method:
         self._takes_ctx = len(inspect.signature(function).parameters) == 2
 
     def __call__(self, view: Mapping[str, Any], ctx: Ctx) -> Any:
-        """Call it; a coroutine runs on the process's loop."""
+        """Call it; a coroutine runs on the process's loop, and is cancelled there when its time is up."""
         result = self._function(view, ctx) if self._takes_ctx else self._function(view)
-        return loop.run(result) if inspect.iscoroutine(result) else result
+        if not inspect.iscoroutine(result):
+            return result
+        ctx.notes.awaited = loop.submit(result)
+        return ctx.notes.awaited.result()
 
 
 @dataclass(frozen=True)
 class Step:
-    """A node's turn. It lends the node its ctx, and tries again where the node's policy says so."""
+    """A node's turn. It lends the node its ctx, and tries again where the node's policy says so.
+
+    `answers` are those that came from elsewhere to what its node asked through ctx, in the order of asking.
+    """
 
     node: NodeSpec
     session: Session
     id: str
+    answers: list[Any] = field(default_factory=list)
 
     @classmethod
     def of(cls, node: NodeSpec, runtime: Runtime[Session]) -> Step:
@@ -58,19 +64,19 @@ class Step:
         return cls(node, runtime.context, info.task_id if info else "")
 
     @property
+    def attempt(self) -> Attempt:
+        """A try of it."""
+        return Attempt(self, self.notes)
+
+    @property
     def listener(self) -> StepListener:
         """The ear of this step's model calls."""
-        return self.session.listen(node=self.node.id, step_id=self.id)
+        return self.attempt.listener
 
     @property
     def notes(self) -> StepNotes:
         """What this step emits and puts."""
         return self.session.notes(self.id)
-
-    @property
-    def ctx(self) -> Ctx:
-        """The third parameter of the node's method."""
-        return Ctx(self.session, self.node.id, self.id, self.notes, interrupt)
 
     @property
     def model(self) -> str:
@@ -80,26 +86,37 @@ class Step:
 
     def call(self, method: Method, view: Mapping[str, Any]) -> Any:
         """Call the node's method."""
-        return method(view, self.ctx)
+        return self.attempt.call(method, view)
 
-    def tried(self, act: Callable[[], T]) -> T:
-        """Do it, again after an error that the node's policy covers; every failed try is shown."""
+    def tried(self, act: Callable[[Attempt], T]) -> T:
+        """Do it, again after an error that the node's policy covers; every failed try is shown.
+
+        Raises:
+            Backoff: the pause before the next try is longer than the session's patience.
+        """
         retry = self.node.retry or _ONE_TRY
-        no_fault: tuple[type[Exception], ...] = (GraphBubbleUp, EffectUnknown, *self.session.outside)
-        for attempt in range(1, retry.attempts):
+        no_fault: tuple[type[Exception], ...] = (GraphBubbleUp, EffectUnknown, Backoff, *self.session.outside)
+        while True:
             try:
                 return self._in_time(act)
             except no_fault:
                 raise
             except Exception as error:
-                if not retry.covers(error):
+                if retry.attempts == 1 or not retry.covers(error):
                     raise
-                pause = retry.pause_after(attempt)
-                told = f"{type(error).__name__}: {error}"
-                self.listener.attempt_failed(attempt=attempt, attempts=retry.attempts, error=told, pause=pause)
-                self.notes.forget()
-                time.sleep(pause)
-        return self._in_time(act)
+                attempt = self.session.tries(self.id).step + 1
+                if attempt >= retry.attempts:
+                    raise
+                self._pause(retry, attempt, error)
+
+    def _pause(self, retry: Retry, attempt: int, error: Exception) -> None:
+        pause = retry.pause_after(attempt)
+        told = f"{type(error).__name__}: {error}"
+        self.listener.attempt_failed(of="step", attempt=attempt, attempts=retry.attempts, error=told, pause=pause)
+        self.notes.forget()
+        if pause > self.session.patience:
+            raise Backoff(pause, told) from error
+        time.sleep(pause)
 
     def rested(self, update: Any) -> Any:
         """Take `wait_duration` out of an update and note it."""
@@ -116,15 +133,16 @@ class Step:
         self.notes.sleep = timedelta(seconds=seconds)
         return {name: value for name, value in update.items() if name != REST}
 
-    def _in_time(self, act: Callable[[], T]) -> T:
+    def _in_time(self, act: Callable[[Attempt], T]) -> T:
+        attempt = self.attempt
         if self.node.timeout is None:
-            return act()
+            return act(attempt)
         told: list[T] = []
         faults: list[BaseException] = []
 
         def perform() -> None:
             try:
-                told.append(act())
+                told.append(act(attempt))
             except BaseException as error:
                 faults.append(error)
 
@@ -139,3 +157,39 @@ class Step:
         if faults:
             raise faults[0]
         return told[0]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try of a step. It keeps to its own notes, so that one whose time is up disturbs no later one."""
+
+    step: Step
+    notes: StepNotes
+
+    @property
+    def listener(self) -> StepListener:
+        """The ear of its model calls."""
+        return StepListener(self.step.session, self.step.node.id, self.step.id, self.notes)
+
+    @property
+    def ctx(self) -> Ctx:
+        """The third parameter of the node's method."""
+        return Ctx(self.step.session, self.step.node.id, self.step.id, self.notes, _Asking(self.step.answers))
+
+    def call(self, method: Method, view: Mapping[str, Any]) -> Any:
+        """Call the node's method."""
+        return method(view, self.ctx)
+
+
+class _Asking:
+    """Asks through LangGraph, which counts what a step asks over all its tries: a further try gets the same answers."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self._answers = answers
+        self._asked = 0
+
+    def __call__(self, request: dict[str, Any]) -> Any:
+        self._asked += 1
+        if self._asked > len(self._answers):
+            self._answers.append(interrupt(request))
+        return self._answers[self._asked - 1]

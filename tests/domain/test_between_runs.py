@@ -115,6 +115,19 @@ def test_a_request_is_answered_by_a_run_and_the_asker_goes_on(village):
     assert "reply.answered" in kinds(run)
 
 
+def test_a_node_may_ask_twice(village):
+    run = played(started(village["baker"], "ask_twice", loaves=3))
+    for asked in (1, 2):
+        wait = run.waits.get(status="pending")
+        deliveries.ask(wait.id)
+        child = children(run)[-1] if asked == 1 else next(item for item in children(run) if item.active)
+        played(child)
+        deliveries.reply(child.id)
+        run = played(run)
+    assert run.status == "completed", run.error
+    assert run.output["price"] == "6 coins, 8 coins"
+
+
 def test_a_request_that_fails_fails_the_asker_with_the_reason(village):
     run = played(started(village["baker"], "ask", loaves=2000))
     deliveries.ask(run.waits.get().id)

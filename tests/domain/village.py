@@ -48,6 +48,14 @@ class Baker:
             answer = ctx.request("grocer", "price", {"loaves": state["loaves"], "noise": True})
             return {"price": answer["price"]}
 
+    @workflow(id="ask_twice", inputs=("loaves",))
+    class AskTwice:
+        @node
+        def ask(self, state, ctx):
+            first = ctx.request("grocer", "price", {"loaves": state["loaves"]})
+            second = ctx.request("grocer", "price", {"loaves": state["loaves"] + 1})
+            return {"price": f"{first['price']}, {second['price']}"}
+
     @workflow(id="rest", inputs=("flour",))
     class Rest:
         @node

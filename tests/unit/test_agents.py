@@ -226,7 +226,7 @@ def test_a_tool_may_be_awaited_and_may_take_ctx():
     assert "ctx" not in run.provider.calls[0].tools[0].schema["properties"]
     assert run.host.logged == ["looked"]
     [part] = [part for part in run.seen if part.emissions]
-    assert [f"{event.kind} {event.node}" for event in part.events][0] == "step.finished advise.tools"
+    assert (part.events[0].kind, part.events[0].node) == ("step.finished", "advise.tools")
 
 
 def test_a_tools_arguments_arrive_in_their_types_and_defaults():

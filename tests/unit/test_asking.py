@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from openvibe.errors import ModelError, TransientModelError, WrongUpdate
+from openvibe.errors import Backoff, ModelError, TransientModelError, WrongUpdate
 from openvibe.events import Usage
 from openvibe.llm import LLMResponse, Tool, ToolCall, Turn, asking
 from openvibe.llm.scripted import ScriptedProvider
@@ -298,13 +298,13 @@ def test_a_pause_of_a_minute_is_honoured_to_the_second():
     assert asking._pause(1, TransientModelError("busy", 60.0)) == 60.0
 
 
-def test_a_longer_pause_than_a_step_should_wait_ends_the_asking_and_is_told(notebook):
+def test_a_longer_pause_than_a_step_should_wait_is_told_and_left_to_the_run(notebook):
     provider = Scripted([TransientModelError("busy", 61.0), "hello"])
-    with pytest.raises(TransientModelError, match="busy") as caught:
+    with pytest.raises(Backoff, match="busy") as caught:
         ask(provider, notebook)
-    assert caught.value.retry_after == 61.0
+    assert caught.value.seconds == 61.0
     assert len(provider.calls) == 1
-    assert notebook.failed == []
+    assert notebook.failed == [{"attempt": 1, "attempts": 3, "error": "busy", "pause": 61.0}]
 
 
 def test_an_answer_that_was_cut_off_is_told_as_such(notebook):

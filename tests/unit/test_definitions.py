@@ -3,13 +3,29 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from threading import Lock
 from typing import Any
 
 import pytest
+from langgraph.graph import StateGraph
 
 import openvibe
-from openvibe import SetupError, human_in_the_loop, llm_node, node, operator, workflow
+from openvibe import (
+    Listen,
+    Retry,
+    SetupError,
+    agent_node,
+    conditional,
+    durable,
+    human_in_the_loop,
+    llm_node,
+    node,
+    operator,
+    remote_node,
+    remote_tool,
+    workflow,
+)
 from openvibe.registry import Registry, define
 
 
@@ -278,6 +294,306 @@ def llm_node_of_unknown_format():
     llm_node(output_format="xml")(lambda self, state: None)
 
 
+def duplicate_operator_id():
+    registry = Registry()
+    registry.register(hello())
+    registry.register(hello())
+
+
+def two_workflows(first: dict[str, Any], second: dict[str, Any]) -> None:
+    @operator(id="desk")
+    class Desk:
+        letter: str = ""
+
+        @workflow(id="write", **first)
+        class Write:
+            step = step
+
+        @workflow(id="send", **second)
+        class Send:
+            step = step
+
+    define(Desk)
+
+
+def duplicate_trigger_id():
+    two_workflows({"trigger_id": "monday"}, {"trigger_id": "monday"})
+
+
+def trigger_id_of_another_workflow():
+    two_workflows({}, {"trigger_id": "write"})
+
+
+def duplicate_capability():
+    two_workflows({"capability": "drafting"}, {"trigger": "request:drafting"})
+
+
+def unknown_next():
+    define(with_node(node(next="send")(lambda self, state: None)))
+
+
+def goto_unknown_node():
+    define(with_node(human_in_the_loop(prompt="Send?", goto={"approve": "sent"})(lambda self, state: None)))
+
+
+def goto_of_unknown_decision():
+    human_in_the_loop(prompt="Send?", goto={"later": "end"})(lambda self, state: None)
+
+
+def with_nodes(**methods: Any) -> None:
+    define(with_workflow(workflow(id="write")(type("Write", (), methods))))
+
+
+def unreachable_node():
+    with_nodes(first=node(next="end")(lambda self, state: None), second=step)
+
+
+def endless_loop():
+    with_nodes(first=step, second=node(next="first")(lambda self, state: None))
+
+
+def endless_choice():
+    routes = {"first": lambda state: True}
+    with_nodes(first=step, second=conditional(routes=routes)(lambda self, state: None))
+
+
+def llm_node_without_return():
+    @llm_node()
+    def draft(self, state):
+        state["letter"] = "x"
+
+    with_nodes(draft=draft)
+
+
+def agent_node_without_return():
+    @agent_node(tools=[look_up])
+    async def draft(self, state):
+        return
+
+    with_nodes(draft=draft)
+
+
+def remote_node_without_return():
+    @remote_node(role="coding")
+    def draft(self, state): ...
+
+    with_nodes(draft=draft)
+
+
+def bad_event():
+    define(with_node(step, trigger="event:Lead Qualified"))
+
+
+def bad_subscription():
+    define(with_node(step, listens=("Lead Qualified",)))
+
+
+def subscription_that_fills_no_input():
+    define(with_node(step, listens=(Listen("crm.lead", takes={"lettre": "text"}),)))
+
+
+def subscription_of_wrong_form():
+    Listen("crm.lead", takes=["letter"])
+
+
+def bad_emission():
+    define(with_node(step, emits=("Letter Sent!",)))
+
+
+def emissions_in_no_tuple():
+    define(with_node(step, emits="letter_sent"))
+
+
+def subscriptions_in_no_tuple():
+    define(with_node(step, listens="crm.lead"))
+
+
+def inputs_in_no_tuple():
+    define(with_node(step, inputs="letter"))
+
+
+def bad_capability():
+    define(with_node(step, capability="Research!"))
+
+
+def durable_for_no_time():
+    durable(max_days=0)(type("Write", (), {}))
+
+
+def durable_for_ever():
+    durable(max_days=10_000)(type("Write", (), {}))
+
+
+def durable_function():
+    durable(max_days=1)(lambda self: None)
+
+
+def durable_alone():
+    @operator(id="desk")
+    class Desk:
+        @durable(max_days=14)
+        class Write:
+            step = step
+
+    define(Desk)
+
+
+def timeout_of_no_time():
+    define(with_node(node(timeout=timedelta())(lambda self, state: None)))
+
+
+def workflow_timeout_of_no_time():
+    define(with_node(step, timeout=timedelta(seconds=-1)))
+
+
+def gate_timeout_of_no_time():
+    human_in_the_loop(prompt="Send?", timeout=timedelta())(lambda self, state: None)
+
+
+def look_up(name: str) -> str:
+    """Look a name up."""
+    return name
+
+
+def agent(*tools: Any, **options: Any) -> None:
+    with_nodes(draft=agent_node(tools=tools, **options)(lambda self, state: {"user": "x", "output_key": "letter"}))
+
+
+def tool_without_docstring():
+    def price(product: str) -> float:
+        return 9.5
+
+    agent(price)
+
+
+def tool_without_type():
+    def price(product) -> float:
+        """Look up a price."""
+        return 9.5
+
+    agent(price)
+
+
+def tool_of_any_number_of_arguments():
+    def price(*products: str) -> float:
+        """Look up a price."""
+        return 9.5
+
+    agent(price)
+
+
+def tool_of_unknown_type():
+    def price(product: "Product") -> float:  # noqa: F821
+        """Look up a price."""
+        return 9.5
+
+    agent(price)
+
+
+def tool_of_a_type_that_json_has_not():
+    def price(lock: Lock) -> float:
+        """Look up a price."""
+        return 9.5
+
+    agent(price)
+
+
+def tool_that_is_none():
+    agent("price")
+
+
+def tool_that_is_a_class():
+    agent(Registry)
+
+
+def tool_without_a_name():
+    agent(partial(look_up, name="x"))
+
+
+def tool_of_unusable_name():
+    agent(remote_tool("web.crawl", description="Read a page."))
+
+
+def two_tools_of_one_name():
+    agent(look_up, remote_tool("look_up", description="Look up elsewhere."))
+
+
+def agent_without_tools():
+    agent_node(tools=[])(lambda self, state: None)
+
+
+def agent_of_no_step():
+    agent(look_up, max_steps=0)
+
+
+def agent_of_too_many_steps():
+    agent(look_up, max_steps=1_000)
+
+
+def brought(graph: Any, **body: Any) -> None:
+    define(with_workflow(workflow(id="write", graph=graph)(type("Write", (), body))))
+
+
+def graph_beside_nodes():
+    brought(StateGraph(dict), step=step)
+
+
+def graph_that_is_none():
+    brought({"nodes": []})
+
+
+def graph_that_cannot_be_compiled():
+    brought(StateGraph(dict))
+
+
+def escalation_without_timeout():
+    human_in_the_loop(prompt="Send?", escalate_to="owner")(lambda self, state: None)
+
+
+def node_named_end():
+    with_nodes(end=step)
+
+
+def gate_that_keeps_nothing():
+    method = human_in_the_loop(prompt="Send?")(lambda self, state: None)
+    define(with_node(method, checkpointed=False))
+
+
+def remote_work_that_keeps_nothing():
+    method = remote_node(role="coding")(lambda self, state: {"task": 1, "output_key": "letter"})
+    define(with_node(method, checkpointed=False))
+
+
+def remote_tool_that_keeps_nothing():
+    crawl = remote_tool("crawl", description="Read a page.")
+    method = agent_node(tools=[crawl])(lambda self, state: {"user": "x", "output_key": "letter"})
+    define(with_node(method, checkpointed=False))
+
+
+def remote_node_of_wrong_role():
+    remote_node(role="Coding Agent")(lambda self, state: None)
+
+
+def conditional_without_routes():
+    conditional(routes={})(lambda self, state: None)
+
+
+def conditional_with_a_route_that_is_no_function():
+    conditional(routes={"sales": "score > 80"})(lambda self, state: None)
+
+
+def retry_of_no_try():
+    Retry(attempts=0)
+
+
+def field_named_like_a_rest():
+    define(with_workflow(workflow(id="write")(type("Write", (), {"step": step})), wait_duration=1))
+
+
+def node_decorated_by_nothing_known():
+    with_nodes(first=step, second=node(retry="often")(lambda self, state: None))
+
+
 MISTAKES: list[tuple[Callable[[], None], list[str]]] = [
     (no_operator, ["Plain", "@operator(id=…)"]),
     (no_workflow, ["'desk'", "Desk", "@workflow(id=…)"]),
@@ -321,6 +637,68 @@ MISTAKES: list[tuple[Callable[[], None], list[str]]] = [
     (llm_node_of_no_tokens, ["@llm_node", "llm_node_of_no_tokens", "max_tokens", "greater than 0"]),
     (llm_node_too_hot, ["@llm_node", "llm_node_too_hot", "temperature", "less than or equal to 2"]),
     (llm_node_of_unknown_format, ["@llm_node", "llm_node_of_unknown_format", "output_format", "'text' or 'json'"]),
+    (duplicate_operator_id, ["Hello", "'hello'", "registered already", "another id"]),
+    (duplicate_trigger_id, ["Desk", "trigger id 'monday'", "'write'", "give 'send' another"]),
+    (trigger_id_of_another_workflow, ["Desk", "trigger id 'write'", "give 'send' another"]),
+    (duplicate_capability, ["Desk", "capability 'drafting'", "'write'", "give 'send' another"]),
+    (unknown_next, ["Write", "'step'", "next='send'", "use 'end' or one of ['step']"]),
+    (goto_unknown_node, ["Write", "'step'", "goto= to ['sent']", "use 'end' or one of ['step']"]),
+    (goto_of_unknown_decision, ["goto_of_unknown_decision", "goto=", "['later']", "('approve', 'reject')"]),
+    (unreachable_node, ["Write", "'second'", "name it in a route or a next=, or remove it"]),
+    (endless_loop, ["Write", "'first'", "loop for ever", "next='end'"]),
+    (endless_choice, ["Write", "'first'", "loop for ever"]),
+    (llm_node_without_return, ["Write", "'draft'", "must return system, user and output_key"]),
+    (agent_node_without_return, ["Write", "'draft'", "must return system, user and output_key"]),
+    (remote_node_without_return, ["Write", "'draft'", "must return task and output_key"]),
+    (trigger("cron:0 9 * *"), ["Write", "'cron:0 9 * *'", "4 fields", "'0 9 * * 1-5'"]),
+    (trigger("cron:61 9 * * *"), ["Write", "'61'", "no minute", "'0 9 * * 1-5'"]),
+    (trigger("cron:0 9 31 2 *"), ["Write", "'31' is no day-of-month"]),
+    (trigger("event:"), ["Write", "'event:'", "event:<operator>.<type>"]),
+    (trigger("request:Do it"), ["Write", "'request:Do it'", "lower-case letters, digits and _"]),
+    (trigger("webhook:new lead"), ["Write", "'webhook:new lead'", "lower-case letters, digits and _"]),
+    (bad_event, ["Write", "'Lead Qualified'", "write <operator>.<type>"]),
+    (bad_subscription, ["Write", "'Lead Qualified'", "write <operator>.<type>"]),
+    (subscription_that_fills_no_input, ["Write", "'crm.lead'", "['lettre']", "its inputs are ['letter']"]),
+    (subscription_of_wrong_form, ["Listen('crm.lead')", "takes", "valid dictionary"]),
+    (bad_emission, ["Write", "emits=", "'Letter Sent!'", "lower-case letters"]),
+    (emissions_in_no_tuple, ["Write", "emits='letter_sent'", "write ('letter_sent',)"]),
+    (subscriptions_in_no_tuple, ["Write", "listens='crm.lead'", "write ('crm.lead',)"]),
+    (inputs_in_no_tuple, ["Write", "inputs='letter'", "write ('letter',)"]),
+    (bad_capability, ["Write", "capability='Research!'", "pattern"]),
+    (durable_for_no_time, ["@durable", "Write", "max_days=0", "between 0 and 3650"]),
+    (durable_for_ever, ["@durable", "Write", "max_days=10000", "between 0 and 3650"]),
+    (durable_function, ["@durable decorates a class"]),
+    (durable_alone, ["Desk", "Write", "@durable", "@workflow(id=…)"]),
+    (timeout_of_no_time, ["Write", "timeout=", "greater than 0"]),
+    (workflow_timeout_of_no_time, ["Write", "timeout=", "greater than 0"]),
+    (gate_timeout_of_no_time, ["gate_timeout_of_no_time", "timeout=", "greater than 0"]),
+    (tool_without_docstring, ["Write", "'draft'", "'price'", "no docstring"]),
+    (tool_without_type, ["Write", "'draft'", "'price'", "'product'", "has no type"]),
+    (tool_of_any_number_of_arguments, ["Write", "'price'", "*products", "named parameters only"]),
+    (tool_of_unknown_type, ["Write", "'price'", "'Product'", "import it"]),
+    (tool_of_a_type_that_json_has_not, ["Write", "'price'", "JSON cannot fill"]),
+    (tool_that_is_none, ["Write", "'draft'", "'price'", "use a function with types or remote_tool(…)"]),
+    (tool_that_is_a_class, ["Write", "'draft'", "Registry", "use a function with types"]),
+    (tool_without_a_name, ["Write", "'draft'", "partial", "use a function with types"]),
+    (tool_of_unusable_name, ["Write", "'draft'", "'web.crawl'", "use letters, digits, _ and -"]),
+    (two_tools_of_one_name, ["Write", "'draft'", "bear one name", "look_up"]),
+    (agent_without_tools, ["@agent_node", "agent_without_tools", "tools= is empty", "@llm_node"]),
+    (agent_of_no_step, ["@agent_node", "agent", "max_steps=0", "below 1"]),
+    (agent_of_too_many_steps, ["Write", "'draft'", "max_steps=1000", "less than or equal to 200"]),
+    (graph_beside_nodes, ["Write", "graph=", "step", "use one or the other"]),
+    (graph_that_is_none, ["Write", "graph=", "no LangGraph StateGraph"]),
+    (graph_that_cannot_be_compiled, ["Write", "graph=", "entrypoint"]),
+    (escalation_without_timeout, ["escalation_without_timeout", "escalate_to=", "timeout="]),
+    (node_named_end, ["Write", "'end'", "not 'end'"]),
+    (gate_that_keeps_nothing, ["Write", "checkpointed=False", "'step'", "leave it out"]),
+    (remote_work_that_keeps_nothing, ["Write", "checkpointed=False", "'step'", "leave it out"]),
+    (remote_tool_that_keeps_nothing, ["Write", "checkpointed=False", "'step'", "leave it out"]),
+    (remote_node_of_wrong_role, ["@remote_node", "role='Coding Agent'", "pattern"]),
+    (conditional_without_routes, ["@conditional", "conditional_without_routes", "routes=", "it is empty"]),
+    (conditional_with_a_route_that_is_no_function, ["@conditional", "'sales'", "function of the state"]),
+    (retry_of_no_try, ["Retry", "attempts=0", "greater than or equal to 1"]),
+    (field_named_like_a_rest, ["Desk.wait_duration", "another name"]),
+    (node_decorated_by_nothing_known, ["Write", "retry='often'"]),
 ]
 
 
@@ -356,12 +734,14 @@ def test_the_public_names_are_these():
         "Ctx",
         "Listen",
         "OpenVibeError",
+        "OperatorRuntime",
         "Retry",
         "RunError",
         "SetupError",
         "ToolError",
         "agent_node",
         "conditional",
+        "configure",
         "durable",
         "human_in_the_loop",
         "llm_node",
@@ -369,6 +749,7 @@ def test_the_public_names_are_these():
         "operator",
         "remote_node",
         "remote_tool",
+        "serve",
         "workflow",
     ]
     assert all(hasattr(openvibe, name) for name in openvibe.__all__)

@@ -1,8 +1,6 @@
-# long: the engine's behaviours stand in one place, and share one hand-written run
+# long: the engine's behaviours stand in one place
 """The engine: what it tells while it plays, how gates are answered, and that a run goes on where it stopped."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -10,119 +8,15 @@ import pytest
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command
 
-from openvibe import engine, human_in_the_loop, llm_node, node, operator, workflow
-from openvibe.compiler import CompiledWorkflow, compile_workflow
+from openvibe import engine, human_in_the_loop, llm_node, node
 from openvibe.engine import STRICT_RESUME, strict_resume_works
 from openvibe.errors import TransientModelError
-from openvibe.events import Event
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
-from openvibe.host import MemoryHost
-from openvibe.llm import LLMProvider, LLMResponse
 from openvibe.llm.simulated import SimulatedProvider
-from openvibe.outcomes import Completed, Failed, Paused, Progress
-from openvibe.registry import define
+from openvibe.outcomes import Completed, Failed, Paused
 from openvibe.session import Session
-
-
-@dataclass
-class Priced:
-    """A provider with a price; it says `script`'s items in turn, and raises those that are errors."""
-
-    script: list[str | Exception]
-    cost_usd: Decimal | None = Decimal("0.01")
-    name: str = "priced"
-
-    def complete(
-        self,
-        *,
-        system: str,
-        user: str,
-        model: str,
-        max_tokens: int = 4096,
-        temperature: float | None = None,
-        schema: Mapping[str, Any] | None = None,
-        on_words: Callable[[str], None] | None = None,
-    ) -> LLMResponse:
-        item = self.script.pop(0)
-        if isinstance(item, Exception):
-            raise item
-        for word in item.split():
-            if on_words:
-                on_words(word)
-        return LLMResponse(item, tokens_in=10, tokens_out=5, model=model, cost_usd=self.cost_usd)
-
-
-@dataclass
-class Diary(MemoryHost):
-    """A host that writes everything down."""
-
-    recorded: list[Event] = field(default_factory=list)
-    said: list[tuple[str, str]] = field(default_factory=list)
-
-    def record(self, event: Event) -> None:
-        self.recorded.append(event)
-
-    def words(self, *, node: str, step_id: str, text: str) -> None:
-        self.said.append((node, text))
-
-
-@dataclass
-class Run:
-    """One run on rows in memory, played like a worker does: what a `Progress` brings is stored before the next."""
-
-    workflow: CompiledWorkflow
-    provider: LLMProvider = field(default_factory=SimulatedProvider)
-    host: Diary = field(default_factory=Diary)
-    models: Mapping[str, str] = field(default_factory=dict)
-    rows: MemoryRows = field(default_factory=MemoryRows)
-    events: list[Event] = field(default_factory=list)
-    seen: list[Progress] = field(default_factory=list)
-
-    def parts(self, **options: Any) -> Iterator[Progress]:
-        saver = RowSaver(self.rows, collect=True)
-        session = Session(self.provider, models=self.models, host=self.host)
-        parts = engine.play(self.workflow, saver=saver, thread_id="run", session=session, **options)
-        for progress in parts:
-            self.rows.save(*saver.collected())
-            self.events += progress.events
-            self.seen.append(progress)
-            try:
-                yield progress
-            except GeneratorExit:
-                parts.close()
-                raise
-
-    def play(self, **options: Any) -> engine.Outcome:
-        outcomes = [progress.outcome for progress in self.parts(**options)]
-        assert [item for item in outcomes[:-1] if item] == []
-        return outcomes[-1]
-
-    def answer(self, decision: str, **more: Any) -> engine.Outcome:
-        [waiting] = RowSaver(self.rows).pending_interrupts("run")
-        return self.play(answers={waiting: {"decision": decision, **more}})
-
-    @property
-    def told(self) -> list[str]:
-        return [f"{event.kind} {event.node}" for event in self.events]
-
-
-def compiled(body: type) -> CompiledWorkflow:
-    """Compile a class of nodes as the workflow of an operator with a few state fields, one named like each node."""
-
-    @operator(id="desk")
-    class Desk:
-        topic: str = "bread"
-        research: str = ""
-        draft: str = ""
-        review: str = ""
-        letter: str = "empty"
-        amount: int = 0
-        tags: list[str] = []
-
-        Write = workflow(id="write")(body)
-
-    return compile_workflow(define(Desk).workflows["write"])
+from tests.unit.players import Priced, Run, compiled
 
 
 def gated(ran: list[str] | None = None, **options: Any) -> Run:
@@ -401,7 +295,9 @@ def test_a_rejected_gate_fails_the_run_with_the_reason():
     run = gated(ran)
     run.play(start={})
     outcome = run.answer("reject", notes="too short")
-    assert outcome == Failed(error="Rejected at review: too short", kind="GateRejected", node="review")
+    assert (outcome.error, outcome.kind, outcome.node) == ("Rejected at review: too short", "GateRejected", "review")
+    assert (outcome.attempt, outcome.traceback) == (1, "")
+    assert outcome.step_id in {event.step_id for event in run.events if event.node == "review"}
     assert run.told[-1] == "step.failed review"
     assert ran == ["draft"]
 

@@ -1,0 +1,193 @@
+"""Keeps a runtime's runs going: plays them and all that follows from them, takes answers, and does what is due."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from openvibe import answers
+from openvibe.configuration import Configuration
+from openvibe.doors import Doors
+from openvibe.engine import HAPPENED
+from openvibe.errors import RunError
+from openvibe.hooks import Hooks
+from openvibe.host import Host
+from openvibe.ledger import Ledger
+from openvibe.llm import LLMProvider
+from openvibe.performance import RunHost, Scene, fail, play, too_long
+from openvibe.registry import Registry
+from openvibe.runs import Run, Wait
+
+logger = logging.getLogger(__name__)
+
+
+class Player:
+    """Plays runs on the thread of whoever asks."""
+
+    def __init__(
+        self, *, registry: Registry, ledger: Ledger, hooks: Hooks, provider: LLMProvider, chosen: Configuration,
+        bus: Any, host: Host | None, now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        self._registry, self._ledger, self._hooks, self._now = registry, ledger, hooks, now
+        self.doors = Doors(chosen.bus if bus is None else bus, heard=self._heard, served=self._served)
+        self.scene = Scene(
+            registry, ledger, provider, dict(chosen.models), hooks, host, now, self.doors.emit, self._ask,
+        )  # fmt: skip
+
+    def known(self, run_id: str) -> Run:
+        """Return a run as it now stands; raises `RunError` if there is none."""
+        run = self._ledger.run(run_id)
+        if run is None:
+            raise RunError(f"There is no run {run_id!r}")
+        return run
+
+    def start(self, run: Run) -> Run:
+        """Keep a new run and play it."""
+        self._ledger.add(run)
+        return self.play(run.id)
+
+    def play(self, run_id: str) -> Run:
+        """Play a run, and return it as it stands then."""
+        self.work([run_id])
+        return self.known(run_id)
+
+    def work(self, run_ids: Iterable[str], *, ended: Iterable[Run] = ()) -> None:
+        """Play these runs and all that follows from them. `ended` are runs whose askers may not know it yet."""
+        agenda = deque(run_ids)
+        agenda += [run.parent for run in ended if self._reply(run)]
+        while agenda:
+            run_id = agenda.popleft()
+            agenda += play(self.scene, run_id)
+            run = self._ledger.run(run_id)
+            if run is not None and run.ended and self._reply(run):
+                agenda.append(run.parent)
+
+    def decide(
+        self, run_id: str, wait_id: str | None, *, decision: str, notes: str, values: Mapping[str, Any]
+    ) -> bool:  # fmt: skip
+        """Take a decision; False when it is the one that was taken before.
+
+        Raises:
+            InputError: it does not fit; the gate stays open.
+            RunError: there is no such gate, or another decision was first.
+        """
+        with self._ledger.transaction():
+            run = self.known(run_id)
+            wait = answers.chosen(run, wait_id)
+            if not wait.pending:
+                if wait.status == "resolved" and (wait.decision, wait.values or {}) == (decision, dict(values)):
+                    return False
+                raise RunError(f"Gate {wait.node!r} of run {run_id} is closed: {wait.decision or wait.status}")
+            definition = self._registry.workflow(run.operator_id, run.workflow_id)
+            answers.check(wait, definition, decision=decision, values=values)
+            wait.decision, wait.notes, wait.values = decision, notes, dict(values) or None
+            self._close(run, wait)
+            if wait.form == "effect":
+                self._settle(run, wait)
+        self._hooks.tell(run, "gate.decided", at=self._now(), node=wait.node, data={"decision": decision})
+        return True
+
+    def answer(self, run_id: str, wait_id: str, *, result: Any, error: str) -> bool:
+        """Take the result that a run waits for; False if it does not wait for it."""
+        with self._ledger.transaction():
+            run = self._ledger.run(run_id)
+            wait = run.wait(wait_id) if run else None
+            if run is None or wait is None or not wait.pending or wait.kind not in ("tool", "work", "reply"):
+                return False
+            wait.result, wait.error = result, error
+            self._close(run, wait)
+        data = {"wait_id": wait_id, "error": error}
+        self._hooks.tell(run, "wait.answered", at=self._now(), node=wait.node, data=data)
+        return True
+
+    def cancel(self, run_id: str) -> Run:
+        """End a run; raises `RunError` if it has ended."""
+        with self._ledger.transaction():
+            run = self.known(run_id)
+            if run.ended:
+                raise RunError(f"Run {run_id} has ended already: {run.status}")
+            run.end("cancelled", now=self._now())
+            self._ledger.change(run)
+        self._hooks.tell(run, "run.cancelled", at=self._now(), duration=run.metrics.duration_seconds)
+        self.work([], ended=[run])
+        return run
+
+    def fire(self, run_id: str) -> None:
+        """Do what the clock has to do with a run."""
+        now = self._now()
+        told: list[tuple[str, Wait]] = []
+        with self._ledger.transaction():
+            run = self.known(run_id)
+            definition = self._registry.workflow(run.operator_id, run.workflow_id)
+            if run.status != "waiting":
+                return
+            if run.ends_by and run.ends_by <= now:
+                fail(run, too_long(definition), now=now)
+            else:
+                due = [wait for wait in run.open_waits if wait.deadline and wait.deadline <= now]
+                told = [(answers.expired(wait, now=now), wait) for wait in due]
+                if any(not wait.pending for _, wait in told):
+                    run.status = "queued"
+            self._ledger.change(run)
+        for kind, wait in told:
+            data = {"wait_id": wait.id, "decision": wait.decision, "assigned_to": wait.assigned_to}
+            self._hooks.tell(run, kind, at=now, node=wait.node, data=data)
+        if run.ended:
+            self._hooks.tell(run, "run.failed", at=now, data={"error": run.error})
+        self.work([run_id])
+
+    def recover(self) -> list[str]:
+        """Go on with the runs that an ended process left in the middle; return their ids."""
+        ids = {definition.spec.id for definition in self._registry}
+        left = [run for run in self._ledger.left() if run.operator_id in ids and run.status in ("queued", "running")]
+        for run in left:
+            run.status = "queued"
+            self._ledger.change(run)
+        self.work([run.id for run in left], ended=[run for run in self._ledger.runs() if run.ended and run.asked_by])
+        return [run.id for run in left]
+
+    def _reply(self, run: Run) -> bool:
+        """Answer whoever asked for a run that has ended; tell whether somebody goes on now."""
+        if not run.asked_by:
+            return False
+        error = run.error or ("" if run.status == "completed" else f"run {run.id} was {run.status}")
+        return self.answer(run.parent, run.asked_by, result=run.output, error=error)
+
+    def _close(self, run: Run, wait: Wait) -> None:
+        """Note an answer and queue the run; part of the caller's transaction."""
+        if run.status != "waiting":
+            raise RunError(f"Run {run.id} is {run.status}; it takes answers while it waits")
+        wait.status, wait.closed_at = "resolved", self._now()
+        run.status = "queued"
+        self._ledger.change(run)
+
+    def _settle(self, run: Run, wait: Wait) -> None:
+        state = "confirmed" if wait.decision == HAPPENED else "failed"
+        result = (wait.values or {}).get("result")
+        where = {"node": wait.node, "step_id": wait.step_id, "key": wait.payload["effect"]}
+        RunHost(self.scene, run).settle(**where, state=state, result=result)
+
+    def _ask(self, run: Run, wait: Wait) -> None:
+        """Ask an operator that is not registered here, by the bus."""
+        timeout = timedelta(seconds=wait.timeout_seconds) if wait.timeout_seconds else None
+        result, error = self.doors.ask(run, wait.payload, timeout=timeout)
+        self.answer(run.id, wait.id, result=result, error=error)
+
+    def _heard(self, name: str, payload: Mapping[str, Any], depth: int) -> None:
+        for definition, given in self._registry.listeners(name, payload):
+            try:
+                self.start(self.scene.new(definition, given, trigger=f"event:{name}", depth=depth))
+            except RunError as error:
+                logger.warning("Event %s started no %s.%s: %s", name, definition.operator_id, definition.spec.id, error)
+
+    def _served(self, operator: str, capability: str, payload: Mapping[str, Any], depth: int) -> Mapping[str, Any]:
+        definition = self._registry.server(operator, capability)
+        if definition is None:
+            raise RunError(f"Operator {operator!r} offers no {capability!r}")
+        run = self.start(self.scene.new(definition, payload, trigger=f"request:{capability}", depth=depth))
+        if run.status != "completed":
+            raise RunError(run.error or f"run {run.id} is {run.status}")
+        return run.output or {}

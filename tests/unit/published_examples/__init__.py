@@ -1,0 +1,1 @@
+"""The examples of the published design of the SDK, as programs that run."""
