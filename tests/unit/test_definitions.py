@@ -1,6 +1,8 @@
 # long: a table of wrong definitions, one function each
 """Definitions: what the decorators accept, and how each mistake is told to the author."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -840,3 +842,8 @@ def test_a_taken_operator_id_is_refused_and_the_first_stays():
     with pytest.raises(SetupError, match=r"Hello: an operator with id 'hello' is registered already"):
         registry.register(hello())
     assert list(registry) == [first]
+
+
+def test_describing_operators_imports_no_langgraph():
+    code = "import openvibe, sys; sys.exit('langgraph' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
