@@ -72,7 +72,7 @@ def insert(rows: Sequence[models.Model], *, on_conflict: OnConflict = "fail") ->
     if not rows:
         return
     model = type(rows[0])
-    fields = _columns(model)
+    fields = columns(model)
     most = max(1, MOST_PARAMETERS // len(fields))
     with connection.cursor() as cursor:
         for start in range(0, len(rows), most):
@@ -113,28 +113,33 @@ def _advance_sql(
 
 
 @cache
-def _columns(model: type[models.Model]) -> list[models.Field[Any, Any]]:
-    # The database numbers rows itself where nobody else does.
+def columns(model: type[models.Model]) -> list[models.Field[Any, Any]]:
+    """Return the fields that an insert fills; the database numbers rows itself where nobody else does."""
     return [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
 
 
 @cache
 def _insert_sql(model: type[models.Model], rows: int, on_conflict: OnConflict) -> str:
     quote = connection.ops.quote_name
-    fields = _columns(model)
+    fields = columns(model)
     names = ", ".join(quote(str(field.column)) for field in fields)
     row = f"({', '.join(['%s'] * len(fields))})"
     table = quote(model._meta.db_table)
     sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608  # names of our own models
+    return sql + conflict(model, on_conflict)
+
+
+def conflict(model: type[models.Model], on_conflict: OnConflict) -> str:
+    """Return what an insert says of a row whose unique key (the model's first constraint) is there already."""
+    if on_conflict == "fail":
+        return ""
     if on_conflict == "ignore":
-        return f"{sql} ON CONFLICT DO NOTHING"
-    if on_conflict == "replace":
-        key = cast(models.UniqueConstraint, model._meta.constraints[0]).fields
-        kept = ", ".join(quote(name) for name in key)
-        taken = ", ".join(
-            f"{quote(str(field.column))} = excluded.{quote(str(field.column))}"
-            for field in fields
-            if field.name not in key
-        )
-        return f"{sql} ON CONFLICT ({kept}) DO UPDATE SET {taken}"
-    return sql
+        return " ON CONFLICT DO NOTHING"
+    quote = connection.ops.quote_name
+    key = cast(models.UniqueConstraint, model._meta.constraints[0]).fields
+    taken = ", ".join(
+        f"{quote(str(field.column))} = excluded.{quote(str(field.column))}"
+        for field in columns(model)
+        if field.name not in key
+    )
+    return f" ON CONFLICT ({', '.join(quote(name) for name in key)}) DO UPDATE SET {taken}"
