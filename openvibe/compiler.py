@@ -13,6 +13,7 @@ from openvibe import paths
 from openvibe.graph import agents, foreign, nodes
 from openvibe.graph.nodes import Play
 from openvibe.graph.steps import Method
+from openvibe.graph.traced import traced
 from openvibe.registry import WorkflowDefinition
 from openvibe.specs import NodeSpec
 
@@ -89,11 +90,13 @@ class _Assembly:
                 self._straight(node.id, nodes.logic(node, method, fields), after)
 
     def _straight(self, name: str, play: Play, after: str | None) -> None:
-        self.graph.add_node(step_name(name), play)
+        self.graph.add_node(step_name(name), traced(name, play))
         self.graph.add_edge(step_name(name), _way(after))
 
     def _choice(self, name: str, play: Play, ways: Iterable[str | None]) -> None:
-        self.graph.add_node(step_name(name), play, destinations=tuple({_way(node) for node in ways} | {END}))
+        self.graph.add_node(
+            step_name(name), traced(name, play), destinations=tuple({_way(node) for node in ways} | {END})
+        )
 
     def _targets(self, node: NodeSpec, after: str | None) -> Mapping[str, str | None]:
         known = (*self._after, paths.END)

@@ -68,10 +68,7 @@ def play(
     parts = _parts(workflow, given, saver=saver, thread_id=thread_id, session=session)
     try:
         for mode, part in parts:
-            if mode == "tasks":
-                if told.task(part):
-                    yield told.hand_over()
-            elif told.checkpoint(part, fresh=saver.holds(part["config"])):
+            if told.task(part) if mode == "tasks" else told.checkpoint(part, fresh=saver.holds(part["config"])):
                 yield told.hand_over(told.rest())
                 if told.resting:
                     return
@@ -126,9 +123,20 @@ class _Teller:
         progress.outcome = outcome
         if outcome is not None:
             self._saver.in_flight.clear()
+            self._tell_trace(outcome)
         if isinstance(outcome, Completed):
             progress.emissions += [Emission(name, outcome.output, f"end/{name}") for name in self._emits]
         return progress
+
+    def _tell_trace(self, outcome: Outcome) -> None:
+        trace = self._session.trace
+        match outcome:
+            case Completed(output):
+                trace.end("completed", output=output)
+            case Failed(error):
+                trace.end("failed", error=error)
+            case _:
+                trace.end("waiting")
 
     def task(self, part: Mapping[str, Any]) -> bool:
         """Tell of a step; return whether it has finished beside others that go on: no crash must repeat it then."""

@@ -8,7 +8,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +24,11 @@ from openvibe.ids import run_id
 from openvibe.ledger import Ledger, Overtaken
 from openvibe.llm import LLMProvider
 from openvibe.outcomes import Completed, Emission, Failed, Outcome, Paused, Progress
+from openvibe.protocol import headers
 from openvibe.registry import Registry, WorkflowDefinition
 from openvibe.runs import Run, Wait
 from openvibe.session import RunInfo, Session
+from openvibe.tracing import NoTracer, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Scene:
     now: Callable[[], datetime]
     emitted: Callable[[Run, Emission], None]
     ask: Callable[[Run, Wait], None]
+    tracer: Tracer = field(default_factory=NoTracer)
 
     def compiled(self, run: Run) -> CompiledWorkflow:
         """Return a run's workflow; raises `SetupError` if it is not known here."""
@@ -216,6 +219,14 @@ class Performance:
         begun = self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
         given = answers.for_graph(run, self._saver.pending_interrupts(run.id)) if begun else {}
         start = None if begun else run.input
+        session.trace = self._scene.tracer.run(
+            run.id,
+            operator_id=run.operator_id,
+            workflow_id=run.workflow_id,
+            input=start,
+            traceparent=headers.trace_of(run.id),
+            started=run.created_at,
+        )
         parts = engine.play(
             workflow, saver=self._saver, thread_id=run.id, session=session, start=start, answers=given or None
         )

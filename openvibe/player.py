@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from openvibe import answers
+from openvibe import answers, tracing
 from openvibe.configuration import Configuration
 from openvibe.doors import Doors
 from openvibe.engine import HAPPENED
@@ -35,6 +35,7 @@ class Player:
         self.doors = Doors(chosen.bus if bus is None else bus, heard=self._heard, served=self._served)
         self.scene = Scene(
             registry, ledger, provider, dict(chosen.models), hooks, host, now, self.doors.emit, self._ask,
+            tracing.tracer(chosen.tracing, chosen.tracing_project),
         )  # fmt: skip
 
     def known(self, run_id: str) -> Run:

@@ -283,6 +283,7 @@ class OperatorRuntime:
         if not isinstance(self._scheduler, NoScheduler):
             _done(self._scheduler.stop())
         self._player.doors.close()
+        self._player.scene.tracer.close()
         self._ledger.close()
 
     def __enter__(self) -> OperatorRuntime:

@@ -15,6 +15,8 @@ from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.host import Host, MemoryHost, Tries
 from openvibe.llm import LLMProvider
+from openvibe.tracing import NOT_TRACED, RunTrace, StepTrace
+from openvibe.tracing.provider import TracedProvider
 
 #: How long a thread may take to notice, in seconds, that what it awaits was cancelled.
 _GRACE = 1.0
@@ -61,7 +63,8 @@ class Session:
 
     Errors that are `outside` of the run, such as those of whatever stores it, are no node's fault: no try is repeated
     for them. `abandoned` are the threads of steps that took too long and could not be stopped. A pause between two
-    tries that is longer than `patience`, in seconds, becomes a pause of the run.
+    tries that is longer than `patience`, in seconds, becomes a pause of the run. `trace` is told what is
+    played, and `spans` are the traces of the steps that are being executed.
     """
 
     provider: LLMProvider
@@ -70,9 +73,16 @@ class Session:
     run: RunInfo = field(default_factory=RunInfo)
     outside: tuple[type[Exception], ...] = ()
     patience: float = PATIENCE
+    trace: RunTrace = NOT_TRACED
+    spans: dict[str, StepTrace] = field(default_factory=dict)
     abandoned: list[threading.Thread] = field(default_factory=list)
     _notes: dict[str, StepNotes] = field(default_factory=lambda: defaultdict(StepNotes))
     _tries: dict[str, Tries] = field(default_factory=dict)
+
+    def provider_for(self, step_id: str) -> LLMProvider:
+        """Return the provider that a step asks; what it is asked is told to the step's trace, if there is one."""
+        span = self.spans.get(step_id)
+        return TracedProvider(self.provider, span) if span else self.provider
 
     def notes(self, step_id: str) -> StepNotes:
         """Return a step's notes, to be written into."""

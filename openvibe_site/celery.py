@@ -71,8 +71,11 @@ def _appear(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _disappear(**_: Any) -> None:
+    from operators import definitions
+
     if _absent is not None:
         _absent.set()
+    definitions.tracer().close(timeout=2)
 
 
 @worker_shutting_down.connect

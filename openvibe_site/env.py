@@ -80,6 +80,7 @@ class Environment:
     time_zone: str
     scheduler: Scheduler
     hubspot_secret: str = field(repr=False)
+    webhook_private: bool
     masked: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
     log_level: LogLevel
@@ -115,6 +116,7 @@ def read(environ: Mapping[str, str]) -> Environment:
         time_zone=time_zone(environ, "OPENVIBE_TIME_ZONE", "UTC"),
         scheduler=choice(environ, "OPENVIBE_SCHEDULER", "celery", choices=SCHEDULERS),
         hubspot_secret=text(environ, "OPENVIBE_HUBSPOT_SECRET"),
+        webhook_private=boolean(environ, "OPENVIBE_WEBHOOK_PRIVATE", default=False),
         masked=patterns(environ, "OPENVIBE_MASKED"),
         secrets=secrets(environ),
         log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),

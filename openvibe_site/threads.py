@@ -18,6 +18,7 @@ from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
+from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
@@ -49,10 +50,26 @@ class ThreadedHandler(ASGIHandler):
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
             response.streaming_content = self._read(iter(response))
         try:
-            await self.send_response(response, send)
+            if isinstance(response, StreamingHttpResponse) and response.is_async:
+                await self._send_until_nobody_reads(response, receive, send)
+            else:
+                await self.send_response(response, send)
         finally:
             if response.streaming:
                 await loop.run_in_executor(self._threads, response.close)
+
+    async def _send_until_nobody_reads(self, response: StreamingHttpResponse, receive: Receive, send: Send) -> None:
+        """Send a stream, which may have no end of its own, for as long as somebody is there."""
+        sending = asyncio.ensure_future(self.send_response(response, send))
+        leaving = asyncio.ensure_future(self.listen_for_disconnect(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            ended = await asyncio.gather(sending, leaving, return_exceptions=True)
+        if isinstance(ended[0], Exception):
+            raise ended[0]
 
     async def _read(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
         """Read a file part by part in the threads that may wait for it."""
@@ -79,4 +96,7 @@ class ThreadedHandler(ASGIHandler):
         # Closing ends the request: its database connection may go on to the next one.
         if not response.streaming:
             response.close()
+        elif isinstance(response, StreamingHttpResponse) and response.is_async:
+            # It may last for hours, and the thread's connection goes on to the next request.
+            close_old_connections()
         return response

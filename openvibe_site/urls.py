@@ -13,5 +13,6 @@ urlpatterns = [
     path("signin/", include("agents_ui.signin_urls")),
     path("admin/", admin.site.urls),
     path("v1/", include("operators.api.urls")),
+    path("api/", include("operators.api.agent_urls")),
     path("", include("operators.api.health_urls")),
 ]

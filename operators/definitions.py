@@ -6,7 +6,7 @@ from functools import cache
 
 from django.conf import settings
 
-from openvibe import llm, sources, tracing
+from openvibe import configuration, llm, sources, tracing
 from openvibe.llm import LLMProvider
 from openvibe.registry import Registry
 from openvibe.tracing import Tracer
@@ -28,8 +28,13 @@ def load() -> None:
 
 @cache
 def provider() -> LLMProvider:
-    """Return this process's model provider, with its one pooled client."""
-    chosen = settings.OPENVIBE
+    """Return this process's model provider, with its one pooled client.
+
+    A script that calls `configure(llm=…)` before `serve(…)` has its say before the environment.
+    """
+    scripted, chosen = configuration.current(), settings.OPENVIBE
+    if scripted.llm != configuration.Configuration().llm:
+        return scripted.provider()
     options = {
         "simulated": {"words_per_second": chosen.simulated_pace},
         "anthropic": {"api_key": chosen.anthropic_api_key, "base_url": chosen.anthropic_base_url},
@@ -41,5 +46,8 @@ def provider() -> LLMProvider:
 
 @cache
 def tracer() -> Tracer:
-    """Return this process's tracer."""
+    """Return this process's tracer; a script's own choice goes before the environment's."""
+    scripted = configuration.current()
+    if scripted.tracing != "none":
+        return tracing.tracer(scripted.tracing, scripted.tracing_project)
     return tracing.tracer(settings.OPENVIBE.tracing, settings.OPENVIBE.tracing_project)

@@ -146,13 +146,13 @@ def new_database(url: str) -> str:
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[Server]:
-    """A redis-server that keeps nothing on disk; `url` is what `CELERY_BROKER_URL` wants."""
+def redis(*, durable: bool = False) -> Iterator[Server]:
+    """A redis-server that keeps nothing on disk unless `durable`; `url` is what `CELERY_BROKER_URL` wants."""
     program = _needed("redis")
     port = ports.free()
     with _folder() as folder:
         command = [program, "--bind", ports.LOOPBACK, "--port", str(port), "--dir", str(folder)]
-        command += ["--save", "", "--appendonly", "no"]
+        command += ["--save", "", "--appendonly", "yes" if durable else "no", "--appendfsync", "always"]
         yield from _running(Server(f"redis://{ports.LOOPBACK}:{port}/0", command, folder, lambda: _pongs(port)))
 
 

@@ -10,20 +10,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NATSError
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, NotFoundError
+from nats.js.errors import NotFoundError
 
-from openvibe.bus import Handler, Message, Unsubscribe
-from openvibe.errors import BusError
+from openvibe.bus import nats_service, service
+from openvibe.bus.address import without_password
+from openvibe.bus.nats_kv import Buckets
+from openvibe.bus.nats_service import received
+from openvibe.bus.protocol import (
+    ACK_WAIT,
+    DUPLICATE_WINDOW,
+    Entry,
+    Handler,
+    Message,
+    ServeHandler,
+    Unsubscribe,
+    WatchHandler,
+)
+from openvibe.errors import BusError, NoResponders, RequestTimeout
+from openvibe.protocol import keys
 from openvibe.protocol.streams import Stream
 
 logger = logging.getLogger(__name__)
 
 #: How long JetStream may take to say that it keeps a message, in seconds.
 ACK_TIMEOUT = 5.0
-#: How long a pulled message may stay unacknowledged before another replica gets it, in seconds.
-ACK_WAIT = 30.0
+DEFAULT_URL = "nats://127.0.0.1:4222"
 RECONNECT_PAUSE = 0.25
 #: How often a silent server is asked whether it is there, in seconds; two unanswered questions mean that it is not.
 PING_PAUSE = 2
@@ -36,11 +50,23 @@ CONNECT_TIMEOUT = 3.0
 class NatsBus:
     """The bus over one NATS connection. Its coroutines belong to the event loop that connected it."""
 
-    def __init__(self, url: str, *, name: str = "openvibe") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "openvibe",
+        ack_wait: float = ACK_WAIT,
+        duplicate_window: float = DUPLICATE_WINDOW,
+    ) -> None:
         self._url = url
         self._name = name
+        self._ack_wait = ack_wait
+        self._duplicate_window = duplicate_window
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
+        self._buckets: Buckets | None = None
+        self._serving = service.Tasks()
+        self._served: list[Unsubscribe] = []
 
     @property
     def connected(self) -> bool:
@@ -59,8 +85,9 @@ class NatsBus:
             self._client = await asyncio.wait_for(self._dialled(), CONNECT_TIMEOUT)
         except (OSError, NATSError, TimeoutError) as error:
             reason = str(error) or "no answer"
-            raise BusError(f"NATS does not answer at {_without_password(self._url)}: {reason}") from error
+            raise BusError(f"NATS does not answer at {without_password(self._url)}: {reason}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
+        self._buckets = Buckets(self._jetstream)
 
     async def _dialled(self) -> Client:
         client = _Client()
@@ -79,10 +106,23 @@ class NatsBus:
 
     async def close(self) -> None:
         """See `Bus.close`."""
+        await self._serve_no_more()
+        if self._buckets is not None:
+            await self._buckets.close()
         if self._client is not None and not self._client.is_closed:
             # What waits for a server that is away is lost with the connection.
             with contextlib.suppress(OSError):
                 await self._client.close()
+
+    async def _serve_no_more(self) -> None:
+        served, self._served = self._served, []
+        if self.connected:
+            for end in served:
+                await end()
+            # Else the server goes on handing requests to a connection that is about to end.
+            with contextlib.suppress(NATSError, TimeoutError):
+                await self._live.flush(FLUSH_TIMEOUT)
+        await self._serving.cancel()
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.publish`. While the server is away messages wait in memory, up to the client's bound."""
@@ -98,16 +138,11 @@ class NatsBus:
         """See `Bus.subscribe`."""
 
         async def receive(message: Msg) -> None:
-            await handler(_core(message))
+            await handler(received(message))
 
         with _translated(f"NATS did not take a subscription to {pattern}"):
             subscription = await self._live.subscribe(pattern, cb=receive)
-        if self.connected:
-            # Only an answer shows that the server knows of it; what is said before that would be missed. The client's
-            # first question may overtake the subscription, which still waits to be written; the second cannot.
-            with contextlib.suppress(NATSError, TimeoutError):
-                await self._live.flush(FLUSH_TIMEOUT)
-                await self._live.flush(FLUSH_TIMEOUT)
+        await self._heard()
 
         async def unsubscribe() -> None:
             # Whoever is unsubscribed already, or with a connection that is closed, has what was asked for.
@@ -132,6 +167,8 @@ class NatsBus:
                     subjects=list(stream.subjects),
                     max_age=stream.max_age.total_seconds(),
                     max_bytes=stream.max_bytes,
+                    # The server refuses a window that is longer than what it covers.
+                    duplicate_window=min(self._duplicate_window, stream.max_age.total_seconds()),
                 )
             )
 
@@ -141,7 +178,7 @@ class NatsBus:
             durable_name=durable,
             ack_policy=AckPolicy.EXPLICIT,
             deliver_policy=DeliverPolicy.ALL,
-            ack_wait=ACK_WAIT,
+            ack_wait=self._ack_wait,
             filter_subjects=list(patterns),
         )
         with _translated(f"Stream {stream!r} cannot be read as {durable!r}"):
@@ -149,22 +186,96 @@ class NatsBus:
             subscription = await self._stream.pull_subscribe_bind(consumer=durable, stream=stream)
         return NatsPull(subscription)
 
-    async def put_kv(self, bucket: str, key: str, value: bytes) -> int:
-        """See `Bus.put_kv`; the bucket is made when it is missing."""
+    async def request(
+        self, subject: str, data: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """See `Bus.request`."""
+        try:
+            with _translated(f"NATS did not take a request on {subject}", but=(NoRespondersError, TimeoutError)):
+                return received(
+                    await self._present.request(subject, data, timeout, headers=dict(headers or {}) or None)
+                )
+        except NoRespondersError as error:
+            raise NoResponders(f"Nobody serves {subject!r}") from error
+        except TimeoutError as error:
+            raise RequestTimeout(f"Nobody answered on {subject!r} within {timeout} s") from error
+
+    async def serve(self, pattern: str, handler: ServeHandler, *, queue: str = "") -> Unsubscribe:
+        """See `Bus.serve`."""
+        with _translated(f"NATS did not take a subscription to {pattern}"):
+            ending = await nats_service.serve(self._live, pattern, handler, queue, self._serving)
+        await self._heard()
+        self._served.append(ending)
+        return ending
+
+    async def serve_service(
+        self, name: str, *, version: str, description: str = "", endpoints: Mapping[str, ServeHandler]
+    ) -> Unsubscribe:
+        """See `Bus.serve_service`."""
+        service.check(name, version)
+        with _translated(f"NATS did not take service {name!r}"):
+            ending = await nats_service.serve_service(
+                self._present,
+                name,
+                version=version,
+                description=description,
+                endpoints=endpoints,
+                tasks=self._serving,
+            )
+        await self._heard()
+        self._served.append(ending)
+        return ending
+
+    async def put_kv(self, bucket: str, key: str, value: bytes, *, revision: int | None = None) -> int:
+        """See `Bus.put_kv`."""
         with _translated(f"{bucket}/{key} was not kept"):
-            try:
-                store = await self._stream.key_value(bucket)
-            except BucketNotFoundError:
-                store = await self._stream.create_key_value(bucket=bucket, history=16)
-            return await store.put(key, value)
+            return await self._kept(bucket).put(bucket, key, value, revision=revision)
 
     async def get_kv(self, bucket: str, key: str) -> bytes | None:
         """See `Bus.get_kv`."""
+        entry = await self.entry_kv(bucket, key)
+        return entry.value if entry and not entry.deleted else None
+
+    async def entry_kv(self, bucket: str, key: str) -> Entry | None:
+        """See `Bus.entry_kv`."""
         with _translated(f"{bucket}/{key} cannot be read"):
-            try:
-                return (await (await self._stream.key_value(bucket)).get(key)).value or b""
-            except (BucketNotFoundError, KeyNotFoundError):
-                return None
+            return await self._kept(bucket).entry(bucket, key)
+
+    async def delete_kv(self, bucket: str, key: str, *, revision: int | None = None) -> int:
+        """See `Bus.delete_kv`."""
+        with _translated(f"{bucket}/{key} was not deleted"):
+            return await self._kept(bucket).delete(bucket, key, revision=revision)
+
+    async def keys_kv(self, bucket: str, prefix: str = "") -> Sequence[str]:
+        """See `Bus.keys_kv`."""
+        with _translated(f"Bucket {bucket!r} cannot be read"):
+            return await self._kept(bucket).keys(bucket, prefix)
+
+    async def history_kv(self, bucket: str, key: str) -> Sequence[Entry]:
+        """See `Bus.history_kv`."""
+        with _translated(f"{bucket}/{key} cannot be read"):
+            return await self._kept(bucket).history(bucket, key)
+
+    async def watch_kv(self, bucket: str, handler: WatchHandler) -> Unsubscribe:
+        """See `Bus.watch_kv`."""
+        with _translated(f"Bucket {bucket!r} cannot be watched"):
+            return await self._kept(bucket).watch(bucket, handler)
+
+    def _kept(self, bucket: str) -> Buckets:
+        if not keys.bucket(bucket):
+            raise BusError(f"A bucket cannot be called {bucket!r}; use letters, digits, '-' and '_'")
+        if self._buckets is None or not self.connected:
+            raise BusError("NATS is away" if self._buckets else "The bus is not connected; await connect() first")
+        return self._buckets
+
+    async def _heard(self) -> None:
+        """Wait until the server knows of the last subscription; what is said before that would be missed."""
+        if self.connected:
+            # Only an answer shows it. The client's first question may overtake the subscription, which still waits to
+            # be written; the second cannot.
+            with contextlib.suppress(NATSError, TimeoutError):
+                await self._live.flush(FLUSH_TIMEOUT)
+                await self._live.flush(FLUSH_TIMEOUT)
 
     @property
     def _live(self) -> Client:
@@ -173,13 +284,24 @@ class NatsBus:
         return self._client
 
     @property
+    def _present(self) -> Client:
+        if self._client is not None and not self.connected:
+            # Waiting would only end in the same error, and hold up whoever waits behind this one.
+            raise BusError("NATS is away")
+        return self._live
+
+    @property
     def _stream(self) -> JetStreamContext:
         if self._jetstream is None:
             raise BusError("The bus is not connected; await connect() first")
         if not self.connected:
-            # Waiting would only end in the same error, and hold up whoever waits behind this one.
             raise BusError("NATS is away")
         return self._jetstream
+
+
+def bus(*, url: str = DEFAULT_URL, ack_wait: float = ACK_WAIT, duplicate_window: float = DUPLICATE_WINDOW) -> NatsBus:
+    """Make the bus; seconds before a pulled message comes again, and for which a message id is remembered."""
+    return NatsBus(url, ack_wait=ack_wait, duplicate_window=duplicate_window)
 
 
 class _Client(Client):
@@ -216,25 +338,27 @@ class NatsPull:
 
 
 @contextlib.contextmanager
-def _translated(act: str) -> Iterator[None]:
+def _translated(act: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     try:
         yield
+    except but:
+        raise
     except (NATSError, TimeoutError, OSError) as error:
         raise BusError(f"{act}: {str(error) or type(error).__name__}") from error
 
 
-def _core(message: Msg) -> Message:
-    return Message(message.subject, message.data, message.headers or {}, message.reply)
-
-
 def _pulled(message: Msg) -> Message:
-    return Message(message.subject, message.data, message.headers or {}, "", message.ack, message.nak)
+    async def acknowledge() -> None:
+        with _translated(f"{message.subject} was not acknowledged"):
+            await message.ack()
+
+    async def refuse() -> None:
+        with _translated(f"{message.subject} was not refused"):
+            await message.nak()
+
+    deliveries = message.metadata.num_delivered
+    return Message(message.subject, message.data, message.headers or {}, "", acknowledge, refuse, deliveries)
 
 
 async def _log_error(error: Exception) -> None:
     logger.info("NATS: %s", error or type(error).__name__)
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -53,7 +53,7 @@ def model(node: NodeSpec, method: Method, fields: Fields, *, tools: Tools, after
             node=node.id,
             spec=spec,
             model=step.model,
-            provider=step.session.provider,
+            provider=step.session.provider_for(step.id),
             listener=step.listener,
             tried=step.session.tries(step.id).model,
             patience=step.session.patience,

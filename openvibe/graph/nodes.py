@@ -50,7 +50,7 @@ def llm(node: NodeSpec, method: Method, fields: Fields) -> Play:
                 spec=spec,
                 model=step.model,
                 types=fields.types,
-                provider=step.session.provider,
+                provider=step.session.provider_for(step.id),
                 listener=attempt.listener,
                 tried=step.session.tries(step.id).model,
                 patience=step.session.patience,

@@ -41,8 +41,11 @@ class Method:
         result = self._function(view, ctx) if self._takes_ctx else self._function(view)
         if not inspect.iscoroutine(result):
             return result
-        ctx.notes.awaited = loop.submit(result)
-        return ctx.notes.awaited.result()
+        awaited = ctx.notes.awaited = loop.submit(result)
+        try:
+            return awaited.result()
+        finally:
+            awaited.cancel()
 
 
 @dataclass(frozen=True)

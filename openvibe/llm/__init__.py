@@ -21,6 +21,10 @@ PROVIDERS = {
 }
 
 
+#: Providers that must not be reached now; `openvibe.testing.forbid_real_models` fills it.
+forbidden: set[str] = set()
+
+
 def provider(name: str, **options: Any) -> LLMProvider:
     """Make the provider of that name; `options` go to its constructor.
 
@@ -30,6 +34,7 @@ def provider(name: str, **options: Any) -> LLMProvider:
     module = PROVIDERS.get(name)
     if module is None:
         raise SetupError(f"No model provider is called {name!r}; use one of: {', '.join(PROVIDERS)}")
+    _permit(name)
     try:
         made: LLMProvider = importlib.import_module(module).provider(**options)
     except ImportError as error:
@@ -52,4 +57,11 @@ def adapted(thing: Any, **options: Any) -> LLMProvider:
     """
     if isinstance(thing, str):
         return provider(thing, **options)
-    return thing if is_ready(thing) else Adapter(thing)
+    made: LLMProvider = thing if is_ready(thing) else Adapter(thing)
+    _permit(made.name)
+    return made
+
+
+def _permit(name: str) -> None:
+    if name in forbidden:
+        raise SetupError(f"Provider {name!r} is forbidden here: this program must reach no real model")

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from openvibe.errors import ModelError, TransientModelError, WrongUpdate
+from openvibe.errors import Backoff, ModelError, TransientModelError, WrongUpdate
 from openvibe.events import Usage
 from openvibe.llm import LLMProvider, LLMResponse, Tool, Turn, aliases
 from openvibe.specs import ModelSpec
@@ -18,8 +18,8 @@ from openvibe.specs import ModelSpec
 #: Pause before the second try in seconds; it doubles with each further one, up to LONGEST_PAUSE.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-#: The longest pause that a provider may ask for while the step holds its thread; a longer one ends the asking.
-LONGEST_ADVISED = 60.0
+#: The longest pause for which the step holds its thread, in seconds, unless the caller says otherwise.
+PATIENCE = 60.0
 
 T = TypeVar("T")
 
@@ -93,13 +93,13 @@ class OutOfTries(ModelError):
 
 def ask(
     question: Question, *, node: str, spec: ModelSpec, model: str, types: Mapping[str, Any], provider: LLMProvider,
-    listener: Listener,
+    listener: Listener, tried: int = 0, patience: float = PATIENCE,
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask until an answer fits and return the update it stands for.
+    """Ask until an answer fits and return the update it stands for; `tried` is how many tries failed before.
 
     Raises:
-        ModelError: no try succeeded; the message tells the last fault. It is a TransientModelError when the provider
-            asked for a longer pause than a step should wait.
+        ModelError: no try succeeded; the message tells the last fault.
+        Backoff: another try follows after a pause longer than `patience` seconds.
     """
     fit = Fit(question, types, json=spec.output_format == "json")
     answers: list[str] = []
@@ -108,7 +108,9 @@ def ask(
         answers.append(response.content)
         return fit.update(response.content)
 
-    caller = _Caller(node=node, spec=spec, model=model, provider=provider, listener=listener)
+    caller = _Caller(
+        node=node, spec=spec, model=model, provider=provider, listener=listener, tried=tried, patience=patience
+    )
     try:
         answered = caller.ask(update, system=question.system, user=question.user, schema=fit.schema)
         return {**question.update, **answered}
@@ -120,28 +122,36 @@ def ask(
 
 def converse(
     *, node: str, spec: ModelSpec, model: str, provider: LLMProvider, listener: Listener, system: str, user: str,
-    history: Sequence[Turn] = (), tools: Sequence[Tool] = (),
+    history: Sequence[Turn] = (), tools: Sequence[Tool] = (), tried: int = 0, patience: float = PATIENCE,
 ) -> LLMResponse:  # fmt: skip
     """Ask for an agent's next turn: words, tool calls or both, trying again as `ask` does.
 
     Raises:
         ModelError: no try succeeded; the message tells the last fault.
+        Backoff: another try follows after a pause longer than `patience` seconds.
     """
-    caller = _Caller(node=node, spec=spec, model=model, provider=provider, listener=listener)
+    caller = _Caller(
+        node=node, spec=spec, model=model, provider=provider, listener=listener, tried=tried, patience=patience
+    )
     return caller.ask(lambda response: response, system=system, user=user, history=history, tools=tools)
 
 
 class _Caller:
     """Calls a provider for one node, again and again until what came back can be read."""
 
-    def __init__(self, *, node: str, spec: ModelSpec, model: str, provider: LLMProvider, listener: Listener) -> None:
+    def __init__(
+        self, *, node: str, spec: ModelSpec, model: str, provider: LLMProvider, listener: Listener, tried: int,
+        patience: float,
+    ) -> None:  # fmt: skip
         self._node, self._spec, self._provider, self._listener = node, spec, provider, listener
+        # What a crash repeats is one try more, however many there were.
+        self._first, self._patience = min(tried + 1, spec.attempts), patience
         self._model = aliases.resolve(model, provider=provider.name, own=getattr(provider, "aliases", None))
 
     def ask(self, read: Callable[[LLMResponse], T], *, user: str, **parts: Any) -> T:
         """Return what `read` makes of the answer; a `ValidationError` of it is shown to the model in the next try."""
         asked, error, attempts = user, "", self._spec.attempts
-        for attempt in range(1, attempts + 1):
+        for attempt in range(self._first, attempts + 1):
             pause = 0.0
             try:
                 response = self._call(user=asked, **parts)
@@ -154,6 +164,8 @@ class _Caller:
                 error, pause = str(fault), _pause(attempt, fault)
             if attempt < attempts:
                 self._listener.attempt_failed(attempt=attempt, attempts=attempts, error=error, pause=pause)
+                if pause > self._patience:
+                    raise Backoff(pause, error)
                 time.sleep(pause)
         raise OutOfTries(f"Node {self._node!r} asked {self._model} {attempts} times: {error}")
 
@@ -191,8 +203,6 @@ def _usage(response: LLMResponse, provider: LLMProvider) -> Usage:
 
 def _pause(attempt: int, fault: TransientModelError) -> float:
     if fault.retry_after is not None:
-        if fault.retry_after > LONGEST_ADVISED:
-            raise fault
         return fault.retry_after
     # Half of the pause is random, so that many runs refused at once do not come back at once.
     return min(FIRST_PAUSE * (1 << (attempt - 1)), LONGEST_PAUSE) * (0.5 + random.random() / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -30,6 +31,12 @@ def stamped(kind: str, *, message_id: str, traceparent: str = "", depth: int = 0
 def new_trace() -> str:
     """Begin a trace (W3C Trace Context §3.2)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def trace_of(name: str) -> str:
+    """Return the trace that always belongs to this name, where there is no place to keep one."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:48]}-01"
 
 
 def valid(traceparent: str) -> bool:

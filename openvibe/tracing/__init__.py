@@ -123,7 +123,8 @@ class _Nothing(AbstractContextManager["_Nothing"]):
         return None
 
 
-_NOTHING = _Nothing()
+#: The trace of a run of which nothing is told.
+NOT_TRACED = _Nothing()
 
 
 class NoTracer:
@@ -133,7 +134,7 @@ class NoTracer:
 
     def run(self, run_id: str, **_: Any) -> RunTrace:
         """Begin a play of which nothing is told."""
-        return _NOTHING
+        return NOT_TRACED
 
     def flush(self, timeout: float = 5.0) -> None:
         """There is nothing to send."""

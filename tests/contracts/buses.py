@@ -9,21 +9,26 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from openvibe.bus import Bus, Entry, Message, Pull, bus
+from openvibe.bus import Bus, Entry, Message, Pull, adapted, bus
 from openvibe.errors import BusError
 from openvibe.protocol.streams import STREAMS
+from tests.contracts.plain import PlainBus
 
 T = TypeVar("T")
 
 #: How long anything may take, and how long nothing must happen before it counts as nothing.
 SOON = 10.0
 QUIET = 0.2
+#: The buses inside this process, with one connection only.
+LOCAL = ["memory", "adapted"]
 #: The buses over a server.
 NAMES = ["nats", pytest.param("redis", marks=pytest.mark.redis)]
 
 
 def made(kind: str, request: pytest.FixtureRequest, **options: Any) -> Bus:
     """Make a bus to the server that all tests share."""
+    if kind == "adapted":
+        return adapted(PlainBus(request, **options))
     url = {} if kind == "memory" else {"url": request.getfixturevalue(f"{kind}_url")}
     return bus(kind, **url, **options)
 

@@ -9,7 +9,7 @@ import pytest
 
 from openvibe.bus import Bus
 from tests import servers
-from tests.contracts.buses import NAMES, made
+from tests.contracts.buses import LOCAL, NAMES, made
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def redis_url() -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(params=["memory", *NAMES])
+@pytest.fixture(params=[*LOCAL, *NAMES])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -45,7 +45,7 @@ async def bus(fresh: Bus) -> AsyncIterator[Bus]:
 @pytest.fixture
 async def other(bus: Bus, kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     """A second connection to the same server; in memory there is only the one."""
-    if kind == "memory":
+    if kind in LOCAL:
         yield bus
         return
     second = made(kind, request)

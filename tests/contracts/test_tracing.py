@@ -26,7 +26,8 @@ import zstandard
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from openvibe import tracing
+from openvibe import OperatorRuntime, configure, human_in_the_loop, llm_node, node, operator, tracing, workflow
+from openvibe.configuration import current, restore
 from openvibe.errors import SetupError
 from openvibe.llm.protocol import ToolCall, Turn
 from openvibe.tracing import NoTracer, RunTrace, Tracer
@@ -684,3 +685,72 @@ def test_a_missing_package_is_told_with_its_remedy(vendor: Vendor) -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, capture_output=True, text=True)
     assert f"pip install openvibe[{vendor.name}]" in told.stdout, told.stderr
+
+
+@operator(id="desk")
+class Desk:
+    letter: str = ""
+    sent: bool = False
+
+    @workflow(id="write")
+    class Write:
+        @llm_node(model="haiku")
+        def draft(self, state):
+            return {"system": "You write.", "user": "Write a letter.", "output_key": "letter"}
+
+        @human_in_the_loop(prompt="Send?")
+        def review(self, state):
+            return {"letter": state["letter"]}
+
+        @node
+        def send(self, state):
+            return {"sent": True}
+
+    @workflow(id="fall")
+    class Fall:
+        @node
+        def fall(self, state):
+            raise ValueError("broken")
+
+
+@pytest.fixture
+def traced(vendor: Vendor, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatorRuntime]:
+    """A runtime that finds its tracer as a script's author would have it."""
+    url = receiver.url
+    for name, value in {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": url, "LANGFUSE_PUBLIC_KEY": "pk-1", "LANGFUSE_SECRET_KEY": "sk-1",
+        "LANGFUSE_BASE_URL": url, "LANGSMITH_API_KEY": "ls-1", "LANGSMITH_ENDPOINT": url,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    before = current()
+    configure(tracing=vendor.name, tracing_project="my-ops")
+    with OperatorRuntime() as runtime:
+        runtime.register(Desk)
+        yield runtime
+    restore(before)
+
+
+@everywhere
+def test_a_run_arrives_with_its_steps_and_calls_across_its_gate(
+    vendor: Vendor, receiver: Receiver, traced: OperatorRuntime
+) -> None:
+    run = traced.activate("desk", "write")
+    run = traced.resume(run.id, "approve")
+    assert run.status == "completed"
+    traced.close()
+    seen = vendor.seen(receiver)
+    by_name = {span.name: span for span in seen}
+    call = next(span for span in seen if "haiku" in span.name)
+    assert call.parent == by_name["draft"].id
+    assert (call.tokens or (0, 0))[0] > 0
+    assert {"draft", "review", "send"} <= set(by_name)
+    assert not [span.failed for span in seen if span.failed]
+    assert len({span.trace for span in seen}) == 1
+
+
+@everywhere
+def test_a_step_that_breaks_arrives_as_failed(vendor: Vendor, receiver: Receiver, traced: OperatorRuntime) -> None:
+    assert traced.activate("desk", "fall").status == "failed"
+    traced.close()
+    [step] = [span for span in vendor.seen(receiver) if span.name == "fall"]
+    assert "broken" in step.failed

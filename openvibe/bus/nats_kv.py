@@ -1,0 +1,143 @@
+"""Kept values in NATS KV, readable by any other client: bucket by bucket, with keys encoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from nats.js import JetStreamContext
+from nats.js.api import Header, RawStreamMsg
+from nats.js.errors import APIError, BucketNotFoundError, NoKeysError, NoStreamResponseError, NotFoundError
+from nats.js.kv import KV_DEL, KV_OP, KeyValue
+
+from openvibe.bus.mailbox import Mailbox
+from openvibe.bus.nats_watch import Watch, deleted
+from openvibe.bus.protocol import HISTORY, Entry, Unsubscribe, WatchHandler
+from openvibe.errors import RevisionConflict
+from openvibe.protocol import keys
+
+#: What the server answers when a subject's last sequence is another one, and when a stream of this name exists.
+WRONG_SEQUENCE = (10071, 10164)
+NAME_IN_USE = 10058
+
+
+class Buckets:
+    """The buckets of one connection."""
+
+    def __init__(self, stream: JetStreamContext) -> None:
+        self._stream = stream
+        self._known: dict[str, KeyValue] = {}
+        self._watches: set[Watch] = set()
+
+    async def put(self, bucket: str, key: str, value: bytes, *, revision: int | None) -> int:
+        """Keep a value."""
+        await self._opened(bucket)
+        if revision == 0:
+            # A deletion is a revision too, and whoever asks for no value does not know its number.
+            last = await self.entry(bucket, key)
+            revision = last.revision if last and last.deleted else 0
+        return await self._write(bucket, key, value, revision, {})
+
+    async def delete(self, bucket: str, key: str, *, revision: int | None) -> int:
+        """Write the mark that a value is gone."""
+        last = await self.entry(bucket, key)
+        if last is None or last.deleted:
+            if revision and revision != (last.revision if last else 0):
+                raise RevisionConflict(f"{bucket}/{key} has no value, hence not revision {revision}")
+            return 0
+        return await self._write(bucket, key, b"", revision, {KV_OP: KV_DEL})
+
+    async def entry(self, bucket: str, key: str) -> Entry | None:
+        """Return the last revision of a key."""
+        try:
+            found = await self._stream.get_msg(f"KV_{bucket}", subject=_subject(bucket, key))
+        except NotFoundError:
+            return None
+        return _entry(key, found)
+
+    async def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Return the keys that have a value."""
+        store = await self._opened(bucket, make=False)
+        try:
+            names = await store.keys() if store else []
+        except NoKeysError:
+            return []
+        return sorted(key for key in map(keys.decoded, names) if key.startswith(prefix))
+
+    async def history(self, bucket: str, key: str) -> list[Entry]:
+        """Return the last revisions of a key, one question each."""
+        found: list[Entry] = []
+        while len(found) < HISTORY:
+            after = found[-1].revision + 1 if found else 1
+            try:
+                subject = _subject(bucket, key)
+                found.append(
+                    _entry(key, await self._stream.get_msg(f"KV_{bucket}", seq=after, subject=subject, next=True))
+                )
+            except NotFoundError:
+                break
+        return found
+
+    async def watch(self, bucket: str, handler: WatchHandler) -> Unsubscribe:
+        """Hear every value, then every change."""
+        watch = Watch(
+            self._stream, bucket, Mailbox(handler, about=f"Bucket {bucket}"), lambda: self._opened(bucket, anew=True)
+        )
+        await watch.begin()
+        self._watches.add(watch)
+
+        async def unsubscribe() -> None:
+            self._watches.discard(watch)
+            await watch.end()
+
+        return unsubscribe
+
+    async def close(self) -> None:
+        """End all watchers."""
+        await asyncio.gather(*[watch.end() for watch in self._watches])
+
+    async def _write(
+        self, bucket: str, key: str, value: bytes, revision: int | None, headers: Mapping[str, str]
+    ) -> int:
+        expected = {} if revision is None else {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
+        try:
+            done = await self._stream.publish(_subject(bucket, key), value, headers={**headers, **expected} or None)
+        except APIError as error:
+            if error.err_code in WRONG_SEQUENCE:
+                raise RevisionConflict(f"{bucket}/{key} has another revision than {revision}") from error
+            raise
+        except NoStreamResponseError:
+            # Somebody has deleted the bucket; the next one makes it again.
+            self._known.pop(bucket, None)
+            raise
+        return int(done.seq)
+
+    async def _opened(self, bucket: str, *, make: bool = True, anew: bool = False) -> KeyValue | None:
+        if anew:
+            self._known.pop(bucket, None)
+        if bucket not in self._known:
+            try:
+                self._known[bucket] = await self._stream.key_value(bucket)
+            except BucketNotFoundError:
+                if not make:
+                    return None
+                self._known[bucket] = await self._made(bucket)
+        return self._known[bucket]
+
+    async def _made(self, bucket: str) -> KeyValue:
+        try:
+            return await self._stream.create_key_value(bucket=bucket, history=HISTORY)
+        except APIError as error:
+            if error.err_code != NAME_IN_USE:
+                raise
+            # Somebody was quicker, with other settings.
+            return await self._stream.key_value(bucket)
+
+
+def _entry(key: str, found: RawStreamMsg) -> Entry:
+    return Entry(key, found.data or b"", found.seq or 0, found.time or datetime.now(UTC), deleted(found.headers))
+
+
+def _subject(bucket: str, key: str) -> str:
+    return f"$KV.{bucket}.{keys.encoded(key)}"

@@ -1,0 +1,157 @@
+"""Streams in Redis: one Redis Stream each, a consumer group for each durable reader."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from openvibe.bus import redis_frame
+from openvibe.bus.protocol import Message, matches
+from openvibe.protocol.streams import Stream
+
+#: How long one look for new messages lasts, in seconds; between two looks come those that are delivered again.
+LOOK_SECONDS = 0.5
+#: One name for all readers of a group: who holds a message does not matter, only for how long.
+READER = "reader"
+#: So long ago was a refused message handed out, as Redis is told; longer than any reader waits, in milliseconds.
+LONG_AGO = 24 * 60 * 60 * 1000
+
+#: Keeps a message in every stream that wants it, then tells whoever listens; returns how many streams want it.
+#: KEYS: the table of streams. ARGV: prefix, subject, frame, message id, window (ms), whether a stream must want it.
+KEEP = """
+local prefix, subject, frame, id, window, must = unpack(ARGV)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local wanted = {}
+local streams = redis.call('HGETALL', KEYS[1])
+for place = 1, #streams, 2 do
+  local stream = cjson.decode(streams[place + 1])
+  for _, pattern in ipairs(stream.patterns) do
+    if string.match(subject, pattern) then
+      wanted[#wanted + 1] = {name = streams[place], max_age = stream.max_age, max_bytes = stream.max_bytes}
+      break
+    end
+  end
+end
+if must == '1' and #wanted == 0 then
+  return 0
+end
+for _, stream in ipairs(wanted) do
+  local key = prefix .. ':stream:' .. stream.name
+  local seen = prefix .. ':seen:' .. stream.name .. ':' .. id
+  if id == '' or redis.call('SET', seen, '1', 'NX', 'PX', window) then
+    local oldest = string.format('%.0f', now - stream.max_age)
+    redis.call('XADD', key, 'MINID', oldest, '*', 's', subject, 'f', frame)
+    if stream.max_bytes > 0 then
+      local used = redis.call('MEMORY', 'USAGE', key)
+      if used > stream.max_bytes then
+        local length = redis.call('XLEN', key)
+        redis.call('XTRIM', key, 'MAXLEN', math.max(1, math.floor(length * stream.max_bytes / used)))
+      end
+    end
+  end
+end
+redis.call('PUBLISH', prefix .. ':' .. subject, frame)
+return #wanted
+"""
+
+
+def described(stream: Stream) -> str:
+    """Return what the table of streams says of one."""
+    patterns = [redis_frame.lua_pattern(pattern) for pattern in stream.subjects]
+    max_age = int(stream.max_age.total_seconds() * 1000)
+    return json.dumps({"patterns": patterns, "max_age": max_age, "max_bytes": stream.max_bytes})
+
+
+class RedisPull:
+    """A durable reader: a consumer group of a Redis Stream."""
+
+    def __init__(  # everything that one reader is made of
+        self,
+        client: Redis,
+        reading: Redis,
+        key: str,
+        group: str,
+        *,
+        patterns: Sequence[str],
+        ack_wait: float,
+        translated: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._client: Any = client
+        self._reading: Any = reading
+        self._key = key
+        self._group = group
+        self._patterns = patterns
+        self._ack_wait = int(ack_wait * 1000)
+        self._translated = translated
+
+    async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
+        """See `Pull.fetch`."""
+        deadline = time.monotonic() + timeout
+        with self._translated(f"The stream {self._key} cannot be read"):
+            while True:
+                found = await self._again(most)
+                if len(found) < most:
+                    wait = 0 if found else min(LOOK_SECONDS, deadline - time.monotonic())
+                    found += await self._new(most - len(found), wait)
+                if found or time.monotonic() >= deadline:
+                    return found
+
+    async def close(self) -> None:
+        """See `Pull.close`."""
+
+    async def _again(self, most: int) -> list[Message]:
+        """Take over what was handed out and not acknowledged in time, the oldest first."""
+        found: list[Message] = []
+        start = "0-0"
+        while len(found) < most:
+            start, entries, *_ = await self._command(
+                "XAUTOCLAIM", self._key, self._group, READER, self._ack_wait, start, "COUNT", most - len(found)
+            )
+            again = [await self._redelivered(name, fields) for name, fields in entries if fields]
+            found += await self._wanted(again)
+            if start in (b"0-0", "0-0"):
+                break
+        return found
+
+    async def _redelivered(self, name: bytes, fields: dict[bytes, bytes]) -> Message:
+        pending = await self._client.xpending_range(self._key, self._group, name, name, 1)
+        return self._message(name, fields, int(pending[0]["times_delivered"]) if pending else 1)
+
+    async def _new(self, most: int, seconds: float) -> list[Message]:
+        # To Redis no time at all means for ever.
+        wait = ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()
+        answer = await self._reading.execute_command(
+            "XREADGROUP", "GROUP", self._group, READER, "COUNT", most, *wait, "STREAMS", self._key, ">"
+        )
+        return await self._wanted(
+            [self._message(name, fields, 1) for _, found in answer or () for name, fields in found]
+        )
+
+    async def _wanted(self, messages: Sequence[Message]) -> list[Message]:
+        """Return those that fit; a group knows no patterns, so the others are acknowledged."""
+        fitting = [each for each in messages if any(matches(pattern, each.subject) for pattern in self._patterns)]
+        for message in messages:
+            if message not in fitting and message.acknowledge:
+                await message.acknowledge()
+        return fitting
+
+    def _message(self, name: bytes, fields: dict[bytes, bytes], deliveries: int) -> Message:
+        async def acknowledge() -> None:
+            with self._translated(f"A message of {self._key} was not acknowledged"):
+                await self._command("XACK", self._key, self._group, name)
+
+        async def refuse() -> None:
+            with self._translated(f"A message of {self._key} was not refused"):
+                await self._client.xclaim(self._key, self._group, READER, 0, [name], idle=LONG_AGO, justid=True)
+
+        message = redis_frame.loads(fields[b"f"], fields[b"s"].decode(errors="replace"))
+        return Message(message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries)
+
+    async def _command(self, *words: Any) -> Any:
+        return await self._client.execute_command(*words)
