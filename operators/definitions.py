@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from django.conf import settings
 
@@ -35,7 +36,7 @@ def provider() -> LLMProvider:
     scripted, chosen = configuration.current(), settings.OPENVIBE
     if scripted.llm != configuration.Configuration().llm:
         return scripted.provider()
-    options = {
+    options: dict[str, Any] = {
         "simulated": {"words_per_second": chosen.simulated_pace},
         "anthropic": {"api_key": chosen.anthropic_api_key, "base_url": chosen.anthropic_base_url},
         "openai": {"api_key": chosen.openai_api_key, "base_url": chosen.openai_base_url},

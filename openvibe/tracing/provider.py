@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from openvibe.llm.protocol import LLMProvider, LLMResponse
 from openvibe.tracing import StepTrace
 
 
-@dataclass(frozen=True)
 class TracedProvider:
     """Asks another provider, and tells the trace what was asked and what came back."""
 
-    asked: LLMProvider
-    trace: StepTrace
-
-    @property
-    def name(self) -> str:
-        """The other provider's name."""
-        return self.asked.name
-
-    @property
-    def aliases(self) -> Mapping[str, str] | None:
-        """The other provider's own aliases, if it has any."""
-        return getattr(self.asked, "aliases", None)
+    def __init__(self, asked: LLMProvider, trace: StepTrace) -> None:
+        self.asked, self.trace = asked, trace
+        self.name = asked.name
+        self.aliases: Mapping[str, str] | None = getattr(asked, "aliases", None)
 
     def complete(self, *, system: str, user: str, model: str, **options: Any) -> LLMResponse:
         """Ask once (see `LLMProvider.complete`)."""
