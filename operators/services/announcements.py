@@ -68,6 +68,7 @@ class Announcer:
     _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _taken: list[Taken] = field(default_factory=list)
+    _hurried: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, events: Sequence[Event]) -> None:
         """Announce these events of one channel soon."""
@@ -78,9 +79,22 @@ class Announcer:
                 self._thread.start()
 
     def settle(self, timeout: float) -> bool:
-        """Wait until everything that was told has been tried; False if `timeout` seconds were too short."""
-        with self._told.all_tasks_done:
-            return self._told.all_tasks_done.wait_for(lambda: not self._told.unfinished_tasks, timeout)
+        """Wait until all that was told has been tried and written down; False if `timeout` seconds were too short."""
+        if self._thread is None or not self._thread.is_alive():
+            return True
+        deadline = time.monotonic() + timeout
+        self._hurried.set()
+        try:
+            while self._told.unfinished_tasks or self._taken:
+                # An empty batch wakes the thread up.
+                self._told.put([])
+                with self._told.all_tasks_done:
+                    left = max(0.0, deadline - time.monotonic())
+                    if not self._told.all_tasks_done.wait_for(lambda: not self._told.unfinished_tasks, left):
+                        return False
+        finally:
+            self._hurried.clear()
+        return True
 
     def _work(self) -> None:
         marked_at = time.monotonic()
@@ -88,7 +102,8 @@ class Announcer:
             told = self._next()
             try:
                 self._announce([event for events in told for event in events])
-                if self._taken and (not told or time.monotonic() - marked_at > MARK_PAUSE):
+                hurried = not told or self._hurried.is_set()
+                if self._taken and (hurried or time.monotonic() - marked_at > MARK_PAUSE):
                     marked_at = time.monotonic()
                     self._mark()
             except Exception:
