@@ -1,3 +1,4 @@
+# long: an agent's behaviours stand in one place
 """Agent nodes: a model calls tools until it answers, each call a step of its own that no crash repeats."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# long: what a step may do stands in one place
 """The third parameter of a node: what a step says, keeps and does, and that it counts once, with the step's commit."""
 
 from __future__ import annotations

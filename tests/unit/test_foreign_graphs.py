@@ -1,3 +1,4 @@
+# long: one graph of LangGraph's documentation after the other
 """LangGraph graphs as LangGraph's own documentation writes them: brought as they are, played, paused, gone on with."""
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 import typing_extensions
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 
@@ -283,12 +285,15 @@ def test_a_reader_that_breaks_off_leaves_no_task():
 
 
 def tasks() -> set[Any]:
-    """Return the tasks that run on the process's loop, once those that are ending have ended."""
+    """Return the tasks that run on the process's loop; LangGraph's last writes get a moment to end."""
 
     async def running() -> set[Any]:
         return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
-    return loop.run(running(), timeout=DEADLINE)
+    end = time.monotonic() + 1
+    while (found := loop.run(running(), timeout=DEADLINE)) and time.monotonic() < end:
+        time.sleep(0.005)
+    return found
 
 
 # ── graphs within ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -467,6 +472,29 @@ def test_messages_survive_a_pause_as_messages():
 def test_the_input_of_a_messages_graph_is_shown_by_its_schema():
     schema = brought(chatting()).workflow.definition.spec.input_schema
     assert schema["properties"]["messages"]["type"] == "array"
+
+
+def test_a_tool_of_a_graph_may_ask_before_it_acts():
+    def send_email(to: str) -> str:
+        """Send an email."""
+        response = interrupt({"action": "send_email", "to": to, "message": "Approve sending this email?"})
+        return f"sent to {response.get('to', to)}" if response.get("action") == "approve" else "cancelled by user"
+
+    def agent(state: MessagesState):
+        if isinstance(state["messages"][-1], ToolMessage):
+            return {"messages": [AIMessage("Done.")]}
+        call = {"name": "send_email", "args": {"to": "ada@example.com"}, "id": "call_1"}
+        return {"messages": [AIMessage("", tool_calls=[call])]}
+
+    graph = joined(MessagesState, agent)
+    graph.add_node("tools", ToolNode([send_email]))
+    graph.add_conditional_edges("agent", tools_condition)
+    graph.add_edge("tools", "agent")
+    run = brought(graph)
+    [wait] = run.play(start={"messages": [{"role": "user", "content": "Write to Ada"}]}).waits
+    assert (wait.request.node, wait.request.prompt) == ("tools", "Approve sending this email?")
+    output = answered(run, wait, answer={"action": "approve", "to": "bob@example.com"}).output
+    assert [item["content"] for item in output["messages"]] == ["Write to Ada", "", "sent to bob@example.com", "Done."]
 
 
 # ── compiled graphs, fan-out ─────────────────────────────────────────────────────────────────────────────────────────

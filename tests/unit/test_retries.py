@@ -1,3 +1,4 @@
+# long: tries and time limits share one way to make a run
 """Further tries and time limits: what is tried again, what is shown of it, and that a late thread is not heard."""
 
 from __future__ import annotations
