@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from openvibe import canonical, loop, subscriptions
-from openvibe.errors import EffectUnknown, RunError, WrongUpdate
+from openvibe.errors import EffectUnknown, RunError, UncertainServiceError, WrongUpdate
 from openvibe.events import LOG, Event
+from openvibe.host import Host
 from openvibe.session import Session, StepNotes
 
 #: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
@@ -68,7 +69,7 @@ class Ctx:
         """Say something on the run's timeline, at once; `data` is shown with it."""
         self.notes.check()
         told = {"message": message, **canonical.jsonable(data)}
-        self.session.host.record(Event(LOG, node=self.node, step_id=self.step_id, data=told))
+        self._host.record(Event(LOG, node=self.node, step_id=self.step_id, data=told))
 
     def emit(self, type: str, payload: Mapping[str, Any] | None = None) -> None:
         """Tell other operators that something has happened; workflows that listen to it start.
@@ -93,36 +94,59 @@ class Ctx:
         """Do something to the outside world once, and return its result (as JSON) on every replay.
 
         An exception from `call` means that nothing was done; the effect is tried again with the step. A crash in the
-        middle leaves it unknown: then `reconcile` is asked, which returns the result if the effect happened,
-        `NOT_DONE` if it did not, and None if it cannot tell. What nobody can tell, a person is asked.
+        middle, or an `UncertainServiceError`, leaves it unknown: then `reconcile` is asked, which returns the result
+        if the effect happened, `NOT_DONE` if it did not, and None if it cannot tell. What nobody can tell, a person
+        is asked.
 
         Example:
             >>> ctx.effect("charge", lambda: shop.charge(order, key=ctx.idempotency_key("charge")))
         """
         self.notes.check()
-        host, where = self.session.host, {"node": self.node, "step_id": self.step_id, "key": key}
-        known = host.effect(**where)
+        where = {"node": self.node, "step_id": self.step_id, "key": key}
+        known = self._host.effect(**where)
         if known.state == "confirmed":
             return known.result
         if known.state == "unknown":
-            found = _called(reconcile) if reconcile else None
-            if found is None:
-                raise EffectUnknown(self.node, key, self.step_id, known.attempt)
+            found = self._found(where, known.attempt, reconcile)
             if found is not NOT_DONE:
-                return self._settled(where, found)
-            host.settle(**where, state="failed")
-            host.effect(**where)
+                return found
+            self._host.effect(**where)
+        return self._done(where, known.attempt, call, reconcile)
+
+    def _done(
+        self, where: dict[str, str], attempt: int, call: Callable[[], Any], reconcile: Callable[[], Any] | None
+    ) -> Any:
         try:
             result = _called(call)
+        except UncertainServiceError:
+            found = self._found(where, attempt, reconcile)
+            if found is NOT_DONE:
+                raise
+            return found
         except Exception:
-            host.settle(**where, state="failed")
+            self._host.settle(**where, state="failed")
             raise
         return self._settled(where, result)
 
+    def _found(self, where: dict[str, str], attempt: int, reconcile: Callable[[], Any] | None) -> Any:
+        """Return the result of an effect that may have happened, or `NOT_DONE`; raises if nobody can tell."""
+        found = _called(reconcile) if reconcile else None
+        if found is None:
+            raise EffectUnknown(self.node, where["key"], self.step_id, attempt)
+        if found is NOT_DONE:
+            self._host.settle(**where, state="failed")
+            return NOT_DONE
+        return self._settled(where, found)
+
     def _settled(self, where: dict[str, str], result: Any) -> Any:
         kept = canonical.jsonable(result)
-        self.session.host.settle(**where, state="confirmed", result=kept)
+        self._host.settle(**where, state="confirmed", result=kept)
         return kept
+
+    @property
+    def _host(self) -> Host:
+        # An asynchronous node calls from the loop's thread, where a database refuses to work.
+        return loop.aside(self.session.host)
 
     def request(
         self, operator: str, capability: str, payload: Mapping[str, Any] | None = None, *,
@@ -169,7 +193,7 @@ class SharedContext:
             # A copy: what is changed in place is not put.
             found = canonical.jsonable(self.notes.puts[bucket, key])
         else:
-            found = self.session.host.value(bucket, key)
+            found = loop.aside(self.session.host).value(bucket, key)
         return default if found is None else found
 
     def put(self, bucket: str, key: str, value: Any) -> None:
@@ -181,7 +205,7 @@ class SharedContext:
         """Return a bucket's keys that begin with `prefix`, sorted."""
         self._known(bucket)
         own = {key for place, key in self.notes.puts if place == bucket and key.startswith(prefix)}
-        return sorted(own | set(self.session.host.keys(bucket, prefix)))
+        return sorted(own | set(loop.aside(self.session.host).keys(bucket, prefix)))
 
     def _known(self, bucket: str) -> None:
         if bucket not in BUCKETS:

@@ -7,8 +7,9 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from openvibe.errors import SetupError
 
@@ -51,6 +52,32 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
 def call(function: Callable[[], Any]) -> None:
     """Call a function on the loop's thread, soon."""
     _of_this_process().loop.call_soon_threadsafe(function)
+
+
+def aside(thing: T) -> T:
+    """Return what may be called from here: on the loop's own thread a stand-in that calls on another thread.
+
+    The loop waits for it, as it would for any plain call.
+    """
+    if threading.current_thread() is _of_this_process().thread:
+        return cast(T, _Aside(thing))
+    return thing
+
+
+class _Aside:
+    """Calls another object's methods on a thread where no loop runs."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._thing, name)
+        return lambda *args, **options: _elsewhere().submit(method, *args, **options).result()
+
+
+@cache
+def _elsewhere() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="openvibe-aside")
 
 
 class _Loop:

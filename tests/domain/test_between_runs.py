@@ -364,3 +364,17 @@ def test_a_cancelled_answerer_fails_the_asker(village, alice):
     run = played(run)
     assert run.status == "failed"
     assert "cancelled" in run.error["message"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_node_reaches_the_database_through_its_ctx(village):
+    run = played(started(village["baker"], "awaited", flour=1))
+    assert run.status == "completed", run.error
+    assert {"log", "effect.attempted", "effect.confirmed"} <= set(kinds(run))
+    assert context.value(run.project_id, "companies", "village/bought") == []
+
+
+def test_a_workflow_that_keeps_nothing_cannot_wait(village):
+    run = played(started(village["baker"], "sleepless", loaves=0))
+    assert run.status == "failed"
+    assert "checkpointed=False" in run.error["message"]

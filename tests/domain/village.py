@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypedDict
@@ -72,6 +73,15 @@ class Baker:
         def buy(self, state, ctx):
             return {"receipt": ctx.effect("flour", lambda: order("flour"))}
 
+    @workflow(id="awaited", inputs=("flour",))
+    class Awaited:
+        @node
+        async def buy(self, state, ctx):
+            await asyncio.sleep(0)
+            ctx.log("Buying")
+            ctx.context.put("companies", "village/bought", ctx.context.keys("companies"))
+            return {"receipt": ctx.effect("flour", lambda: order("flour"))}
+
     @workflow(id="judged", inputs=("loaves",))
     class Judged:
         @human_in_the_loop(prompt="Good bread?", timeout=timedelta(hours=1), escalate_to="mayor", on_timeout="reject")
@@ -102,6 +112,16 @@ class Baker:
         @node
         def first(self, state):
             return {"loaves": 1}
+
+        @node
+        def second(self, state):
+            return {"loaves": 2}
+
+    @workflow(id="sleepless", inputs=("loaves",), checkpointed=False)
+    class Sleepless:
+        @node
+        def first(self, state):
+            return {"loaves": 1, "wait_duration": 5}
 
         @node
         def second(self, state):

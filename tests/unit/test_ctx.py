@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openvibe import NOT_DONE, Retry, human_in_the_loop, llm_node, node
-from openvibe.errors import SetupError
+from openvibe.errors import SetupError, UncertainServiceError
 from openvibe.host import Effect
 from openvibe.outcomes import Completed, Failed, Paused
 from openvibe.session import RunInfo
@@ -595,3 +595,28 @@ def test_a_request_passes_through_retry_and_time_limit():
     [wait] = run.play(start={}).waits
     assert run.host.recorded == []
     assert run.play(answers={wait.interrupt_id: {"result": "here"}}).output["letter"] == "here"
+
+
+@pytest.mark.parametrize(
+    ("reconcile", "state"), [(None, "unknown"), (lambda: None, "unknown"), (lambda: {"receipt": 7}, "confirmed")]
+)
+def test_an_effect_of_which_its_service_cannot_say_is_in_doubt_at_once(reconcile, state):
+    def charge():
+        raise UncertainServiceError("the connection broke off", None)
+
+    run = acting(lambda ctx: ctx.effect("charge", charge, reconcile=reconcile))
+    outcome = run.play(start={})
+    assert [item.state for item in run.host.effects.values()] == [state]
+    if state == "unknown":
+        assert outcome.waits[0].request.form == "effect"
+    else:
+        assert isinstance(outcome, Completed)
+
+
+def test_an_uncertain_effect_that_did_not_happen_fails_its_try():
+    def charge():
+        raise UncertainServiceError("the connection broke off", None)
+
+    run = acting(lambda ctx: ctx.effect("charge", charge, reconcile=lambda: NOT_DONE))
+    assert isinstance(run.play(start={}), Failed)
+    assert not run.host.effects
