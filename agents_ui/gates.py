@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents_ui import schemas
+from agents_ui import questions, schemas
 from agents_ui.schemas import Input
 from operators.errors import Misfit
 from operators.models import Wait
@@ -15,6 +15,8 @@ from operators.services.waits import Answer
 
 #: More records than this nobody sends by hand.
 MOST_RECORDS = 200
+#: Nothing was given; null is something.
+MISSING: Any = object()
 
 
 @dataclass
@@ -34,11 +36,12 @@ class Record:
 
 @dataclass
 class Editor:
-    """One state field that may be changed: either a single control or a list of records."""
+    """One value that may be changed or given: a single control, the fields of an object, or a list of records."""
 
     name: str
     label: str
     single: Input | None = None
+    fields: list[Input] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -47,6 +50,7 @@ class Editor:
         """All controls of the editor."""
         if self.single:
             yield self.single
+        yield from self.fields
         for record in self.records:
             yield from record.inputs
 
@@ -57,25 +61,32 @@ class GateForm:
     def __init__(self, wait: Wait, sent: Mapping[str, str] | None = None) -> None:
         self.wait = wait
         self.errors: list[str] = []
+        self.note_errors: list[str] = []
         self.notes = "" if sent is None else sent.get("notes", "")
+        self.written = wait.form in questions.WRITTEN
         self._sent = sent
-        self.editing = sent is not None and any(name.startswith("values.") for name in sent)
+        given = sent is not None and any(name.startswith("values.") for name in sent)
+        self.editing = given and not self.written
         root = wait.schema
         values = schemas.resolved(root.get("properties", {}).get("values", {}), root)
         parts = values.get("properties", {})
+        # The result of an effect that happened may be unknown; whoever edits or answers has something to say.
+        self._required = wait.edits if wait.form not in ("", "effect") else ()
         self.editors = [self._editor(name, parts[name]) for name in wait.edits if name in parts]
-
-    @property
-    def decisions(self) -> list[str]:
-        """All decisions but the two that every gate page knows."""
-        return [name for name in self.wait.decisions if name not in ("approve", "reject")]
+        for control in (control for editor in self.editors for control in editor.controls):
+            control.form = wait.id
+        self.choices = questions.choices(wait)
+        self.question, self.why = questions.heading(wait)
+        self.shown = questions.shown(wait)
 
     def answer(self) -> Answer:
-        """Return what was decided; raises `Misfit` if an edited field cannot be read."""
+        """Return what was decided; raises `Misfit` if something is missing or cannot be read."""
         sent = self._sent or {}
         decision = sent.get("decision", "")
-        values = self._values() if self.editing and decision != "reject" else {}
-        if any(control.errors for editor in self.editors for control in editor.controls):
+        values = self._values() if self._takes(decision) else {}
+        if decision in questions.SPEAKING and self.wait.form and not self.notes.strip():
+            self.note_errors.append("Write your response here")
+        if self.note_errors or any(control.errors for editor in self.editors for control in editor.controls):
             raise Misfit("Some fields cannot be read", errors=[])
         version = natural(sent.get("version", ""))
         return Answer(
@@ -87,6 +98,11 @@ class GateForm:
             payload_sha256=sent.get("payload_sha256", ""),
         )
 
+    def _takes(self, decision: str) -> bool:
+        if self.wait.form:
+            return (self.written or self.editing) and decision == questions.TAKING.get(self.wait.form)
+        return self.editing and decision != "reject"
+
     def refuse(self, error: Misfit) -> None:
         """Put each problem beside the control that it is about."""
         controls = {control.name: control for editor in self.editors for control in editor.controls}
@@ -96,6 +112,8 @@ class GateForm:
             place = controls.get(name) or editors.get(".".join(name.split(".")[:2]))
             if place:
                 place.errors.append(message)
+            elif name == "notes":
+                self.note_errors.append(message)
             else:
                 self.errors.append(f"{problem['field']}: {message}")
 
@@ -109,14 +127,24 @@ class GateForm:
         return kept[int(parts[2])].prefix + ".".join(parts[3:])
 
     def _editor(self, name: str, part: schemas.Schema) -> Editor:
-        root, value = self.wait.schema, self.wait.payload.get(name)
+        # A graph's own schema brings the definitions that it refers to.
+        root = {**self.wait.schema, "$defs": {**self.wait.schema.get("$defs", {}), **part.get("$defs", {})}}
+        value = questions.prefilled(self.wait, name)
         part = schemas.resolved(part, root)
-        label = part.get("title") or name.replace("_", " ").capitalize()
+        label = questions.LABELS.get(name, "") if self.wait.form else ""
+        label = label or part.get("title") or name.replace("_", " ").capitalize()
         item = schemas.resolved(part.get("items", {}), root)
         if part.get("type") == "array" and item.get("properties") and isinstance(value, list):
             return Editor(name, label, records=self._records(name, item, value))
-        wrapped = {"properties": {name: part}}
+        if self.wait.form and part.get("properties"):
+            fields = schemas.inputs(part, root, value or {}, prefix=f"values.{name}.")
+            return Editor(name, label, fields=fields)
+        wrapped = {"properties": {name: part}, "required": self._required}
         (single,) = schemas.inputs(wrapped, root, {name: value}, prefix="values.")
+        if self.wait.form == "value" and single.control == "json" and not part.get("type"):
+            single.control = "free"
+        if self.wait.form:
+            single.label = label
         return Editor(name, label, single=single)
 
     def _records(self, name: str, item: schemas.Schema, value: list[Any]) -> list[Record]:
@@ -134,14 +162,24 @@ class GateForm:
         return sorted(controls, key=lambda control: control.control in ("text", "area", "json"))
 
     def _values(self) -> dict[str, Any]:
-        """Return the fields that differ from what the gate shows."""
+        """Return what was given; of our own gates' fields, those that differ from what the gate shows."""
         values = {editor.name: self._edited(editor) for editor in self.editors}
+        if self.wait.form:
+            for editor in self.editors:
+                if editor.single and values[editor.name] is MISSING and editor.name in self._required:
+                    editor.single.errors = editor.single.errors or ["This is needed for an answer"]
+            return {name: value for name, value in values.items() if value is not MISSING}
+        values = {name: None if value is MISSING else value for name, value in values.items()}
         return {name: value for name, value in values.items() if value != self.wait.payload.get(name)}
 
     def _edited(self, editor: Editor) -> Any:
         sent = self._sent or {}
         if editor.single:
-            return schemas.read([editor.single], sent, blanks=True).get(editor.single.name)
+            blanks = not self.wait.form
+            return schemas.read([editor.single], sent, blanks=blanks).get(editor.single.name, MISSING)
+        if editor.fields:
+            read = schemas.read(editor.fields, sent)
+            return {name.removeprefix(f"values.{editor.name}."): value for name, value in read.items()}
         rows = []
         for record in editor.records:
             read = schemas.read(record.inputs, sent, blanks=True)

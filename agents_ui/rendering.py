@@ -10,8 +10,10 @@ from django.template.loader import render_to_string
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from agents_ui import items
-from agents_ui.items import Entry, Item, Step
+from agents_ui import items, kinship
+from agents_ui.entries import Entry
+from agents_ui.items import Item
+from agents_ui.steps import STEP_KINDS, Step
 from openvibe.events import STEP_STARTED
 from openvibe.protocol import subjects
 from operators.models import Event, Run, Wait
@@ -24,6 +26,8 @@ STATES: Mapping[State, str] = {
     "catching-up": "Catching up…",
     "offline": "Offline: reading along slowly",
 }
+#: What a run's head says of other rows.
+SHOWN = ("operator", "workflow", "started_by", "parent__operator", "parent__workflow")
 _STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: How far back an interruption looks for steps that it stopped.
 _REACH = 60
@@ -46,9 +50,9 @@ def earlier(events: Sequence[Event]) -> SafeString:
         return mark_safe("")
     first, last = events[0], events[-1]
     ids = {event.step_id for event in events if event.step_id}
-    later = Event.objects.after(first.project_id, first.channel, last.seq).filter(step_id__in=ids)
+    later = Event.objects.after(first.project_id, first.channel, last.seq).filter(step_id__in=ids, kind__in=STEP_KINDS)
     shown = set(later.values_list("step_id", flat=True))
-    return timeline([event for event in events if event.step_id not in shown])
+    return timeline([event for event in events if event.step_id not in shown or event.kind not in STEP_KINDS])
 
 
 def pushed(project_id: str, channel: str, events: Sequence[Mapping[str, Any]]) -> str:
@@ -82,8 +86,15 @@ def state(name: State) -> str:
 
 def head(run: Run) -> dict[str, Any]:
     """Return what a run's head, gate area and result show."""
-    gates = Wait.objects.gates().pending().filter(run=run) if run.status == Run.Status.WAITING else Wait.objects.none()
-    return {"run": run, "simulated": _simulated(run), "gates": gates, "result": _result(run)}
+    waits = list(Wait.objects.pending().filter(run=run)) if run.active else []
+    return {
+        "run": run,
+        "simulated": _simulated(run),
+        "gates": [wait for wait in waits if wait.kind == Wait.Kind.APPROVAL],
+        "waits": [wait for wait in waits if wait.kind != Wait.Kind.APPROVAL],
+        "children": kinship.children(run.id),
+        "result": _result(run),
+    }
 
 
 def _simulated(run: Run) -> bool:
@@ -108,9 +119,10 @@ def _result(run: Run) -> dict[str, Any]:
 def _drawn(rows: Iterable[Item], *, public: bool = False, oob: bool = False) -> SafeString:
     rows = list(rows)
     runs = _runs(rows) if public else {}
+    known = {"public": public, "oob": oob, "children": {} if public else _children(rows)}
     frames = [_frame(item, public=public) for item in rows]
     drawn = [
-        render_to_string(frame, {"item": item, "run": runs.get(item.entries[0].run_id), "public": public, "oob": oob})
+        render_to_string(frame, {"item": item, "run": runs.get(item.entries[0].run_id), **known})
         for frame, item in zip(frames, rows, strict=True)
     ]
     return mark_safe("".join(drawn))  # noqa: S308  # every part is a rendered template
@@ -129,10 +141,16 @@ def _runs(rows: Iterable[Item]) -> dict[str, Run]:
     return Run.objects.select_related("operator", "workflow").in_bulk(ids) if ids else {}
 
 
+def _children(rows: Iterable[Item]) -> kinship.Children:
+    """Return the runs that these items say were started; most say of none."""
+    starting = [entry for item in rows for entry in item.entries if entry.kind in kinship.STARTING]
+    return kinship.children(starting[0].run_id) if starting else {}
+
+
 def _completed(project_id: str, channel: str, entries: list[Entry]) -> list[Entry]:
     """Add the events, from before these, of steps whose start is missing."""
     begun = {entry.step_id for entry in entries if entry.kind == STEP_STARTED}
-    cut = {entry.step_id for entry in entries if entry.step_id and entry.kind in items.STEP_KINDS} - begun
+    cut = {entry.step_id for entry in entries if entry.step_id and entry.kind in STEP_KINDS} - begun
     if not cut:
         return entries
     rows = Event.objects.filter(project_id=project_id, channel=channel, step_id__in=cut).order_by("seq")
@@ -165,7 +183,7 @@ def _hint(entries: Sequence[Entry]) -> str:
 
 
 def _surroundings(entries: Sequence[Entry]) -> str:
-    run = Run.objects.select_related("operator", "workflow", "started_by").filter(id=entries[0].run_id).first()
+    run = Run.objects.select_related(*SHOWN).filter(id=entries[0].run_id).first()
     if run is None:
         return ""
     context = {**head(run), "oob": True}

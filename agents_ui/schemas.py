@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Control = Literal["text", "area", "number", "check", "select", "json"]
+Control = Literal["text", "area", "number", "check", "select", "json", "free"]
 Schema = Mapping[str, Any]
 
 #: Texts that may be longer than this get room for several lines.
@@ -33,11 +33,18 @@ class Input:
     choices: list[Any] = field(default_factory=list)
     limits: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    is_json: bool = False
+    form: str = ""
 
     @property
     def id(self) -> str:
-        """The name as an element's id."""
-        return "in-" + self.name.replace(".", "-")
+        """The name as an element's id, unlike those of other forms on the page."""
+        return "-".join(filter(None, ("in", self.form, *self.name.split("."))))
+
+    @property
+    def json_name(self) -> str:
+        """The name of the box that says that a free text is JSON."""
+        return f"{self.name}.json"
 
     @property
     def shown(self) -> str:
@@ -140,7 +147,7 @@ def read(controls: Iterable[Input], sent: Mapping[str, str], *, blanks: bool = F
         if control.control == "check":
             values[control.name] = control.value = control.name in sent
             continue
-        control.value = raw
+        control.value, control.is_json = raw, control.json_name in sent
         if raw.strip() or (blanks and control.control in ("text", "area")):
             try:
                 values[control.name] = _typed(control, raw)
@@ -155,7 +162,7 @@ def _typed(control: Input, raw: str) -> Any:
             return _number(raw)
         case "select":
             return next((choice for choice in control.choices if str(choice) == raw), raw)
-        case "json":
+        case "json" | "free" if control.control == "json" or control.is_json:
             try:
                 return json.loads(raw)
             except ValueError as error:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents_ui.views import gates, general, operators, run, runs
+from agents_ui.views import context, gates, general, operators, run, runs
 
 urlpatterns = [
     path("", runs.index, name="runs"),
@@ -12,10 +12,13 @@ urlpatterns = [
     path("operators/", operators.index, name="operators"),
     path("operators/<slug:slug>/", operators.detail, name="operator"),
     path("operators/<slug:slug>/<slug:workflow>/runs/", operators.start, name="start"),
+    path("context/", context.index, name="context"),
+    path("context/<int:entry_id>/", context.detail, name="context-entry"),
     path("cards/<slug:sha256>/", run.card, name="card"),
     path("<slug:run_id>/", run.detail, name="run"),
     path("<slug:run_id>/cancellation/", run.cancellation, name="cancellation"),
     path("<slug:run_id>/retries/", run.retries, name="retries"),
     path("<slug:run_id>/events/", run.older, name="older"),
+    path("<slug:run_id>/started/<slug:act>/", run.started, name="started"),
     path("<slug:run_id>/gates/<slug:wait_id>/", gates.gate, name="gate"),
 ]

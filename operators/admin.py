@@ -7,8 +7,13 @@ from django.utils.html import format_html
 
 from operators.models import (
     ApiToken,
+    ContextEntry,
+    ContextRevision,
     DeadLetter,
+    Effect,
+    Emission,
     Event,
+    InboxItem,
     Membership,
     Node,
     Operator,
@@ -45,7 +50,7 @@ class MembershipInline(admin.TabularInline):
 
 @admin.register(Project)
 class ProjectAdmin(admin.ModelAdmin):
-    list_display = ["id", "name", "created_at"]
+    list_display = ["id", "name", "max_running", "created_at"]
     inlines = [MembershipInline]
 
 
@@ -67,7 +72,7 @@ class OperatorAdmin(admin.ModelAdmin):
     list_editable = ["enabled"]
     list_filter = ["enabled", "project"]
     search_fields = ["name", "slug", "description"]
-    fields = ["slug", "project", "name", "owner", "description", "enabled", "registered_at"]
+    fields = ["slug", "project", "name", "owner", "description", "enabled", "max_running", "registered_at"]
     # Name and owner come from the definition and would be overwritten at the next start.
     readonly_fields = ["slug", "project", "name", "owner", "registered_at"]
     inlines = [WorkflowInline]
@@ -104,7 +109,7 @@ class WorkflowAdmin(admin.ModelAdmin):
 
 class WaitInline(admin.TabularInline):
     model = Wait
-    fields = ["id", "kind", "node", "status", "decision", "decider", "opened_at", "closed_at"]
+    fields = ["id", "kind", "form", "node", "status", "assignee", "decision", "decider", "opened_at", "closed_at"]
     readonly_fields = fields
     extra = 0
     can_delete = False
@@ -116,11 +121,23 @@ class WaitInline(admin.TabularInline):
 
 @admin.register(Run)
 class RunAdmin(ReadOnly):
-    list_display = ["page", "operator", "workflow", "status", "created_at", "ended_at", "epoch"]
-    list_filter = ["status", "operator", "project"]
-    search_fields = ["id"]
+    list_display = [
+        "page",
+        "operator",
+        "workflow",
+        "status",
+        "parent",
+        "depth",
+        "key",
+        "created_at",
+        "ended_at",
+        "expires_at",
+        "epoch",
+    ]
+    list_filter = ["status", "operator", "project", "depth"]
+    search_fields = ["id", "=key", "=parent__id"]
     date_hierarchy = "created_at"
-    list_select_related = ["operator", "workflow"]
+    list_select_related = ["operator", "workflow", "parent"]
     inlines = [WaitInline]
 
     @admin.display(description="run", ordering="id")
@@ -142,9 +159,77 @@ class EventAdmin(ReadOnly):
 
 @admin.register(Wait)
 class WaitAdmin(ReadOnly):
-    list_display = ["node", "run", "kind", "status", "decision", "decider", "opened_at", "deadline"]
-    list_filter = ["status", "kind"]
+    list_display = [
+        "node",
+        "run",
+        "kind",
+        "form",
+        "status",
+        "assignee",
+        "decision",
+        "decider",
+        "opened_at",
+        "deadline",
+        "sent_at",
+    ]
+    list_filter = ["status", "kind", "form", "assignee"]
     search_fields = ["=id", "=run__id"]
+    list_select_related = ["run"]
+
+
+@admin.register(Effect)
+class EffectAdmin(ReadOnly):
+    """One left `attempted` while its run does not play is in doubt: its run asks people about it."""
+
+    list_display = ["key", "node", "run", "state", "attempts", "attempted_at", "settled_at"]
+    list_filter = ["state", "run__operator"]
+    search_fields = ["=run__id", "key", "node"]
+    date_hierarchy = "attempted_at"
+    list_select_related = ["run"]
+    ordering = ["-attempted_at"]
+
+
+@admin.register(Emission)
+class EmissionAdmin(ReadOnly):
+    list_display = ["name", "run", "project", "emitted_at", "delivered_at", "published_at"]
+    list_filter = [
+        "project",
+        ("delivered_at", admin.EmptyFieldListFilter),
+        ("published_at", admin.EmptyFieldListFilter),
+        "name",
+    ]
+    search_fields = ["=id", "=run__id", "name"]
+    date_hierarchy = "emitted_at"
+    list_select_related = ["run", "project"]
+    ordering = ["-emitted_at"]
+
+
+@admin.register(InboxItem)
+class InboxItemAdmin(ReadOnly):
+    list_display = ["type", "correlation_id", "run_id", "status", "reason", "attempts", "received_at", "changed_at"]
+    list_filter = ["status", "type", "project"]
+    search_fields = ["=correlation_id", "=run_id", "reason"]
+    date_hierarchy = "received_at"
+
+
+class RevisionInline(admin.TabularInline):
+    model = ContextRevision
+    fields = ["revision", "value", "deleted", "author", "created_at"]
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request, obj=None):
+        return False
+
+
+@admin.register(ContextEntry)
+class ContextEntryAdmin(ReadOnly):
+    list_display = ["key", "bucket", "project", "revision", "deleted", "author", "updated_at"]
+    list_filter = ["bucket", "deleted", "project"]
+    search_fields = ["key", "author"]
+    list_select_related = ["project"]
+    inlines = [RevisionInline]
 
 
 @admin.register(DeadLetter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,9 +14,11 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from agents_ui import kinship, questions, triggers
 from agents_ui import markdown as md
 from operators import definitions
 from operators.models import Run, Workflow
+from operators.services import sources
 
 register = template.Library()
 
@@ -24,6 +26,20 @@ register = template.Library()
 LINE = 90
 FOLD = 700
 _DEPTH = 4
+#: How many of the runs that it started the head of a run names.
+MOST_CHILDREN = 8
+_PAST = {
+    "approve": "approved",
+    "reject": "rejected",
+    "accept": "accepted",
+    "answer": "answered",
+    "edit": "edited what was asked",
+    "response": "responded",
+    "respond": "responded",
+    "ignore": "ignored what was asked",
+    "it_happened": "said that it happened",
+    "it_did_not_happen": "said that it did not happen",
+}
 
 
 @register.filter
@@ -50,9 +66,11 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+    if hours >= 48:
+        return f"{hours // 24} days"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 @register.filter
@@ -129,6 +147,22 @@ def pretty(value: Any) -> str:
 
 
 @register.filter
+def plain(value: Any) -> str:
+    """Write a value as one line: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+@register.filter
+def parsed(text: Any) -> Any:
+    """Return what a tool's text means, if it is a JSON object or list; else the text."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError):
+        return text
+    return value if isinstance(value, (dict, list)) else text
+
+
+@register.filter
 def days(touches: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, Mapping[str, Any]]]:
     """Return each touch of a sequence with the day it falls on, counted from the first."""
     day: int | None = 0
@@ -143,28 +177,44 @@ def days(touches: Iterable[Mapping[str, Any]]) -> list[tuple[int | None, Mapping
 @register.filter
 def trigger_words(trigger: str) -> str:
     """Say in words what starts a workflow."""
-    kind, _, source = trigger.partition(":")
-    said = {
-        "on_demand": "Started by hand",
-        "cron": f"Meant for a schedule ({source}); started by hand for now",
-        "webhook": f"Meant for the webhook of {source}; started by hand for now",
-        "event": f"Meant for “{source.rpartition(':')[2].replace('_', ' ')}”; started by hand for now",
-        "request": f"Meant for requests of “{source.replace('_', ' ')}”; started by hand for now",
-    }
-    return said.get(kind, trigger)
+    return triggers.starts(trigger)
+
+
+@register.filter
+def started_words(trigger: str) -> str:
+    """Say in words what has started a run."""
+    return triggers.started(trigger)
+
+
+@register.filter
+def starter(run: Run) -> str:
+    """Say what or who has started a run."""
+    by_hand = run.trigger == "on_demand"
+    if by_hand and run.started_by:
+        return f"by {run.started_by.get_username()}"
+    # A run keeps the kind of its trigger only, where its workflow's definition has the rest.
+    full = run.workflow.trigger.startswith(f"{run.trigger}:") and run.trigger == "webhook"
+    said = triggers.started(run.workflow.trigger if full else run.trigger)
+    return f"{said}, as {run.started_by.get_username()}" if run.started_by else said
 
 
 @register.filter
 def served(workflow: Workflow) -> bool:
     """Tell whether this server knows the code of a workflow."""
+    sources.ready(workflow.operator)
     return definitions.registry.workflow(workflow.operator.slug, workflow.slug) is not None
 
 
 @register.filter
 def past(decision: str) -> str:
     """Turn a decision into what was done: approve, approved."""
-    known = {"approve": "approved", "reject": "rejected"}
-    return known.get(decision, f"decided “{humanised(decision)}”")
+    return _PAST.get(decision, f"decided “{humanised(decision)}”")
+
+
+@register.filter
+def changed(decision: str) -> str:
+    """Say that values came with a decision, unless the decision itself says so."""
+    return "" if decision in questions.TAKING.values() else " with changes"
 
 
 @register.filter
@@ -186,9 +236,60 @@ def stem(path: str) -> str:
 
 
 @register.filter
+def slug(kind: str) -> str:
+    """Turn an event's kind into a class."""
+    return kind.replace(".", "-")
+
+
+@register.filter
+def at(mapping: Mapping[Any, Any] | None, name: Any) -> Any:
+    """Look a name up that a template holds in a variable."""
+    return (mapping or {}).get(name)
+
+
+@register.filter
+def firstborn(children: kinship.Children) -> list[Run]:
+    """Return the runs that a run has started, the first ones, whatever started them."""
+    return sorted((run for runs in children.values() for run in runs), key=lambda run: run.created_at)[:MOST_CHILDREN]
+
+
+@register.filter
+def fresh(at: datetime | None) -> bool:
+    """Tell whether something happened just now, so that more may follow from it."""
+    return kinship.fresh(at)
+
+
+@register.filter
+def instant(text: Any) -> datetime | None:
+    """Read a time out of an event."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+
+
+@register.filter
+def article(noun: Any) -> str:
+    """Return `a` or `an`."""
+    return "an" if str(noun or "external")[:1].lower() in "aeiou" else "a"
+
+
+@register.filter
 def channel_icon(channel: Any) -> str:
     """Name the symbol of a way to reach somebody."""
     return channel if channel in ("email", "phone", "linkedin") else "message"
+
+
+@register.filter
+def wait_icon(kind: str) -> str:
+    """Name the symbol of a wait."""
+    return {"approval": "gate", "timer": "queued", "reply": "message"}.get(kind, "waiting")
+
+
+@register.filter
+def node_icon(kind: str) -> str:
+    """Name the symbol of a node's kind."""
+    return {"agent": "llm", "remote": "general", "graph": "conditional"}.get(kind, kind)
 
 
 @register.filter
@@ -202,6 +303,7 @@ def when(at: datetime | None, style: str = "relative") -> SafeString | str:
     """Write a time; a script shows it in the reader's own zone (`static/js/times.js`)."""
     if at is None:
         return "–"
+    at = at.astimezone(UTC)
     text = f"{at:%Y-%m-%d %H:%M:%S} UTC"
     return format_html(
         '<time datetime="{}" data-time="{}" title="{}">{}</time>', at.isoformat(), style, text, _short(at, style)
@@ -209,7 +311,8 @@ def when(at: datetime | None, style: str = "relative") -> SafeString | str:
 
 
 def _short(at: datetime, style: str) -> str:
-    return f"{at:%H:%M:%S}" if style == "clock" else f"{at:%Y-%m-%d %H:%M}"
+    formats = {"clock": "%H:%M:%S", "date": "%a %d %b %Y, %H:%M UTC"}
+    return at.strftime(formats.get(style, "%Y-%m-%d %H:%M"))
 
 
 @register.simple_tag

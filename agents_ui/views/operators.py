@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db.models import Prefetch
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
+from agents_ui import outlines
 from agents_ui.access import PageRequest, operates, signed_in
 from agents_ui.forms import StartForm
+from agents_ui.views.runs import listed
 from operators.errors import Misfit, OperatorDisabled, Unknown
 from operators.models import Operator, Project, Run, Workflow
 from operators.services import intake
@@ -21,9 +24,12 @@ RECENT = 10
 def index(request: PageRequest) -> HttpResponse:
     """One card for each operator."""
     current = Prefetch("workflows", Workflow.objects.filter(retired=False), to_attr="current")
-    operators = Operator.objects.visible_to(request.user).prefetch_related(current)
+    operators = list(Operator.objects.visible_to(request.user).prefetch_related(current))
     operable = set(Project.objects.operable_by(request.user).values_list("id", flat=True))
-    return render(request, "operators/index.html", {"operators": operators, "operable": operable})
+    counted = {operator.pk: outlines.counts(operator.current) for operator in operators}  # type: ignore[attr-defined]
+    total = {name: sum(counts[name] for counts in counted.values()) for name in outlines.COUNTED}
+    context = {"operators": operators, "operable": operable, "counted": counted, "total": total}
+    return render(request, "operators/index.html", context)
 
 
 @signed_in
@@ -31,10 +37,14 @@ def index(request: PageRequest) -> HttpResponse:
 def detail(request: PageRequest, slug: str) -> HttpResponse:
     """One operator: what it does, and what it did lately."""
     operator = _operator(request, slug)
-    workflows = operator.workflows.filter(retired=False).prefetch_related("nodes")
-    runs = Run.objects.filter(operator=operator).select_related("operator", "workflow", "started_by")[:RECENT]
-    may_operate = operates(request.user, operator.project_id)
-    context = {"operator": operator, "workflows": workflows, "runs": runs, "may_operate": may_operate}
+    context = {
+        "operator": operator,
+        "outlines": outlines.of(operator),
+        "runs": listed(Run.objects.filter(operator=operator))[:RECENT],
+        "may_operate": operates(request.user, operator.project_id),
+        "zone": settings.TIME_ZONE,
+        "door": request.build_absolute_uri("/v1/webhooks/"),
+    }
     return render(request, "operators/detail.html", context)
 
 

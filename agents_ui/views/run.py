@@ -7,7 +7,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from agents_ui import rendering
+from agents_ui import kinship, rendering
 from agents_ui.access import PageRequest, operates, signed_in
 from openvibe.protocol import subjects
 from operators.errors import NotRetryable, RunAlreadyEnded
@@ -23,7 +23,7 @@ EVENTS = 200
 @require_safe
 def detail(request: PageRequest, run_id: str) -> HttpResponse:
     """The run, from its newest events back."""
-    runs = Run.objects.visible_to(request.user).select_related("operator", "workflow", "started_by")
+    runs = Run.objects.visible_to(request.user).select_related(*rendering.SHOWN)
     run = get_object_or_404(runs, id=run_id)
     events = timeline.newest(run.project_id, subjects.thread(run.id), limit=EVENTS)
     context = {
@@ -47,6 +47,15 @@ def older(request: PageRequest, run_id: str) -> HttpResponse:
     events = timeline.newest(run.project_id, subjects.thread(run.id), before=before, limit=EVENTS)
     context = {"run": run, "timeline": rendering.earlier(events), "before": _before(events)}
     return render(request, "run/older.html", context)
+
+
+@signed_in
+@require_safe
+def started(request: PageRequest, run_id: str, act: str) -> HttpResponse:
+    """The runs that one act of a run has started by now."""
+    run = get_object_or_404(Run.objects.visible_to(request.user), id=run_id)
+    entry = {"run_id": run.id, "at": kinship.awaited(act)}
+    return render(request, "timeline/started.html", {"children": kinship.children(run.id), "act": act, "entry": entry})
 
 
 @signed_in

@@ -35,6 +35,7 @@ class ContextEntry(models.Model):
 
     class Meta:
         ordering = ["bucket", "key"]
+        verbose_name_plural = "context entries"
         constraints = [models.UniqueConstraint(fields=["project", "bucket", "key"], name="one_value_per_key")]
 
     def __str__(self) -> str:

@@ -34,6 +34,7 @@ PUBLIC_KINDS = frozenset(
         "gate.opened",
         "gate.decided",
         "gate.expired",
+        "gate.escalated",
         "run.completed",
         "run.failed",
         "run.cancelled",

@@ -4,7 +4,8 @@
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
   document.addEventListener("live-frame", (event) => {
-    if (!event.detail.atEnd || document.activeElement.closest("form")) return;
+    const { atEnd, height } = event.detail;
+    if (!atEnd || document.body.scrollHeight <= height || document.activeElement.closest("form")) return;
     window.scrollTo({ top: document.body.scrollHeight, behavior: calm.matches ? "auto" : "smooth" });
   });
 })();

@@ -41,10 +41,11 @@
       if (note.dataset.dispatch) hints.add(note.dataset.dispatch);
       note.remove();
     }
-    const atEnd = window.innerHeight + window.scrollY >= document.body.scrollHeight - 120;
+    const height = document.body.scrollHeight;
+    const atEnd = window.innerHeight + window.scrollY >= height - 120;
     if (shown.innerHTML.trim()) htmx.swap(document.body, shown.innerHTML, { swapStyle: "none" });
     page.dataset.after = String(after);
-    document.body.dispatchEvent(new CustomEvent("live-frame", { bubbles: true, detail: { atEnd } }));
+    document.body.dispatchEvent(new CustomEvent("live-frame", { bubbles: true, detail: { atEnd, height } }));
     hints.forEach(dispatch);
   }
 

@@ -3,6 +3,9 @@
   "use strict";
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  const DATE = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+  const date = new Intl.DateTimeFormat(undefined, DATE);
+  const dated = new Intl.DateTimeFormat(undefined, { ...DATE, year: "numeric" });
   const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
   const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
   const UNITS = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [7 * 86400, "day", 86400]];
@@ -15,6 +18,8 @@
     }
     return day.format(at);
   }
+
+  const STYLES = { clock: (at) => clock.format(at), date: (at) => (at.getFullYear() === new Date().getFullYear() ? date : dated).format(at) };
 
   function lasted(seconds) {
     if (seconds < 60) return `${Math.floor(seconds)} s`;
@@ -30,7 +35,7 @@
     for (const element of root.querySelectorAll("time[data-time]")) {
       const at = new Date(element.dateTime);
       element.title = full.format(at);
-      write(element, element.dataset.time === "clock" ? clock.format(at) : ago(at));
+      write(element, (STYLES[element.dataset.time] || ago)(at));
     }
     for (const element of root.querySelectorAll("[data-since]")) {
       write(element, lasted(Math.max(0, (Date.now() - new Date(element.dataset.since)) / 1000)));

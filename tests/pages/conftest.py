@@ -9,10 +9,14 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.registry import define
+from operators import definitions
 from operators.link import link
-from operators.models import Operator, Run, Wait, Workflow
-from operators.services import announcements, execution, intake
+from operators.models import Emission, Operator, Project, Run, Wait, Workflow
+from operators.services import announcements, compiled, deliveries, execution, intake, registration
 from operators.services.waits import Answer, answer
+from tests.domain.village import Baker, Crossroads, Grocer, accidents, orders
+from tests.pages.visitors import Visitors
 
 Browse = Callable[[User], Client]
 
@@ -72,6 +76,34 @@ def gate(waiting: Run) -> Wait:
 def rejected(gate: Wait, alice: User) -> Run:
     answer(gate, Answer("reject", notes="Too pushy"), actor=alice)
     return played(gate.run)
+
+
+@pytest.fixture
+def village(project: Project) -> Iterator[dict[str, Operator]]:
+    """Operators that talk to each other, sleep, ask agents, and bring graphs of their own."""
+    made = [define(cls) for cls in (Baker, Grocer, Crossroads, Visitors)]
+    try:
+        for item in made:
+            definitions.registry.add(item)
+        yield {item.spec.id: registration.register(project, item) for item in made}
+    finally:
+        for item in made:
+            definitions.registry.remove(item.spec.id)
+        compiled.workflow.cache_clear()
+        orders.clear()
+        accidents.clear()
+
+
+def begun(operator: Operator, workflow: str, **input: object) -> Run:
+    """Start a workflow and play its run as far as it goes."""
+    found = operator.workflows.select_related("operator").get(slug=workflow)
+    return played(intake.request(found, input=input, actor=None, trigger="api"))
+
+
+def delivered() -> None:
+    """Start what listens to the events that were emitted."""
+    for emission in Emission.objects.filter(delivered_at=None):
+        deliveries.deliver(emission.id)
 
 
 def played(run: Run) -> Run:

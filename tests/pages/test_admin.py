@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
-from operators.models import Node, Operator, Run, Wait
-from tests.pages.conftest import Browse
+from operators.models import ContextEntry, Effect, Emission, InboxItem, Node, Operator, Run, Wait
+from tests.pages.conftest import Browse, begun, delivered
 
 READ_ONLY = ["run", "event", "wait", "deadletter", "process", "apitoken"]
+READ_ONLY += ["effect", "emission", "inboxitem", "contextentry"]
 
 
 @pytest.fixture
@@ -30,6 +34,45 @@ def test_a_run_with_its_waits_and_an_event_and_a_wait_are_read(administrator: Cl
         page = administrator.get(f"/admin/operators/{model}/{quote(key)}/change/")
         assert page.status_code == 200
         assert 'name="_save"' not in page.content.decode()
+
+
+def test_effects_events_inbox_and_context_are_listed_and_read(
+    administrator: Client, village: dict[str, Operator]
+) -> None:
+    bought = begun(village["baker"], "buy", flour=1)
+    baked = begun(village["baker"], "bake", flour=50)
+    delivered()
+    now = timezone.now()
+    item = InboxItem.objects.create(
+        project_id="default", type="work.result", correlation_id="c-7", status="skipped", reason="No wait fits",
+        received_at=now, changed_at=now,
+    )  # fmt: skip
+    rows: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("effect", Effect.objects.get(), ("flour", bought.id, "Confirmed")),
+        ("emission", Emission.objects.get(), ("baker.bread_ready", baked.id)),
+        ("inboxitem", item, ("c-7", "No wait fits")),
+        ("contextentry", ContextEntry.objects.get(), ("village/flour", "baker.bake")),
+        ("run", Run.objects.filter(parent=baked).first(), (baked.id, "event:emission_")),
+    ]
+    for model, row, words in rows:
+        listed = administrator.get(f"/admin/operators/{model}/").content.decode()
+        assert [word for word in words if word not in listed] == []
+        page = administrator.get(f"/admin/operators/{model}/{quote(row.pk)}/change/")
+        assert page.status_code == 200
+        assert 'name="_save"' not in page.content.decode()
+
+
+@pytest.mark.parametrize("name", ["run", "wait", "effect", "emission", "inboxitem", "contextentry"])
+def test_a_list_asks_the_database_a_few_times(
+    administrator: Client, village: dict[str, Operator], name: str, django_assert_max_num_queries
+) -> None:
+    for _ in range(4):
+        begun(village["baker"], "buy", flour=1)
+        begun(village["baker"], "bake", flour=50)
+        begun(village["baker"], "judged", loaves=1)
+    delivered()
+    with django_assert_max_num_queries(15):
+        assert administrator.get(f"/admin/operators/{name}/").status_code == 200
 
 
 @pytest.mark.parametrize("name", READ_ONLY)

@@ -28,7 +28,7 @@ def posted(project: Project, **values: object) -> None:
 
 
 def test_strangers_are_sent_to_the_sign_in_page(waiting: Run) -> None:
-    for url in ("/agents/", "/agents/general/", "/agents/approvals/", f"/agents/{waiting.id}/"):
+    for url in ("/agents/", "/agents/general/", "/agents/approvals/", "/agents/context/", f"/agents/{waiting.id}/"):
         assert Client().get(url)["Location"] == f"/signin/?next={url}"
 
 
@@ -133,7 +133,7 @@ def test_an_empty_general_channel_tells_how_to_post(vera: User, browse: Browse) 
 def test_operators_and_their_nodes_are_shown(engagement: Workflow, bob: User, vera: User, browse: Browse) -> None:
     page = text(browse(bob), "/agents/operators/")
     assert "Revenue Operations" in page
-    assert "Meant for “lead qualified”; started by hand for now" in page
+    assert "Started by the event revenue_ops.lead_qualified" in page
     assert 'href="/agents/operators/revenue_ops/engagement/runs/"' in page
     detail = text(browse(vera), "/agents/operators/revenue_ops/")
     assert "asks sonnet" in detail
@@ -199,9 +199,9 @@ def test_vera_sees_but_may_not_act(gate: Wait, vera: User, browse: Browse) -> No
         ("/agents/general/", 8),
         ("/agents/approvals/", 8),
         ("/agents/operators/", 8),
-        ("/agents/operators/revenue_ops/", 10),
+        ("/agents/operators/revenue_ops/", 12),
         ("/agents/operators/revenue_ops/engagement/runs/", 8),
-        ("/agents/{run}/", 11),
+        ("/agents/{run}/", 12),
     ],
 )
 def test_a_page_asks_the_database_a_few_times_however_much_there_is(

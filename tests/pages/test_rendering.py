@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.template.loader import render_to_string
 
 from agents_ui import items, rendering
-from agents_ui.items import Entry, Moment, Step
+from agents_ui.entries import Entry
+from agents_ui.items import Moment
+from agents_ui.steps import Step
 from operators.models import Event, Run, Wait
 from operators.services import announcements, intake, timeline
 from operators.services.waits import Answer, answer
@@ -47,7 +50,8 @@ def test_the_events_of_a_step_are_one_item_where_it_began() -> None:
     assert told(*entries) == [("", "run.started"), ("a", "completed"), ("", "agent.message")]
     step = items.fold(entries)[1]
     assert isinstance(step, Step)
-    assert (len(step.attempts), step.update, step.duration, step.seq) == (1, {"x": 1}, 2.5, 5)
+    assert [part.family for part in step.parts] == ["attempt"]
+    assert (step.update, step.duration, step.seq) == ({"x": 1}, 2.5, 5)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +66,73 @@ def test_the_events_of_a_step_are_one_item_where_it_began() -> None:
         (["step.started", "run.lost", "run.resumed"], "running"),
         (["step.started", "run.cancelled"], "stopped"),
         (["step.finished"], "completed"),
+        (["step.started", "work.requested"], "waiting"),
+        (["step.started", "work.requested", "work.answered"], "running"),
+        (["step.started", "tool.requested", "tool.expired"], "running"),
+        (["step.started", "reply.requested", "run.cancelled"], "stopped"),
+        (["step.started", "gate.opened", "gate.escalated"], "waiting"),
+        (["step.started", "effect.attempted", "log"], "running"),
     ],
 )
 def test_a_step_stands_where_its_events_say(kinds: list[str], status: str) -> None:
     entries = [entry(seq, kind, "" if kind.startswith("run") else "a") for seq, kind in enumerate(kinds, 1)]
     assert told(*entries)[0] == ("a", status)
+
+
+def test_a_question_and_its_answer_are_one_part_and_two_questions_are_two() -> None:
+    entries = [
+        entry(1, "step.started", "a"),
+        entry(2, "gate.opened", "a", wait_id="1"),
+        entry(3, "gate.decided", "a", wait_id="1", decision="answer", values={"answer": "x"}),
+        entry(4, "gate.opened", "a", wait_id="2"),
+    ]
+    (step,) = items.fold(entries)
+    assert isinstance(step, Step)
+    assert [bool(part.closed) for part in step.parts] == [True, False]
+    assert step.status == "waiting"
+
+
+def test_an_effects_tries_are_one_part_with_its_result() -> None:
+    entries = [
+        entry(1, "step.started", "a"),
+        entry(2, "effect.attempted", "a", key="pay"),
+        entry(3, "effect.attempted", "a", key="post"),
+        entry(4, "effect.failed", "a", key="pay", result=None),
+        entry(5, "effect.attempted", "a", key="pay", attempt=2),
+        entry(6, "effect.confirmed", "a", key="pay", result={"receipt": 1}),
+        entry(7, "effect.skipped", "a", key="pay"),
+    ]
+    (step,) = items.fold(entries)
+    assert isinstance(step, Step)
+    assert [(part.last.kind, part.details) for part in step.parts] == [
+        ("effect.skipped", {"receipt": 1}),
+        ("effect.attempted", None),
+    ]
+
+
+def test_what_a_gates_answer_tells_is_not_told_again() -> None:
+    entries = [
+        entry(1, "step.started", "a"),
+        entry(2, "gate.opened", "a", wait_id="1"),
+        entry(3, "gate.decided", "a", wait_id="1", decision="approve", values={"plan": "B"}),
+        entry(4, "step.finished", "a", update={"work": "approve", "plan": "B", "more": 1}),
+    ]
+    (step,) = items.fold(entries)
+    assert isinstance(step, Step)
+    assert step.update == {"more": 1}
+
+
+def test_the_clocks_facts_stand_beside_the_step_that_they_follow() -> None:
+    entries = [entry(1, "step.started", "a"), entry(2, "step.finished", "a"), entry(3, "timer.set", "a")]
+    assert told(*entries) == [("a", "completed"), ("", "timer.set")]
+
+
+@pytest.mark.parametrize("kind", sorted(items.TOLD))
+def test_every_kind_that_is_told_has_a_sentence_that_bears_missing_data(kind: str) -> None:
+    if kind == "error":
+        return
+    moment = Moment(entry(1, kind, message="said"))
+    assert render_to_string(moment.sentence, {"entry": moment.entry, "children": {}}).strip()
 
 
 def test_the_general_channel_folds_nothing() -> None:
