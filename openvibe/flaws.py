@@ -41,6 +41,7 @@ def check(
         if node.kind in _MUST_RETURN and not _returns(methods[node.id]):
             raise SetupError(f"{at} returns nothing; it must return {_MUST_RETURN[node.kind]}")
     _check_ways(where, spec.nodes)
+    _check_start(where, spec)
     _check_checkpointed(where, spec, waits)
 
 
@@ -136,3 +137,12 @@ def _check_checkpointed(where: str, spec: WorkflowSpec, waits: Collection[str]) 
     waiting = [node.id for node in spec.nodes if node.kind in ("gate", "remote") or node.id in waits]
     if waiting and not spec.checkpointed:
         raise SetupError(f"{where}: checkpointed=False keeps nothing while {waiting[0]!r} waits; leave it out")
+
+
+def _check_start(where: str, spec: WorkflowSpec) -> None:
+    required = spec.input_schema.get("required")
+    if spec.trigger.kind == "cron" and required:
+        raise SetupError(
+            f"{where}: a schedule gives no input, but {', '.join(map(repr, required))} is required; "
+            "give it a default, or leave it out of inputs="
+        )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from openvibe.contrib import email, not_connected
-from openvibe.errors import OutsideServiceError, UncertainServiceError
 
 #: Slack's own package is optional.
 INSTALL_SLACK = "Install Slack's package with `pip install openvibe[slack]`, and set SLACK_BOT_TOKEN."
@@ -23,7 +21,8 @@ def mailed(ctx: Any, to: str, subject: str, text: str) -> bool:
     if mailer is None or not to:
         return False
     key = ctx.idempotency_key("mail")
-    return _sent(ctx, "mail", lambda: mailer.send(to, subject, text, key=key))
+    ctx.effect("mail", lambda: mailer.send(to, subject, text, key=key))
+    return True
 
 
 def posted(ctx: Any, channel: str, text: str) -> bool:
@@ -38,13 +37,5 @@ def posted(ctx: Any, channel: str, text: str) -> bool:
         not_connected(ctx, "Slack", slack.REMEDY)
         return False
     key = ctx.idempotency_key("slack")
-    return _sent(ctx, "slack", lambda: client.post(channel, text, key=key))
-
-
-def _sent(ctx: Any, key: str, call: Callable[[], Any]) -> bool:
-    try:
-        ctx.effect(key, call)
-    except UncertainServiceError as error:
-        # A step that tries again by itself would send a message twice; whether to, a person says by retrying the run.
-        raise OutsideServiceError(f"{error} Look whether the message went out before you retry this run.") from error
+    ctx.effect("slack", lambda: client.post(channel, text, key=key))
     return True

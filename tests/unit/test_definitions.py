@@ -171,6 +171,18 @@ def unknown_input():
     define(with_node(step, inputs=("lettre",)))
 
 
+def schedule_that_gives_no_input():
+    @operator(id="desk")
+    class Desk:
+        letter: str
+
+        @workflow(id="write", trigger="cron:0 7 * * *")
+        class Write:
+            step = step
+
+    define(Desk)
+
+
 def sample_input_of_wrong_type():
     inner = workflow(id="write", sample_input={"amount": "many"})(type("Write", (), {"step": step}))
     define(with_workflow(inner, amount=1))
@@ -617,6 +629,7 @@ MISTAKES: list[tuple[Callable[[], None], list[str]]] = [
     (trigger("cron:"), ["Write", "'cron:'", "cron:<five fields>"]),
     (trigger("webhook"), ["Write", "'webhook'", "webhook:<source>"]),
     (trigger("on_demand:now"), ["Write", "'on_demand:now'", "on_demand"]),
+    (schedule_that_gives_no_input, ["Write", "'letter' is required", "give it a default"]),
     (unknown_input, ["Write", "inputs=", "'lettre'", "no state fields"]),
     (sample_input_of_wrong_type, ["Write", "sample_input", "amount", "takes int"]),
     (sample_input_for_no_input, ["Write", "sample_input", "letter", "its inputs are: none"]),
