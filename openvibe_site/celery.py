@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import threading
 from typing import Any
 
@@ -15,6 +17,7 @@ from django.conf import settings
 
 from openvibe_site import spool
 
+logger = logging.getLogger(__name__)
 app = celery.Celery("openvibe")
 
 #: Whoever rings for a worker does not wait for a broker that is away: the clock rings again.
@@ -61,12 +64,24 @@ _absent: threading.Event | None = None
 
 
 @worker_ready.connect
-def _appear(**_: Any) -> None:
+def _appear(sender: Any, **_: Any) -> None:
     from operators.models import Process
     from operators.services import presence
 
     global _absent
     _absent = presence.announce(Process.Kind.WORKER)
+    if beat := getattr(sender.controller, "beat", None):
+        threading.Thread(target=_end_with, args=(beat,), name="beat-watch", daemon=True).start()
+
+
+def _end_with(beat: Any) -> None:
+    """End this worker in order when its beat has died: nobody else would start it again, and no cron would fire."""
+    from operators.services import leases
+
+    beat.join()
+    if not leases.stopping.is_set():
+        logger.error("Beat has died; this worker ends, so that its supervisor starts both again")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @worker_shutdown.connect

@@ -33,9 +33,20 @@ def settings(environment: Environment) -> dict[str, Any]:
             "HOST": parts.hostname or "",
             "PORT": str(parts.port or ""),
             # Every request and every played run has a thread of its own; they share these connections.
-            "OPTIONS": {"pool": {"min_size": 1, "max_size": 20, "timeout": 10}, **dict(parse_qsl(parts.query))},
+            "OPTIONS": {
+                "pool": {"min_size": 1, "max_size": 20, "timeout": 10},
+                **dict(parse_qsl(parts.query)),
+                "options": _session(environment, parts.query),
+            },
         }
     raise SetupError(f"DATABASE_URL has the scheme {parts.scheme!r}; use postgresql://… or sqlite:///…")
+
+
+def _session(environment: Environment, query: str) -> str:
+    """Return what PostgreSQL is told for every connection; what `DATABASE_URL` says itself comes last and counts."""
+    # A process that froze in the middle of a transaction holds a run's row, and the clock would wait for it for ever.
+    patience = f"-c idle_in_transaction_session_timeout={int(environment.lease_seconds * 1000)}"
+    return f"{patience} {dict(parse_qsl(query)).get('options', '')}".strip()
 
 
 def sqlite(path: str) -> dict[str, Any]:

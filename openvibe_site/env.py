@@ -15,6 +15,8 @@ from typing import Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from openvibe.errors import SetupError
+from openvibe.protocol import subjects
+from openvibe.protocol.streams import DEFAULT_SERVER
 
 Tracing = Literal["none", "otel", "langfuse", "langsmith"]
 Llm = Literal["simulated", "anthropic", "openai", "ollama"]
@@ -58,6 +60,7 @@ class Environment:
     database_url: str = field(repr=False)
     broker_url: str = field(repr=False)
     nats_url: str = field(repr=False)
+    workflow_prefix: tuple[str, ...]
     llm: Llm
     simulated_pace: float
     anthropic_api_key: str = field(repr=False)
@@ -69,6 +72,7 @@ class Environment:
     tracing_project: str
     operator_modules: tuple[str, ...]
     only: tuple[str, ...]
+    server: str
     reload: bool
     secret_key: str = field(repr=False)
     debug: bool
@@ -94,6 +98,7 @@ def read(environ: Mapping[str, str]) -> Environment:
         database_url=text(environ, "DATABASE_URL"),
         broker_url=text(environ, "CELERY_BROKER_URL"),
         nats_url=text(environ, "NATS_URL"),
+        workflow_prefix=prefixes(environ, "OPENVIBE_WORKFLOW_PREFIX", "workflow"),
         llm=choice(environ, "OPENVIBE_LLM", "simulated", choices=LLMS),
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
         anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),
@@ -105,6 +110,7 @@ def read(environ: Mapping[str, str]) -> Environment:
         tracing_project=text(environ, "OPENVIBE_TRACING_PROJECT", "openvibe"),
         operator_modules=sources(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
         only=names(environ, "OPENVIBE_ONLY", ""),
+        server=server(environ),
         reload=boolean(environ, "OPENVIBE_RELOAD", default=False),
         secret_key=text(environ, "OPENVIBE_SECRET_KEY"),
         debug=boolean(environ, "OPENVIBE_DEBUG", default=False),
@@ -183,6 +189,15 @@ def names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...
     return listed
 
 
+def prefixes(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    """Beginnings of NATS subjects."""
+    given = text(environ, name, default)
+    listed = tuple(part.strip() for part in given.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", part) for part in listed):
+        raise _wrong(name, given, f"beginnings of subjects separated by commas, such as {default},argo.{default}")
+    return listed
+
+
 def sources(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
     """Modules, and files, whose paths may have spaces."""
     given = text(environ, name, default)
@@ -191,6 +206,15 @@ def sources(environ: Mapping[str, str], name: str, default: str) -> tuple[str, .
     if not all(os.sep in part or part.endswith(files) or (part and not set(part) & set(" \t\n")) for part in listed):
         raise _wrong(name, given, f"modules or files separated by commas, such as {default}")
     return listed
+
+
+def server(environ: Mapping[str, str]) -> str:
+    """The name by which others know this server: a token of NATS subjects; by default it says what is served."""
+    only = sorted(names(environ, "OPENVIBE_ONLY", ""))
+    given = text(environ, "OPENVIBE_SERVER", subjects.token("-".join(only)) if only else DEFAULT_SERVER)
+    if subjects.token(given) != given:
+        raise _wrong("OPENVIBE_SERVER", given, "at most 64 letters, digits, '-' and '_'")
+    return given
 
 
 def patterns(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -9,19 +9,32 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Least
 from django.utils import timezone
 
+from openvibe.events import STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Channel, Emission, Event, Run, Wait
-from operators.services import announcements, deliveries, doorbell, execution, inbox, timeline, waits
+from operators.services import (
+    announcements,
+    deliveries,
+    doorbell,
+    endings,
+    inbox,
+    limits,
+    retention,
+    subscriptions,
+    timeline,
+    waits,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,6 +54,8 @@ MOST = 200
 
 def run_until(ended: threading.Event) -> None:
     """Look, sleep until something is due, look again."""
+    sweeping = threading.Thread(target=retention.every_hour, args=(ended,), name="retention", daemon=True)
+    sweeping.start()
     while not ended.is_set():
         try:
             tick()
@@ -51,6 +66,7 @@ def run_until(ended: threading.Event) -> None:
             close_old_connections()
             pause = LONGEST_SLEEP
         ended.wait(pause)
+    sweeping.join(LONGEST_SLEEP)
 
 
 def tick() -> None:
@@ -66,6 +82,8 @@ def tick() -> None:
     _each(_unsent(now), deliveries.ask)
     _each(_unreplied(now), deliveries.reply)
     _each(inbox.stuck(MOST), inbox.apply)
+    _each(subscriptions.behind(MOST), subscriptions.derive)
+    _each(subscriptions.due(timezone.now(), MOST), subscriptions.send_out)
 
 
 def _each(found: list[T], act: Callable[[T], None]) -> None:
@@ -88,22 +106,37 @@ def _lost(now: datetime) -> list[str]:
 
 
 def _requeue(run_id: str, now: datetime) -> None:
+    lost = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, lease_until__lt=now)
+    most = settings.OPENVIBE.most_losses
     with transaction.atomic():
-        changed = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, lease_until__lt=now).change(
-            "last_seq", "project_id", "epoch",
+        changed = lost.filter(losses__lt=most - 1).change(
+            "last_seq", "project_id", "epoch", "losses",
             status=Run.Status.QUEUED, lease_until=None, rung_at=now, rings=0, updated_at=now,
-            last_seq=F("last_seq") + 1,
+            losses=F("losses") + 1, last_seq=F("last_seq") + 1,
         )  # fmt: skip
         if changed is None:
+            endings.fail(lost, _killer(run_id, most), now=now, actor=waits.CLOCK)
             return
-        fact = Fact("run.lost", data={"epoch": changed[2]})
+        fact = Fact("run.lost", data={"epoch": changed[2], "losses": changed[3]})
         timeline.record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now)
         transaction.on_commit(lambda: doorbell.ring(run_id))
 
 
+def _killer(run_id: str, losses: int) -> dict[str, Any]:
+    begun = Event.objects.filter(run_id=run_id, channel=subjects.thread(run_id), kind=STEP_STARTED)
+    node, step_id = begun.order_by("-seq").values_list("node", "step_id").first() or ("", "")
+    where = f"at step {node!r}" if node else "before its first step"
+    told = f"The run has lost its worker {losses} times in a row {where}; does the step end or exhaust the process?"
+    return {"message": told, "kind": "WorkerLost", "node": node, "step_id": step_id, "losses": losses}
+
+
 def _unheard(now: datetime) -> list[str]:
-    rows = Run.objects.filter(status=Run.Status.QUEUED).filter(Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE))
-    found = rows.order_by("created_at").values_list("id", "rung_at", "rings")[:MOST]
+    quiet = Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE)
+    # A run that waits for a slot hears no bell before there is one.
+    rows = limits.unlimited(Run.objects.filter(quiet, status=Run.Status.QUEUED)).order_by("created_at")
+    found = list(rows.values_list("id", "rung_at", "rings")[:MOST])
+    for queue in limits.queues():
+        found += queue.turns().values_list("id", "rung_at", "rings")[:MOST]
     return [run_id for run_id, rung_at, rings in found if rung_at is None or rung_at < now - _pause(rings)]
 
 
@@ -131,25 +164,10 @@ def _outlived(now: datetime) -> list[str]:
 
 
 def _end_outlived(run_id: str, now: datetime) -> None:
-    error = {
-        "message": "The run has lived longer than its workflow allows (max_days of @durable)",
-        "kind": "RunOutlived",
-        "node": "",
-        "traceback": "",
-    }
+    told = "The run has lived longer than its workflow allows (max_days of @durable)"
     with transaction.atomic():
-        changed = Run.objects.active().filter(id=run_id, expires_at__lte=now).change(
-            "last_seq", "project_id", "key",
-            status=Run.Status.FAILED, error=error, ended_at=now, lease_until=None, updated_at=now,
-            last_seq=F("last_seq") + 1,
-        )  # fmt: skip
-        if changed is None:
-            return
-        waits.cancel_open(run_id, now=now)
-        fact = Fact("run.failed", data=error)
-        timeline.record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now, actor="clock")
-        if (changed[2] or "").startswith(execution.REPLY_KEY):
-            transaction.on_commit(lambda: doorbell.reply(run_id))
+        runs = Run.objects.active().filter(id=run_id, expires_at__lte=now)
+        endings.fail(runs, {"message": told, "kind": "RunOutlived"}, now=now, actor=waits.CLOCK)
 
 
 def _unannounced_runs(now: datetime) -> list[tuple[str, str, int]]:
@@ -190,7 +208,7 @@ def _unsent(now: datetime) -> list[str]:
 
 def _unreplied(now: datetime) -> list[str]:
     rows = Wait.objects.pending().filter(kind=Wait.Kind.REPLY, opened_at__lt=now - NEWS_PAUSE)
-    keys = [f"{execution.REPLY_KEY}{wait}" for wait in rows.values_list("id", flat=True)[:MOST]]
+    keys = [f"{endings.REPLY_KEY}{wait}" for wait in rows.values_list("id", flat=True)[:MOST]]
     if not keys:
         return []
     ended = Run.objects.filter(key__in=keys, ended_at__lt=now - NEWS_PAUSE)

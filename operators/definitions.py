@@ -9,10 +9,12 @@ from django.conf import settings
 
 from openvibe import configuration, llm, sources, tracing
 from openvibe.llm import LLMProvider
-from openvibe.registry import Registry
+from openvibe.registry import OperatorDefinition, Registry
 from openvibe.tracing import Tracer
 
 registry = Registry()
+#: What this process has read from the database: an operator's id, and the hash of the text behind it.
+from_database: dict[str, str] = {}
 
 
 @cache
@@ -25,6 +27,11 @@ def load() -> None:
     chosen = settings.OPENVIBE
     for definition in sources.operators(chosen.operator_modules, only=chosen.only):
         registry.add(definition)
+
+
+def from_code() -> list[OperatorDefinition]:
+    """Return the operators that come from modules and files."""
+    return [definition for definition in registry if definition.spec.id not in from_database]
 
 
 @cache

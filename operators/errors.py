@@ -65,6 +65,24 @@ class OperatorDisabled(DomainError):
     code = "operator_disabled"
 
 
+class OperatorExists(DomainError):
+    """The id of a new operator is taken."""
+
+    code = "operator_exists"
+
+
+class OperatorInUse(DomainError):
+    """The operator has runs that have not ended."""
+
+    code = "operator_in_use"
+
+
+class DefinedInCode(DomainError):
+    """The operator comes from code or a file of the server, and only there can it be changed."""
+
+    code = "defined_in_code"
+
+
 class RunAlreadyEnded(DomainError):
     """The run has ended; nothing can change it."""
 
@@ -75,6 +93,12 @@ class NotRetryable(DomainError):
     """The run has not failed, or trying again would come to the same."""
 
     code = "not_retryable"
+
+
+class NotForkable(DomainError):
+    """The run has no state of that step to begin with."""
+
+    code = "not_forkable"
 
 
 class NotWaiting(DomainError):

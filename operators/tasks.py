@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from operators.services import deliveries, doorbell, execution
+from operators.services import deliveries, doorbell, execution, subscriptions
 
 
 @shared_task(name=doorbell.PERFORM, ignore_result=True, acks_late=True)
@@ -29,3 +29,9 @@ def ask(wait_id: str) -> None:
 def reply(run_id: str) -> None:
     """Hand the end of a run to the run that waits for it."""
     deliveries.reply(run_id)
+
+
+@shared_task(name=doorbell.POST, ignore_result=True, acks_late=True)
+def post(delivery_id: str) -> None:
+    """Tell an event to a subscription."""
+    subscriptions.post(int(delivery_id))

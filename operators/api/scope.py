@@ -10,7 +10,7 @@ from django.http import Http404
 from rest_framework.request import Request
 
 from operators.errors import Misfit
-from operators.models import ApiToken, Operator, Run, Workflow
+from operators.models import ApiToken, Operator, Project, Run, Workflow
 from operators.models.operator import OperatorQuerySet
 from operators.models.project import DEFAULT
 from operators.models.run import RunQuerySet
@@ -24,6 +24,25 @@ def caller(request: Request) -> AbstractUser:
     user = request.user
     assert isinstance(user, AbstractUser)
     return user
+
+
+def project(request: Request, *, operable: bool = False, owned: bool = False) -> Project:
+    """Return the token's project or, for a session, the one that `?project=` names, else the user's first.
+
+    It is one that the caller sees or, if `operable` or `owned`, may operate or owns; 404 if there is none.
+    """
+    rows = Project.objects.operable_by(request.user) if operable else Project.objects.visible_to(request.user)
+    if owned:
+        rows = Project.objects.owned_by(request.user)
+    asked = request.query_params.get("project", "")
+    named = request.auth.project_id if isinstance(request.auth, ApiToken) else asked
+    if "\0" in named or (asked and asked != named):
+        raise Http404(f"There is no project {asked!r}")
+    found = (rows.filter(id=named) if named else rows).order_by("id").first()
+    if found is None:
+        what = "that you own" if owned else "in which you may change anything" if operable else "that you may see"
+        raise Http404(f"There is no project {what}")
+    return found
 
 
 def operators(request: Request, *, operable: bool = False) -> OperatorQuerySet:

@@ -16,6 +16,9 @@ class ActivateBody(serializers.Serializer[Any]):
 
     trigger = serializers.CharField(max_length=200, help_text="A trigger's id or, failing that, a workflow's id")
     input = serializers.DictField(default=dict, help_text="Values of the workflow's input fields")
+    priority = serializers.IntegerField(
+        default=0, min_value=-1000, max_value=1000, help_text="Where a limit makes runs wait, the highest goes first"
+    )
 
 
 class ResumeBody(serializers.Serializer[Any]):
@@ -42,7 +45,7 @@ class WaitView(serializers.ModelSerializer[Wait]):
 
     class Meta:
         model = Wait
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "kind", "status", "node", "version", "payload_sha256", "prompt", "payload", "schema", "decisions",
             "deadline", "on_timeout", "opened_at", "closed_at", "decision", "notes", "values", "decider",
         )  # fmt: skip

@@ -74,6 +74,7 @@ class Activate(APIView):
             traceparent=request.headers.get("traceparent", ""),
             key=scope.key(request),
             body={"operator": slug, **body},
+            priority=body["priority"],
         )
         headers = {"Location": f"/v1/operators/{slug}/runs/{run.id}"}
         return Response(RunSummary(run).data, status=201 if run.new else 200, headers=headers)

@@ -8,10 +8,12 @@ from operators.models.effect import Effect
 from operators.models.emission import Emission
 from operators.models.event import Channel, Event
 from operators.models.inbox import InboxItem
-from operators.models.operator import Node, Operator, Workflow
+from operators.models.operator import Node, Operator, OperatorSource, Workflow
 from operators.models.process import Process
 from operators.models.project import ApiToken, Membership, Project
 from operators.models.run import Run
+from operators.models.server import Inquiry, Server
+from operators.models.subscription import Delivery, Subscription
 from operators.models.wait import Wait
 
 __all__ = [
@@ -23,16 +25,21 @@ __all__ = [
     "ContextEntry",
     "ContextRevision",
     "DeadLetter",
+    "Delivery",
     "Effect",
     "Emission",
     "Event",
     "InboxItem",
+    "Inquiry",
     "Membership",
     "Node",
     "Operator",
+    "OperatorSource",
     "Process",
     "Project",
     "Run",
+    "Server",
+    "Subscription",
     "Wait",
     "Workflow",
 ]

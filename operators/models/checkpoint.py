@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from django.db import connection, models, transaction
@@ -60,6 +61,14 @@ _CHECKPOINT_COLUMNS = CheckpointRow.__slots__
 _WRITE_COLUMNS = WriteRow.__slots__
 
 
+@dataclass(frozen=True)
+class Place:
+    """The checkpoints before and after a step; the second is empty while the step has not finished."""
+
+    before: str
+    after: str = ""
+
+
 class DatabaseRows:
     """`openvibe.graph.rows.Rows` on Django's own database, inside whatever transaction the caller holds."""
 
@@ -97,6 +106,14 @@ class DatabaseRows:
             return []
         rows = CheckpointWrite.objects.filter(_any_of(keys)).order_by("task_path", "task_id", "idx")
         return [WriteRow(**{**row, "blob": bytes(row["blob"])}) for row in rows.values(*_WRITE_COLUMNS)]
+
+    def places(self, thread_id: str, step_ids: Collection[str]) -> dict[str, Place]:
+        """Return where these steps of a thread lie, as far as they have written anything yet."""
+        wrote = CheckpointWrite.objects.filter(thread_id=thread_id, ns="", task_id__in=step_ids)
+        found = dict(wrote.values_list("task_id", "checkpoint_id").distinct())
+        children = Checkpoint.objects.filter(thread_id=thread_id, ns="", parent_id__in=set(found.values()))
+        after = dict(children.values_list("parent_id", "checkpoint_id"))
+        return {step: Place(before, after.get(before, "")) for step, before in found.items()}
 
     def delete(self, keys: Collection[CheckpointKey]) -> None:
         """See `Rows.delete`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import F, Q
 
 from operators.models.project import Actor, Project
 
@@ -20,7 +21,10 @@ class ContextQuerySet(models.QuerySet["ContextEntry"]):
 
 
 class ContextEntry(models.Model):
-    """One value. `revision` rises with every change, also over a deletion; a writer may quote the one it read."""
+    """One value. `revision` rises with every change, also over a deletion; a writer may quote the one it read.
+
+    `mirrored_revision` is the newest one that NATS KV has, and `kv_revision` what NATS KV calls it.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="context")
     bucket = models.CharField(max_length=40)
@@ -30,6 +34,8 @@ class ContextEntry(models.Model):
     deleted = models.BooleanField(default=False)
     author = models.CharField(max_length=200, blank=True)
     updated_at = models.DateTimeField()
+    mirrored_revision = models.PositiveIntegerField(default=0)
+    kv_revision = models.PositiveBigIntegerField(default=0)
 
     objects = ContextQuerySet.as_manager()
 
@@ -37,6 +43,11 @@ class ContextEntry(models.Model):
         ordering = ["bucket", "key"]
         verbose_name_plural = "context entries"
         constraints = [models.UniqueConstraint(fields=["project", "bucket", "key"], name="one_value_per_key")]
+        indexes = [
+            models.Index(
+                fields=["updated_at"], name="context_unmirrored", condition=Q(mirrored_revision__lt=F("revision"))
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.bucket}/{self.key}"

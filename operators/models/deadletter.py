@@ -6,7 +6,7 @@ from django.db import models
 
 
 class DeadLetter(models.Model):
-    """One message that the bridge refused."""
+    """One message that the bridge refused. `replayed_at` is when it was read after all."""
 
     subject = models.CharField(max_length=500)
     headers = models.JSONField(default=dict)
@@ -14,6 +14,7 @@ class DeadLetter(models.Model):
     reason = models.TextField()
     digest = models.CharField(max_length=64, unique=True)
     received_at = models.DateTimeField(auto_now_add=True)
+    replayed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-received_at"]

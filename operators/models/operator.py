@@ -14,15 +14,18 @@ class OperatorQuerySet(models.QuerySet["Operator"]):
 
     def visible_to(self, user: Actor) -> OperatorQuerySet:
         """Those of the user's projects."""
-        return self.filter(project__in=Project.objects.visible_to(user))
+        return self.filter(project__in=Project.objects.visible_to(user), retired=False)
 
     def operable_by(self, user: Actor) -> OperatorQuerySet:
         """Those that the user may start."""
-        return self.filter(project__in=Project.objects.operable_by(user))
+        return self.filter(project__in=Project.objects.operable_by(user), retired=False)
 
 
 class Operator(models.Model):
-    """A named actor. `slug` is the id that its author gave it."""
+    """A named actor. `slug` is the id that its author gave it.
+
+    `source` is the hash of the text behind it, if somebody registered it over REST; empty for one from code.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="operators")
     slug = models.SlugField("id", max_length=64)
@@ -30,7 +33,12 @@ class Operator(models.Model):
     description = models.TextField(blank=True)
     owner = models.CharField(max_length=200, blank=True)
     enabled = models.BooleanField(default=True, help_text="A disabled operator starts no new runs.")
+    max_running = models.PositiveIntegerField(
+        "most running at once", null=True, blank=True, help_text="Further runs wait their turn. Empty: no limit."
+    )
     registered_at = models.DateTimeField(auto_now=True)
+    source = models.CharField(max_length=64, blank=True, editable=False)
+    retired = models.BooleanField(default=False, editable=False, help_text="Removed; its runs are kept.")
 
     objects = OperatorQuerySet.as_manager()
 
@@ -40,6 +48,21 @@ class Operator(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class OperatorSource(models.Model):
+    """The YAML of an operator that somebody registered over REST. Every process of the server reads it from here."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sources")
+    # Definitions are known by their id alone, whatever the project.
+    slug = models.SlugField("id", max_length=64, unique=True)
+    text = models.TextField()
+    digest = models.CharField(max_length=64)
+    author = models.CharField(max_length=200, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.slug
 
 
 class Workflow(models.Model):

@@ -33,12 +33,33 @@ class ProjectQuerySet(models.QuerySet["Project"]):
             return self.none()
         return self.filter(memberships__user_id=user.pk, memberships__role__in=Membership.OPERATING)
 
+    def owned_by(self, user: Actor) -> ProjectQuerySet:
+        """Those whose definitions the user may change."""
+        if user.is_superuser:
+            return self
+        if user.pk is None:
+            return self.none()
+        return self.filter(memberships__user_id=user.pk, memberships__role=Membership.Role.OWNER)
+
 
 class Project(models.Model):
     """A tenant. Its id is a token of NATS subjects."""
 
     id = models.SlugField(primary_key=True, max_length=64)
     name = models.CharField(max_length=200)
+    max_running = models.PositiveIntegerField(
+        "most running at once", null=True, blank=True, help_text="Further runs wait their turn. Empty: no limit."
+    )
+    keep_events_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days after its end after which a run's events, waits and effects are archived. Empty: never.",
+    )
+    keep_checkpoints_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Days after its end after which a run can be neither retried nor forked. Empty: never.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ProjectQuerySet.as_manager()

@@ -30,6 +30,14 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Those that have not ended."""
         return self.filter(status__in=Run.ACTIVE)
 
+    def queue(self) -> RunQuerySet:
+        """Those that are queued, in the order in which their turn comes."""
+        return self.filter(status=Run.Status.QUEUED).order_by("-priority", "created_at", "id")
+
+    def ended(self) -> RunQuerySet:
+        """Those that have ended."""
+        return self.filter(status__in=Run.ENDED)
+
     def claimed(self, run_id: str, epoch: int) -> RunQuerySet:
         """The run, if the claim with this fencing number still holds."""
         return self.filter(id=run_id, epoch=epoch, status=Run.Status.RUNNING)
@@ -46,6 +54,10 @@ class Run(models.Model):
     the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken. `parent`
     is the run that started this one, `depth` the number of runs above it. `key` names the request, so that one that
     comes twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
+    `forked_from` is the run whose state this one began with, `forked_at` the step there. Of the runs that wait for a
+    slot the one with the highest `priority` is next, then the oldest. `losses` counts the workers that died while they
+    played it, since its last finished step. `archived_at` is when its events were taken out of the database,
+    `pruned_at` when its checkpoints were.
     """
 
     class Status(models.TextChoices):
@@ -59,6 +71,7 @@ class Run(models.Model):
         CANCELLED = "cancelled"
 
     ACTIVE = (Status.QUEUED, Status.RUNNING, Status.WAITING)
+    ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
     id = models.CharField(primary_key=True, max_length=64)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
@@ -72,6 +85,9 @@ class Run(models.Model):
     traceparent = models.CharField(max_length=64, blank=True)
     parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children")
     depth = models.PositiveSmallIntegerField(default=0)
+    forked_from = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="forks")
+    forked_at = models.CharField(max_length=64, blank=True)
+    priority = models.SmallIntegerField(default=0)
     key = models.CharField(max_length=200, null=True, blank=True)
     key_sha256 = models.CharField(max_length=64, blank=True)
 
@@ -80,6 +96,7 @@ class Run(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     rung_at = models.DateTimeField(null=True, blank=True)
     rings = models.PositiveSmallIntegerField(default=0)
+    losses = models.PositiveSmallIntegerField(default=0)
     last_seq = models.PositiveIntegerField(default=0)
     announced_seq = models.PositiveIntegerField(default=0)
 
@@ -101,6 +118,8 @@ class Run(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     updated_at = models.DateTimeField()
+    archived_at = models.DateTimeField(null=True, blank=True)
+    pruned_at = models.DateTimeField(null=True, blank=True)
 
     #: Whether the request that returned this object made the run; not stored.
     new = False
@@ -115,6 +134,18 @@ class Run(models.Model):
             models.Index(fields=["operator", "-created_at"], name="run_of_operator"),
             models.Index(fields=["rung_at"], name="run_queued", condition=Q(status="queued")),
             models.Index(fields=["lease_until"], name="run_leased", condition=Q(status="running")),
+            models.Index(fields=["project", "operator"], name="run_slots", condition=Q(status="running")),
+            models.Index(
+                fields=["project", "-priority", "created_at", "id"], name="run_turns", condition=Q(status="queued")
+            ),
+            models.Index(
+                fields=["project", "ended_at"],
+                name="run_archivable",
+                condition=Q(archived_at=None, ended_at__isnull=False),
+            ),
+            models.Index(
+                fields=["project", "ended_at"], name="run_prunable", condition=Q(pruned_at=None, ended_at__isnull=False)
+            ),
             models.Index(
                 fields=["expires_at"], name="run_expiring", condition=Q(status__in=["queued", "running", "waiting"])
             ),

@@ -22,6 +22,12 @@ def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _light(project_id, value) for key, value in light.items()}
 
 
+def pointed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` with the same pointers as `stowed`, without keeping anything: the events have done that."""
+    texts = {key: orjson.dumps(value) for key, value in data.items()}
+    return {key: value if len(texts[key]) <= INLINE_LIMIT else _pointer(texts[key]) for key, value in data.items()}
+
+
 def _stowed_inside(project_id: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
@@ -35,7 +41,11 @@ def _light(project_id: str, value: Any) -> Any:
 
 def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
     """Keep a value as a card and return its pointer."""
-    digest = hashlib.sha256(text).hexdigest()
-    card = Card(project_id=project_id, sha256=digest, content=value, size=len(text))
+    pointer = _pointer(text)
+    card = Card(project_id=project_id, sha256=pointer["card"], content=value, size=len(text))
     Card.objects.bulk_create([card], ignore_conflicts=True)
-    return {"card": digest, "size": len(text)}
+    return pointer
+
+
+def _pointer(text: bytes) -> dict[str, Any]:
+    return {"card": hashlib.sha256(text).hexdigest(), "size": len(text)}

@@ -13,8 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=512)
-def workflow(operator_id: str, workflow_id: str) -> CompiledWorkflow | None:
-    """Return a workflow that can be played, or None if this process does not know it."""
+def workflow(operator_id: str, workflow_id: str, source: str = "") -> CompiledWorkflow | None:
+    """Return a workflow that can be played, or None if this process does not know it.
+
+    `source` is the hash of the text behind its operator, so that a changed one is compiled anew.
+    """
     _look_at_langgraph()
     definition = definitions.registry.workflow(operator_id, workflow_id)
     return compile_workflow(definition) if definition else None

@@ -7,11 +7,18 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
+from openvibe import canonical
 from openvibe.ctx import BUCKETS
 from operators.errors import RevisionMoved, Unknown
-from operators.models import ContextEntry, ContextRevision
+from operators.models import ContextEntry, ContextRevision, Project
+
+#: The author of what came in by the mirror in NATS KV.
+NATS = "nats"
+#: How many revisions back one is looked for that the mirror shows us.
+MOST_IN_FLIGHT = 50
 
 
 def value(project_id: str, bucket: str, key: str) -> Any:
@@ -60,6 +67,42 @@ def delete(project_id: str, bucket: str, key: str, *, author: str, revision: int
     if not ContextEntry.objects.present().filter(project_id=project_id, bucket=bucket, key=key).exists():
         raise Unknown(f"The shared context has no {bucket}/{key}")
     return _write(project_id, bucket, key, None, author=author, now=timezone.now(), seen=revision, deleted=True)
+
+
+@transaction.atomic
+def take(project_id: str, bucket: str, key: str, value: Any, *, kv_revision: int, deleted: bool = False) -> bool:
+    """Take in what somebody wrote into the mirror; False if it is our own, or ours has yet to be written there.
+
+    `kv_revision` is what the mirror calls it.
+    """
+    place = {"project_id": project_id, "bucket": bucket, "key": key}
+    now = timezone.now()
+    if not deleted and Project.objects.filter(pk=project_id).exists():
+        ContextEntry.objects.bulk_create(
+            [ContextEntry(**place, revision=0, deleted=True, updated_at=now)], ignore_conflicts=True
+        )
+    entry = ContextEntry.objects.select_for_update().filter(**place).first()
+    if entry is None or entry.kv_revision == kv_revision:
+        return False
+    value = None if deleted else canonical.jsonable(value)
+    rows = ContextEntry.objects.filter(pk=entry.pk)
+    if (known := _known(entry, value, deleted)) is not None:
+        rows.update(kv_revision=kv_revision, mirrored_revision=known)
+        return False
+    if entry.mirrored_revision < entry.revision:
+        return False
+    _write(**place, value=value, author=NATS, now=now, deleted=deleted)
+    rows.update(kv_revision=kv_revision, mirrored_revision=F("revision"))
+    return True
+
+
+def _known(entry: ContextEntry, value: Any, deleted: bool) -> int | None:
+    """Return the revision of ours that this is, of those that the mirror may just have got; None if it is none."""
+    if entry.deleted and deleted:
+        return entry.revision
+    latest = entry.history.filter(revision__gte=entry.mirrored_revision).order_by("-revision")[:MOST_IN_FLIGHT]
+    told = (deleted, canonical.dumps(value))
+    return next((one.revision for one in latest if (one.deleted, canonical.dumps(one.value)) == told), None)
 
 
 def _write(

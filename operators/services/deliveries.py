@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.events import Event as Fact
-from openvibe.protocol import envelope, headers, sessions, subjects
+from openvibe.protocol import envelope, headers, requests, sessions, subjects
 from openvibe.registry import WorkflowDefinition
 from operators import definitions
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
-from operators.services import execution, intake, timeline, waits
+from operators.services import asking, endings, intake, mirroring, sources, subscriptions, timeline, waits
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,28 @@ def deliver(emission_id: str) -> None:
         start_listeners(
             emission.project_id, emission.name, emission.payload, message_id=emission.id, parent=emission.run
         )
+        subscriptions.emitted(emission)
         Emission.objects.filter(id=emission.id).update(delivered_at=timezone.now())
+    if emission.published_at is None:
+        # Who hears of the event elsewhere finds what was put with it.
+        mirroring.push()
     if emission.published_at is None and _published(emission):
         Emission.objects.filter(id=emission.id).update(published_at=timezone.now())
 
 
 def start_listeners(
-    project_id: str, name: str, payload: dict[str, Any], *, message_id: str, parent: Run | None = None, depth: int = 0
+    project_id: str,
+    name: str,
+    payload: dict[str, Any],
+    *,
+    message_id: str,
+    parent: Run | None = None,
+    depth: int = 0,
+    traceparent: str = "",
 ) -> list[Run]:
     """Start every workflow of a project that listens to an event, once per message and workflow."""
     started = []
+    sources.refresh()
     for definition, given in definitions.registry.listeners(name, payload):
         workflow = _row(project_id, definition)
         if workflow is None or not workflow.operator.enabled:
@@ -58,6 +71,7 @@ def start_listeners(
                     key=f"event:{message_id}:{place}",
                     parent=parent,
                     depth=depth,
+                    traceparent=traceparent,
                 )
             )
         except DomainError as error:
@@ -89,9 +103,9 @@ def ask(wait_id: str) -> None:
 def reply(run_id: str) -> None:
     """Hand the end of a run that answers a request to the run that waits for it."""
     run = Run.objects.select_related("operator", "workflow").get(id=run_id)
-    if run.active or not (run.key or "").startswith(execution.REPLY_KEY):
+    if run.active or not (run.key or "").startswith(endings.REPLY_KEY):
         return
-    wait = Wait.objects.pending().filter(id=(run.key or "").removeprefix(execution.REPLY_KEY)).first()
+    wait = Wait.objects.pending().filter(id=(run.key or "").removeprefix(endings.REPLY_KEY)).first()
     if wait is None:
         return
     completed = run.status == Run.Status.COMPLETED
@@ -102,11 +116,11 @@ def reply(run_id: str) -> None:
 
 def _request(wait: Wait) -> bool:
     asked = wait.payload
+    sources.refresh()
     definition = definitions.registry.server(asked["operator"], asked["capability"])
     workflow = _row(wait.run.project_id, definition) if definition else None
     if workflow is None:
-        waits.settle(wait, error=f"nobody offers {asked['capability']!r} of {asked['operator']!r} here")
-        return True
+        return asking.elsewhere(wait)
     known = {name: value for name, value in asked["payload"].items() if name in workflow.spec["inputs"]}
     try:
         run = intake.request(
@@ -114,7 +128,7 @@ def _request(wait: Wait) -> bool:
             input=known,
             actor=None,
             trigger=f"request:{asked['capability']}",
-            key=f"{execution.REPLY_KEY}{wait.id}",
+            key=f"{endings.REPLY_KEY}{wait.id}",
             parent=wait.run,
         )
     except DomainError as error:
@@ -180,7 +194,7 @@ def _stored(subject: str, body: dict[str, Any], type: str, run: Run) -> bool:
         message_id=envelope.message_id(subject, body["id"]),
         traceparent=run.traceparent,
         depth=run.depth,
-    )
+    ) | {requests.SERVER: settings.OPENVIBE.server}
     try:
         link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)
     except (BusError, TimeoutError) as error:

@@ -13,6 +13,7 @@ PERFORM = "operators.perform"
 DELIVER = "operators.deliver"
 ASK = "operators.ask"
 REPLY = "operators.reply"
+POST = "operators.post"
 
 
 def ring(run_id: str) -> None:
@@ -33,6 +34,11 @@ def ask(wait_id: str) -> None:
 def reply(run_id: str) -> None:
     """Tell the workers that a run has ended which another one waits for."""
     _send(REPLY, run_id)
+
+
+def post(delivery_id: str) -> None:
+    """Tell the workers that an event is to be told to a subscription."""
+    _send(POST, delivery_id)
 
 
 def _send(task: str, id: str) -> None:

@@ -27,17 +27,30 @@ from operators import definitions
 from operators.models import Effect, Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows
 from operators.models.statements import advance, insert, transaction_in_few_trips
-from operators.services import compiled, context, doorbell, effects, leases, timeline, waits
+from operators.services import (
+    attempts,
+    compiled,
+    context,
+    doorbell,
+    effects,
+    endings,
+    leases,
+    limits,
+    sources,
+    timeline,
+    waits,
+)
 from operators.services.leases import Claim, ClaimLost
+from operators.services.masking import masked
 from operators.services.words import Words
 
 logger = logging.getLogger(__name__)
 
-#: How the key of a run begins that answers another run's request; the wait's id follows.
-REPLY_KEY = "reply:"
-
 #: How often, in seconds, somebody who talks to a model looks whether the run is still his to play.
 LOOK = 1.0
+
+#: The longest pause between two tries of a step for which a run keeps its thread, in seconds.
+PATIENCE = 5.0
 
 #: No fault of the run's: the claim is gone, or nothing can be said without a database. Then the lease runs out, and the
 #: run is played again from its last commit.
@@ -82,7 +95,9 @@ class Performance:
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._run = claim.run
-        self._workflow = compiled.workflow(self._run.operator.slug, self._run.workflow.slug)
+        operator = self._run.operator
+        sources.ready(operator)
+        self._workflow = compiled.workflow(operator.slug, self._run.workflow.slug, operator.source)
         checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
         # What keeps nothing between its steps starts over at every claim.
         self._fresh = claim.fresh or not checkpointed
@@ -119,6 +134,14 @@ class Performance:
         with transaction.atomic():
             self._change([event])
         _release()
+
+    def tries(self, step_id: str) -> host.Tries:
+        """Return how many tries of a step had failed before this claim."""
+        if self._claim.fresh:
+            return host.Tries()
+        found = attempts.failed(self._run.id, step_id)
+        _release()
+        return found
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Pass on a model's words, and stop whoever says them when the run is not ours any more."""
@@ -180,11 +203,21 @@ class Performance:
             host=self,
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
             outside=OUTSIDE,
+            patience=PATIENCE,
         )
         interrupts = [] if self._fresh else self._saver.pending_interrupts(run.id)
         # Without a checkpoint the run never came past its start, whatever its epoch.
         begun = not self._fresh and self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
         answers = waits.answers(run.id, interrupts)
+        session.trace = definitions.tracer().run(
+            run.id,
+            operator_id=run.operator.slug,
+            workflow_id=run.workflow.slug,
+            input=None if begun else run.input,
+            traceparent=run.traceparent,
+            started=run.started_at or timezone.now(),
+            epoch=self._claim.epoch,
+        )
         _release()
         return engine.play(
             workflow,
@@ -211,13 +244,15 @@ class Performance:
         now = timezone.now()
         told = [*self._untold(progress.reopened), *progress.events]
         with transaction_in_few_trips():
-            outcome = self._reopened(progress.outcome)
+            outcome = self._reopened(self._waitable(progress.outcome))
             facts, opened, changes = _outcome(self._run, outcome, now=now)
             emissions = _emissions(self._run, progress, now=now)
             told += [*map(_emitted, emissions), *facts]
             if not (checkpoints or writes or told or progress.puts or changes):
                 return
-            self._change(told, grown=_grown(progress), **changes)
+            # What has finished a step makes headway, however many workers it has lost.
+            headway = {"losses": 0} if progress.figures.nodes_executed else {}
+            self._change(told, grown=_grown(progress), **headway, **changes)
             if self._checkpointed:
                 DatabaseRows().save(checkpoints, writes)
             insert(opened)
@@ -225,8 +260,10 @@ class Performance:
             if progress.puts:
                 author = f"{self._run.operator.slug}.{self._run.workflow.slug}"
                 context.put_all(self._run.project_id, progress.puts, author=author, now=now)
-            if changes.get("status") in (Run.Status.COMPLETED, Run.Status.FAILED):
-                waits.cancel_open(self._run.id, now=now)
+            if "ended_at" in changes:
+                endings.follow(self._run.id, key=self._run.key, operator=self._run.operator, now=now)
+            elif changes.get("status") == Run.Status.WAITING:
+                limits.freed(self._run.operator)
             self._ring(opened, emissions, changes)
         _release()
 
@@ -238,8 +275,6 @@ class Performance:
                 transaction.on_commit(partial(doorbell.ask, wait.id))
         if changes.get("status") == Run.Status.QUEUED:
             transaction.on_commit(partial(doorbell.ring, self._run.id))
-        if "ended_at" in changes and (self._run.key or "").startswith(REPLY_KEY):
-            transaction.on_commit(partial(doorbell.reply, self._run.id))
 
     def _untold(self, reopened: list[Fact]) -> list[Fact]:
         """Return the beginnings of steps that the timeline does not tell yet: those after a rest."""
@@ -249,6 +284,13 @@ class Performance:
         rows = Event.objects.filter(run_id=self._run.id, kind=STEP_STARTED, step_id__in=steps)
         known = set(rows.values_list("step_id", flat=True))
         return [fact for fact in reopened if fact.step_id not in known]
+
+    def _waitable(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | None:
+        if self._checkpointed or not isinstance(outcome, outcomes.Paused):
+            return outcome
+        where = ", ".join(wait.request.node for wait in outcome.waits)
+        told = f"The workflow cannot wait at {where}, because it keeps nothing meanwhile; leave checkpointed=False out"
+        return outcomes.Failed(told, kind="SetupError")
 
     def _reopened(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | Requeued | None:
         """Leave out waits that are open since an earlier pause; only graphs with branches of their own have such."""
@@ -280,6 +322,9 @@ class Performance:
         self._since += ran
         self._ran += ran
         timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
+
+
+_TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")
 
 
 @dataclass(frozen=True)
@@ -323,9 +368,9 @@ def _outcome(
             fact = Fact("run.completed", data={"output": output})
             return [fact], [], {"status": Run.Status.COMPLETED, "output": output, **ended}
         case outcomes.Failed() as failed:
-            told = {"message": failed.error, "kind": failed.kind, "node": failed.node, "traceback": failed.traceback}
-            error = canonical.jsonable(told)
-            fact = Fact("run.failed", node=failed.node, data=error)
+            told = {"message": failed.error, **{name: getattr(failed, name) for name in _TOLD_OF_FAILURES}}
+            error = masked(canonical.jsonable(told))
+            fact = Fact("run.failed", node=failed.node, step_id=failed.step_id, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
         case outcomes.Paused(places):
             opened, facts = waits.opening(run, places, now=now)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from operators.errors import DomainError
 from operators.models import InboxItem, Run, Wait
-from operators.services import deliveries, waits
+from operators.services import asking, deliveries, waits
 from operators.services.waits import Answer
 
 logger = logging.getLogger(__name__)
@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 #: How long applying may take before it counts as stuck, and after how many tries it is given up.
 PATIENCE = timedelta(seconds=30)
 MOST_ATTEMPTS = 10
+#: A name of this length still leaves room for a listener's, in the column of `Run.key`.
+LONGEST_NAME = 64
 
-RESULT, APPROVAL, EVENT = "work.result", "approval", "event"
+RESULT, APPROVAL, EVENT, REPLY = "work.result", "approval", "event", "reply"
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def apply(item_id: int) -> None:
     item = InboxItem.objects.get(pk=item_id)
     try:
         with transaction.atomic():
-            _APPLIED[item.type](item)
-            _close(item, InboxItem.Status.CONSUMED)
+            refused = _APPLIED[item.type](item)
+            _close(item, InboxItem.Status.SKIPPED if refused else InboxItem.Status.CONSUMED, refused or "")
     except _Skip as reason:
         _close(item, InboxItem.Status.SKIPPED, str(reason))
     except DomainError as error:
@@ -125,7 +127,7 @@ def _fits(wait: Wait, payload: Mapping[str, Any]) -> bool:
     return payload.get("work_type", wait.payload["role"]) == wait.payload["role"] and payload.get("chunk_id") == chunk
 
 
-def _approval(item: InboxItem) -> None:
+def _approval(item: InboxItem) -> str | None:
     payload, granted = item.body["payload"], item.body["type"] == "approval.granted"
     gate = Wait.objects.select_related("run").filter(
         id=payload["gate_id"], run_id=item.run_id, kind=Wait.Kind.APPROVAL
@@ -139,17 +141,38 @@ def _approval(item: InboxItem) -> None:
         payload_sha256=payload.get("payload_sha256"),
     )
     by = str(payload.get("approved_by" if granted else "rejected_by") or "somebody on the bus")
-    waits.answer(gate, given, actor=None, decider=by[:200])
+    try:
+        waits.answer(gate, given, actor=None, decider=by[:200])
+    except DomainError as error:
+        # Raised on, it would undo what the run's thread tells of a late answer.
+        return f"{error.code}: {error}"
+    return None
 
 
 def _event(item: InboxItem) -> None:
     told = item.body
-    key = f"{item.type}:{item.correlation_id}"
-    name = hashlib.sha256(key.encode()).hexdigest()[:32]
-    deliveries.start_listeners(item.project_id, told["name"], told["payload"], message_id=name, depth=told["depth"] + 1)
+    name = told.get("message_id") or f"{item.type}:{item.correlation_id}"
+    name = name if len(name) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()[:32]
+    deliveries.start_listeners(
+        item.project_id, told["name"], told["payload"],
+        message_id=name, depth=told["depth"] + 1, traceparent=told.get("traceparent", ""),
+    )  # fmt: skip
 
 
-_APPLIED: dict[str, Callable[[InboxItem], None]] = {RESULT: _work_result, APPROVAL: _approval, EVENT: _event}
+def _reply(item: InboxItem) -> str | None:
+    wait = Wait.objects.pending().filter(id=item.body["wait_id"], kind=Wait.Kind.REPLY).first()
+    if wait is None or wait.run.project_id != item.project_id:
+        raise _Skip("No run of ours waits for this answer")
+    asking.settle(wait, item.body["payload"])
+    return None
+
+
+_APPLIED: dict[str, Callable[[InboxItem], str | None]] = {
+    RESULT: _work_result,
+    APPROVAL: _approval,
+    EVENT: _event,
+    REPLY: _reply,
+}
 
 
 def knows(project_id: str, run_id: str) -> bool:

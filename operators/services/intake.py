@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
@@ -27,7 +27,7 @@ from operators.errors import (
     Unknown,
 )
 from operators.models import Operator, Run, Workflow
-from operators.services import doorbell, execution, timeline, waits
+from operators.services import doorbell, endings, sources, timeline
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {GateRejected.__name__: "was rejected by a person", "RunOutlived": "has lived longer than its workflow allows"}
@@ -61,12 +61,14 @@ def request(
     body: Any = None,
     parent: Run | None = None,
     depth: int = 0,
+    priority: int = 0,
 ) -> Run:
     """Queue a run of a workflow and ring for a worker; `new` of the run says whether this request made it.
 
     `key` names the request within its project: the same key again returns the same run, whatever has become of it.
     `body` is what was asked for in the caller's own words, any JSON; with None the key alone decides. A run that a run
-    starts names its `parent`, is one deeper, and goes on in its trace; `depth` is for a parent elsewhere.
+    starts names its `parent`, is one deeper, and goes on in its trace; `depth` is for a parent elsewhere. `priority`
+    says how early its turn comes where a limit makes runs wait: the highest first.
 
     Raises:
         KeyReused: the key came before, with another body.
@@ -75,18 +77,20 @@ def request(
         Misfit: the input does not fit the workflow's fields; each misfit is named.
     """
     digest = "" if body is None else canonical.sha256(body)
-    if known := _known(workflow, key, digest):
-        return known
+    if found := known(workflow, key, digest):
+        return found
     depth = parent.depth + 1 if parent else depth
     _require_shallow(workflow, depth)
-    _require_enabled(workflow.operator)
+    require_enabled(workflow.operator)
     traceparent = traceparent or (parent.traceparent if parent else "")
-    run = _queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
+    run = queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
     run.parent, run.depth, run.key, run.key_sha256 = parent, depth, key or None, digest
-    return _stored(run, by=actor.get_username() if actor else "")
+    run.priority = priority
+    return stored(run, by=actor.get_username() if actor else "")
 
 
-def _known(workflow: Workflow, key: str, digest: str) -> Run | None:
+def known(workflow: Workflow, key: str, digest: str) -> Run | None:
+    """Return the run that this key has started before, if any; raises `KeyReused` if it came with another body."""
     if not key:
         return None
     runs = Run.objects.select_related("operator", "workflow")
@@ -99,7 +103,8 @@ def _known(workflow: Workflow, key: str, digest: str) -> Run | None:
     return run
 
 
-def _require_enabled(operator: Operator) -> None:
+def require_enabled(operator: Operator) -> None:
+    """Raise `OperatorDisabled` if an administrator has switched the operator off."""
     if not operator.enabled:
         raise OperatorDisabled(f"Operator {operator.slug!r} is disabled; an administrator can enable it")
 
@@ -114,19 +119,28 @@ def _require_shallow(workflow: Workflow, depth: int) -> None:
         )
 
 
-def _stored(run: Run, *, by: str) -> Run:
-    fact = Fact("run.queued", data={"input": run.input, "trigger": run.trigger})
+def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[], None] | None = None) -> Run:
+    """Store a run that is queued, tell `facts` of it too, and ring; what `beside` writes shares the transaction."""
+    told = [Fact("run.queued", data={"input": run.input, "trigger": run.trigger}), *facts]
+    run.last_seq = len(told)
     try:
         with transaction.atomic():
             run.save(force_insert=True)
             timeline.record(
-                project_id=run.project_id, run_id=run.id, last_seq=1, facts=[fact], now=run.created_at, actor=by
-            )  # fmt: skip
+                project_id=run.project_id,
+                run_id=run.id,
+                last_seq=run.last_seq,
+                facts=told,
+                now=run.created_at,
+                actor=by,
+            )
+            if beside:
+                beside()
             transaction.on_commit(lambda: doorbell.ring(run.id))
     except IntegrityError:
         # The same request came twice at the same time, and the other one was a moment faster.
-        if known := _known(run.workflow, run.key or "", run.key_sha256):
-            return known
+        if found := known(run.workflow, run.key or "", run.key_sha256):
+            return found
         raise
     run.new = True
     return run
@@ -134,6 +148,7 @@ def _stored(run: Run, *, by: str) -> Run:
 
 def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
     """Return input in the types of the workflow's fields; raises `Misfit` naming field and type."""
+    sources.ready(workflow.operator)
     definition = definitions.registry.workflow(workflow.operator.slug, workflow.slug)
     if definition is None:
         raise Unknown(f"This server does not know the code of {workflow.operator.slug}.{workflow.slug}")
@@ -143,9 +158,10 @@ def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
         raise Misfit(str(error), errors=error.problems) from error
 
 
-def _queued(
+def queued(
     workflow: Workflow, input: Mapping[str, Any], *, actor: AbstractUser | None, trigger: str, traceparent: str
 ) -> Run:
+    """Return a new run that nobody has stored yet."""
     now = timezone.now()
     longest = workflow.spec.get("max_duration")
     return Run(
@@ -158,7 +174,6 @@ def _queued(
         started_by_id=actor.pk if actor else None,
         traceparent=traceparent if headers.valid(traceparent) else headers.new_trace(),
         input=input,
-        last_seq=1,
         rung_at=now,
         expires_at=now + duration if longest and (duration := parse_duration(longest)) else None,
         created_at=now,
@@ -172,31 +187,15 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
     Raises:
         RunAlreadyEnded: there is nothing left to cancel.
     """
-    now = timezone.now()
+    fact = Fact("run.cancelled", data={"reason": canonical.jsonable(reason)})
     with transaction.atomic():
-        changed = Run.objects.active().filter(id=run.id).change(
-            "last_seq",
-            status=Run.Status.CANCELLED,
-            ended_at=now,
-            lease_until=None,
-            updated_at=now,
-            last_seq=F("last_seq") + 1,
+        ended = endings.end(
+            Run.objects.active().filter(id=run.id), fact,
+            now=timezone.now(), actor=actor.get_username(), status=Run.Status.CANCELLED,
         )  # fmt: skip
-        if changed is None:
-            run.refresh_from_db(fields=["status", "ended_at"])
-            raise RunAlreadyEnded(f"Run {run.id} has ended already: {run.status}", run_status=run.status)
-        waits.cancel_open(run.id, now=now)
-        if (run.key or "").startswith(execution.REPLY_KEY):
-            transaction.on_commit(lambda: doorbell.reply(run.id))
-        timeline.record(
-            project_id=run.project_id,
-            run_id=run.id,
-            last_seq=changed[0],
-            facts=[Fact("run.cancelled", data={"reason": canonical.jsonable(reason)})],
-            now=now,
-            actor=actor.get_username(),
-        )
     run.refresh_from_db()
+    if not ended:
+        raise RunAlreadyEnded(f"Run {run.id} has ended already: {run.status}", run_status=run.status)
     return run
 
 
@@ -211,10 +210,11 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
         raise NotRetryable(f"Run {run.id} {reason}; start a new run instead", run_status=run.status)
     now = timezone.now()
     with transaction.atomic():
-        changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED).change(
+        changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED, archived_at=None, pruned_at=None).change(
             "last_seq",
             status=Run.Status.QUEUED,
             error=None,
+            losses=0,
             ended_at=None,
             rung_at=now,
             rings=0,
@@ -223,7 +223,9 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
         )  # fmt: skip
         if changed is None:
             run.refresh_from_db(fields=["status"])
-            raise NotRetryable(f"Run {run.id} has not failed; it is {run.status}", run_status=run.status)
+            failed = run.status == Run.Status.FAILED
+            reason = "has been archived; start a new run instead" if failed else f"has not failed; it is {run.status}"
+            raise NotRetryable(f"Run {run.id} {reason}", run_status=run.status)
         timeline.record(
             project_id=run.project_id,
             run_id=run.id,

@@ -17,7 +17,8 @@ from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from operators.models import Run
-from operators.services import timeline
+from operators.models.run import RunQuerySet
+from operators.services import limits, timeline
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Claim:
 
     @property
     def fresh(self) -> bool:
-        """Whether this is the run's first claim."""
-        return self.epoch == 1
+        """Whether this is the first claim of a run that has no checkpoints yet; a fork begins with its source's."""
+        return self.epoch == 1 and not self.run.forked_at
 
 
 def until() -> datetime:
@@ -48,31 +49,55 @@ def until() -> datetime:
 
 
 def take(run_id: str) -> Claim | None:
-    """Claim a queued run, or return None because there is nothing to claim."""
+    """Claim a queued run, or return None because there is nothing to claim.
+
+    Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them.
+    """
     now = timezone.now()
     with transaction.atomic():
-        changed = Run.objects.filter(id=run_id, status=Run.Status.QUEUED).change(
-            "epoch",
-            "last_seq",
-            status=Run.Status.RUNNING,
-            epoch=F("epoch") + 1,
-            lease_until=until(),
-            started_at=Coalesce(F("started_at"), Value(now)),
-            last_seq=F("last_seq") + 1,
-            updated_at=now,
-        )
-        if changed is None:
+        claimed = _claimed(limits.unlimited(Run.objects.filter(id=run_id)), now) or _in_turn(run_id, now)
+        if claimed is None:
             return None
-        epoch, last_seq = changed
-        run = Run.objects.select_related("operator", "workflow").get(id=run_id)
+        found, epoch, last_seq = claimed
+        run = Run.objects.select_related("operator__project", "workflow").get(id=found)
         timeline.record(
             project_id=run.project_id,
-            run_id=run_id,
+            run_id=run.id,
             last_seq=last_seq,
             facts=[_begun(run, epoch)],
             now=now,
         )
     return Claim(run, epoch)
+
+
+def _claimed(runs: RunQuerySet, now: datetime) -> tuple[str, int, int] | None:
+    changed = runs.filter(status=Run.Status.QUEUED).change(
+        "id",
+        "epoch",
+        "last_seq",
+        status=Run.Status.RUNNING,
+        epoch=F("epoch") + 1,
+        lease_until=until(),
+        started_at=Coalesce(F("started_at"), Value(now)),
+        last_seq=F("last_seq") + 1,
+        updated_at=now,
+    )
+    return changed and (changed[0], changed[1], changed[2])
+
+
+def _in_turn(run_id: str, now: datetime) -> tuple[str, int, int] | None:
+    """Claim the next run of the queue in which this one stands, if there is a free slot."""
+    run = Run.objects.filter(id=run_id, status=Run.Status.QUEUED).select_related("operator__project").first()
+    queue = limits.queue(run.operator) if run else None
+    if run is None or queue is None:
+        return None
+    queue.hold()
+    following = queue.turns().values_list("id", flat=True).first()
+    claimed = _claimed(Run.objects.filter(id=following), now) if following else None
+    if claimed and claimed[0] != run_id:
+        # This bell was good for another run; if there is a slot for one more, somebody must hear of it.
+        limits.freed(run.operator)
+    return claimed
 
 
 def _begun(run: Run, epoch: int) -> Fact:

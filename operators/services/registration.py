@@ -12,14 +12,17 @@ from operators.models import Node, Operator, Project, Workflow
 
 def register_all(project: Project) -> list[Operator]:
     """Register every loaded operator in a project. What an administrator changed stays changed."""
-    return [register(project, definition) for definition in definitions.registry]
+    return [register(project, definition) for definition in definitions.from_code()]
 
 
 @transaction.atomic
-def register(project: Project, definition: OperatorDefinition) -> Operator:
-    """Create or update one operator with its workflows and nodes; workflows that are gone are retired."""
+def register(project: Project, definition: OperatorDefinition, *, source: str = "") -> Operator:
+    """Create or update one operator with its workflows and nodes; workflows that are gone are retired.
+
+    `source` is the hash of the text behind it, if it comes from the database.
+    """
     spec = definition.spec
-    defaults = {"name": spec.name, "owner": spec.owner}
+    defaults = {"name": spec.name, "owner": spec.owner, "source": source, "retired": False}
     operator, _ = Operator.objects.update_or_create(
         project=project,
         slug=spec.id,

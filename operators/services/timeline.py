@@ -14,6 +14,7 @@ from openvibe.protocol import subjects
 from operators.models import Event, Run
 from operators.models.statements import insert
 from operators.services import announcements, cards
+from operators.services.masking import masked
 
 
 def record(
@@ -22,7 +23,7 @@ def record(
     """Write facts into a run's thread, inside the transaction that made them true.
 
     `last_seq` is the run's counter after it was raised by the number of facts: whoever raised it owns the numbers.
-    They are announced once the transaction is committed.
+    Secrets are taken out of them. They are announced once the transaction is committed.
     """
     if not facts:
         return
@@ -37,7 +38,7 @@ def record(
             node=fact.node,
             step_id=fact.step_id,
             actor=actor,
-            data=cards.stowed(project_id, fact.data),
+            data=cards.stowed(project_id, masked(fact.data)),
             created_at=now,
         )
         for position, fact in enumerate(facts)

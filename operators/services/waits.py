@@ -113,7 +113,8 @@ def _told(wait: Wait) -> Fact:
 def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: str = "") -> Wait:
     """Decide an open gate and wake its run. The same decision again is the same decision.
 
-    `decider` names who decided where that is no user of ours.
+    `decider` names who decided where that is no user of ours. What comes after the run's end changes nothing, and the
+    run's thread tells of it; that is written at once, and undone by a caller who undoes his transaction.
 
     Raises:
         QuoteMismatch: the answer quotes something else than what is open.
@@ -121,6 +122,16 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: st
         AlreadyDecided: another decision was first.
         NotWaiting: the run has ended or moved on.
     """
+    by = actor.get_username() if actor else decider
+    try:
+        return _answered(wait, given, actor=actor, by=by)
+    except (QuoteMismatch, AlreadyDecided, NotWaiting) as refused:
+        if Run.objects.ended().filter(id=wait.run_id).exists():
+            timeline.note(wait.run_id, _refused(wait, given, by=by, reason=refused.code), actor=by)
+        raise
+
+
+def _answered(wait: Wait, given: Answer, *, actor: AbstractUser | None, by: str) -> Wait:
     _check_quote(wait, given)
     if not wait.pending:
         return _same_or_refused(wait, given)
@@ -131,12 +142,18 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: st
         "notes": given.notes,
         "values": dict(given.values) if given.values else None,
         "decided_by": actor,
-        "decider": actor.get_username() if actor else decider,
+        "decider": by,
     }
     if not _close(wait, fields):
         wait.refresh_from_db()
         return _same_or_refused(wait, given)
     return wait
+
+
+def _refused(wait: Wait, given: Answer, *, by: str, reason: str) -> Fact:
+    told = {"decision": given.decision, "notes": given.notes, "values": given.values}
+    data = {"wait_id": wait.id, **canonical.jsonable(told), "by": by, "reason": reason}
+    return Fact("answer.refused", node=wait.node, step_id=wait.step_id, data=data)
 
 
 def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "") -> bool:
@@ -291,7 +308,8 @@ def _same_or_refused(wait: Wait, given: Answer) -> Wait:
     if wait.status == Wait.Status.RESOLVED and same:
         return wait
     if wait.status == Wait.Status.CANCELLED:
-        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was cancelled", run_id=wait.run_id)
+        ended = Run.objects.values_list("status", flat=True).get(id=wait.run_id)
+        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was {ended}", run_id=wait.run_id)
     when = f"{wait.closed_at:%Y-%m-%d %H:%M:%S} UTC" if wait.closed_at else "before"
     raise AlreadyDecided(
         f"Gate {wait.node!r} was decided already: {wait.decision!r} by {wait.decider} at {when}",

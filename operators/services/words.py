@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from openvibe.protocol import envelope, subjects
 from operators.link import link
 from operators.models import Run
+from operators.services.masking import masked, masker
 
 #: How long words are gathered before they are sent, in seconds: a page cannot show more than some frames a second.
 GATHER = 0.05
@@ -25,29 +26,33 @@ class Words:
     _sent_at: float = field(default_factory=time.monotonic)
 
     def add(self, *, node: str, step_id: str, text: str) -> None:
-        """Take words in, and send what has gathered."""
+        """Take words in, and send what has gathered, but for an end that may be the beginning of a secret."""
         if step_id != self._step_id:
             self.flush()
             self._index = 0
         self._node, self._step_id = node, step_id
         self._text += text
         if time.monotonic() - self._sent_at >= GATHER:
-            self.flush()
+            self._send(len(self._text) - masker().unclear(self._text))
 
     def flush(self) -> None:
         """Send what has gathered."""
-        if not self._text:
+        self._send(len(self._text))
+
+    def _send(self, length: int) -> None:
+        if not length:
             return
+        text, self._text = masked(self._text[:length]), self._text[length:]
         channel = subjects.thread(self.run.id)
         body = {
             "agent_turn_id": self.run.id,
             "step_id": self._step_id,
             "node": self._node,
             "chunk_type": "content",
-            "content": self._text,
+            "content": text,
             "index": self._index,
         }
         subject = subjects.chunk(self.run.project_id, channel, self.run.operator.slug)
         link.submit(link.publish(subject, envelope.dumps(body)))
-        self._index += len(self._text)
-        self._text, self._sent_at = "", time.monotonic()
+        self._index += len(text)
+        self._sent_at = time.monotonic()

@@ -94,14 +94,28 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
     schema = yaml.safe_load(answer.content)
     validate_schema(schema)
     assert {path: set(methods) for path, methods in schema["paths"].items()} == {
-        "/v1/operators": {"get"},
-        "/v1/operators/{slug}": {"get"},
+        "/api/agents/events": {"get"},
+        "/v1/cards": {"post"},
+        "/v1/cards/{sha256}": {"get"},
+        "/v1/context/{bucket}": {"get"},
+        "/v1/context/{bucket}/{key}": {"get", "put", "delete"},
+        "/v1/events/stream": {"get"},
+        "/v1/events/subscribe": {"post"},
+        "/v1/events/subscriptions": {"get"},
+        "/v1/events/subscriptions/{subscription_id}": {"get", "delete"},
+        "/v1/operators": {"get", "post"},
+        "/v1/operators/{slug}": {"get", "put", "delete"},
         "/v1/operators/{slug}/activate": {"post"},
         "/v1/operators/{slug}/runs": {"get"},
         "/v1/operators/{slug}/runs/{run_id}": {"get", "delete"},
         "/v1/operators/{slug}/runs/{run_id}/events": {"get"},
         "/v1/operators/{slug}/runs/{run_id}/resume": {"post"},
         "/v1/operators/{slug}/runs/{run_id}/retries": {"post"},
+        "/v1/operators/{slug}/runs/{run_id}/steps": {"get"},
+        "/v1/operators/{slug}/runs/{run_id}/forks": {"post"},
+        "/v1/operators/{slug}/runs/{run_id}/waits/{wait_id}/result": {"post"},
+        "/v1/schemas/": {"get"},
+        "/v1/schemas/{name}": {"get"},
         "/v1/webhooks/{source}/": {"post"},
     }
     assert schema["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
@@ -115,12 +129,15 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         ("/v1/operators/{slug}/runs", ""),
         ("/v1/operators/{slug}/runs/{run_id}", ""),
         ("/v1/operators/{slug}/runs/{run_id}/events", "?limit=5"),
+        ("/v1/context/{bucket}", "?limit=5"),
+        ("/v1/events/subscriptions", ""),
+        ("/v1/schemas/", ""),
     ],
 )
 def test_answers_are_what_the_schema_says(alice_calls, waiting, path, query):
     schema = SchemaGenerator().get_schema(request=None, public=True)
     told = schema["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    address = path.format(slug="revenue_ops", run_id=waiting.rsplit("/", 1)[-1])
+    address = path.format(slug="revenue_ops", bucket="companies", run_id=waiting.rsplit("/", 1)[-1])
 
     answer = alice_calls.get(address + query).json()
 

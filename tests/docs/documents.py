@@ -13,7 +13,8 @@ DOCS = ROOT / "docs"
 ALL = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 _FENCE = re.compile(
-    r"(?:^<!-- test: (?P<mark>[a-z_ ]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- test: (?P<mark>[\w ./-]+) -->\n)?^(?P<fence>```+)(?P<language>\w+)\n(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
 )
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -34,13 +35,29 @@ def blocks(path: Path) -> list[Block]:
 
 
 def save_modules(path: Path, folder: Path) -> list[str]:
-    """Save a document's modules into a folder and return their names."""
+    """Save a document's modules and files into a folder and return the modules' names."""
     names = []
     for block in blocks(path):
-        if block.mark.startswith("module "):
-            names.append(block.mark.removeprefix("module "))
-            (folder / f"{names[-1]}.py").write_text(block.code, "utf-8")
+        kind, _, name = block.mark.partition(" ")
+        if kind == "module":
+            names.append(name)
+            name = f"{name}.py"
+        if kind in ("module", "file"):
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(block.code, "utf-8")
     return names
+
+
+def shown(path: Path, mark: str) -> list[tuple[Block, str]]:
+    """Return a document's blocks of a mark, each with the text that it is said to print; empty if none follows."""
+    found = blocks(path)
+    follows = [*found[1:], Block("", "", "")]
+    return [
+        (block, after.code if after.language == "text" and not after.mark else "")
+        for block, after in zip(found, follows, strict=False)
+        if block.mark == mark
+    ]
 
 
 def prose(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,30 +21,52 @@ from operators import definitions
 from operators.link import link
 from operators.models import Event, Project, Run
 from operators.services import announcements, compiled, execution, intake, registration, waits
+from tests.acceptance import script
 from tests.acceptance import site as sites
 from tests.acceptance.site import Site
 from tests.docs import documents
 from tests.docs.documents import ALL, DOCS, README, ROOT, Block
 
-WITH_SCRIPTS = [README, DOCS / "operators.md"]
+#: Blocks of these languages never stand there untried.
+TRIED = ("python", "yaml", "markdown")
+#: Every script, by document and position.
+SCRIPTS = [
+    pytest.param(path, block, text, id=f"{path.name}-{number}")
+    for path in ALL
+    for number, (block, text) in enumerate(documents.shown(path, "script"), start=1)
+]
+#: Commands that need no server.
+COMMANDS = [
+    pytest.param(path, block, text, id=f"{path.name}-{number}")
+    for path in ALL
+    for number, (block, text) in enumerate(documents.shown(path, "command"), start=1)
+]
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_example_stands_untried(path: Path) -> None:
-    assert [block.code for block in documents.blocks(path) if block.language == "python" and not block.mark] == []
+    blocks = [block for block in documents.blocks(path) if block.language in TRIED]
+    assert [block.code for block in blocks if not block.mark] == []
+    known = ("module", "file", "script", "command", "site")
+    assert [block.mark for block in documents.blocks(path) if block.mark and block.mark.split()[0] not in known] == []
 
 
-@pytest.mark.parametrize("path", WITH_SCRIPTS, ids=lambda path: path.name)
-def test_a_script_prints_what_the_document_says(path: Path, tmp_path: Path) -> None:
-    assert documents.save_modules(path, tmp_path)
-    blocks = documents.blocks(path)
-    (position,) = [number for number, block in enumerate(blocks) if block.mark == "script"]
-    shown = next(block for block in blocks[position:] if block.language == "text")
-    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-W", "error", "-c", blocks[position].code]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == shown.code
+@pytest.mark.parametrize(("path", "block", "text"), SCRIPTS)
+def test_a_script_prints_what_the_document_says(path: Path, block: Block, text: str, tmp_path: Path) -> None:
+    documents.save_modules(path, tmp_path)
+    assert _played([sys.executable, "-W", "error", "-c", block.code], tmp_path, PYTHONPATH=_path(tmp_path)) == text
+
+
+@pytest.mark.parametrize(("path", "block", "text"), COMMANDS)
+def test_a_command_prints_what_the_document_says(path: Path, block: Block, text: str, tmp_path: Path) -> None:
+    documents.save_modules(path, tmp_path)
+    said = _played(["sh", "-eu", "-c", block.code], tmp_path, **_with_command(tmp_path))
+    assert [line.rstrip() for line in said.splitlines()] == text.splitlines()
+
+
+def test_the_ten_lines_of_the_readme_are_those_that_the_acceptance_tests_serve() -> None:
+    (block,) = [block for block in documents.blocks(README) if block.mark == "module hello"]
+    assert block.code == script.HELLO.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +121,9 @@ def test_the_data_of_events_is_what_the_table_says(
         else:
             intake.cancel(run, actor=alice)
     table = {
-        documents.quoted(row[0])[0]: set(documents.quoted(row[2]))
+        kind: set(documents.quoted(row[2]))
         for row in documents.rows(documents.section(DOCS / "api.md", "Event kinds"))
+        for kind in documents.quoted(row[0])
     }
     events = Event.objects.filter(channel__startswith="t_")
     assert len({event.kind for event in events}) >= 10
@@ -107,7 +132,7 @@ def test_the_data_of_events_is_what_the_table_says(
         told = set(event.data) | set(event.data.get("usage", {}))
         said = {word for word in table[event.kind] if re.fullmatch(r"[a-z0-9_]+", word)}
         assert told <= said, event.kind
-        if not event.kind.startswith("step."):
+        if not event.kind.startswith(("step.", "run.failed", "log")):
             assert told == said, event.kind
 
 
@@ -133,7 +158,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: use the system's own means.")
 def test_the_first_run_by_rest_goes_as_the_readme_says(site: Site, tmp_path: Path) -> None:
-    (block,) = [block for block in _site_blocks() if block.language == "sh"]
+    block = _site_block(README, "sh", "/resume")
     said = _played(["sh", "-eu", "-c", _at(site, block.code)], tmp_path)
     status, last_seq, refusal = said.splitlines()
     assert status == "ready"
@@ -142,8 +167,67 @@ def test_the_first_run_by_rest_goes_as_the_readme_says(site: Site, tmp_path: Pat
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: use the system's own means.")
+def test_the_ten_lines_are_started_as_the_readme_says(site: Site, tmp_path: Path) -> None:
+    block = _site_block(README, "sh", "hello/activate")
+    started = json.loads(_played(["sh", "-eu", "-c", _at(site, block.code)], tmp_path))
+    run = site.wait_for(f"/operators/hello/runs/{started['run_id']}", *sites.ENDED)
+    assert run["output"]["greeting"]
+    page = httpx.get(
+        f"{site.url}/agents/{started['run_id']}/", headers={"Cookie": site.session()}, trust_env=False, timeout=10
+    )
+    assert page.status_code == 200
+
+
+@pytest.mark.timeout(240)
+def test_the_command_starts_follows_and_decides_as_its_document_says(site: Site, tmp_path: Path) -> None:
+    block = _site_block(DOCS / "cli.md", "sh", "openvibe approve")
+    environ = _with_command(tmp_path, OPENVIBE_HOME=str(site.home), OPENVIBE_PORT=str(site.port))
+    said = _played(["sh", "-eu", "-c", block.code], tmp_path, **environ)
+    assert said.count("✔ completed") == 2
+    assert "approve by admin: Reads well" in said
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: use the system's own means.")
+def test_a_webhook_that_comes_twice_starts_one_run_as_its_document_says(site: Site, tmp_path: Path) -> None:
+    block = _site_block(DOCS / "integrations.md", "sh", "webhooks/hubspot")
+    said = _played(["sh", "-eu", "-c", _at(site, block.code)], tmp_path)
+    first, second = (json.loads(f"{part}]}}")["runs"] for part in said.split("]}")[:2])
+    assert [(run["workflow_id"], run["new"]) for run in first] == [("lead_qualification", True)]
+    assert second == [{**first[0], "new": False}]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: use the system's own means.")
+def test_the_doors_of_the_api_answer_as_their_document_says(site: Site, tmp_path: Path) -> None:
+    path = DOCS / "api.md"
+    documents.save_modules(path, tmp_path)
+    ((block, text),) = documents.shown(path, "site")
+    assert _played(["sh", "-eu", "-c", _at(site, block.code)], tmp_path) == text
+
+
+@pytest.mark.timeout(240)
+def test_an_approver_on_the_bus_decides_as_its_document_says(site: Site, tmp_path: Path) -> None:
+    block = _site_block(DOCS / "protocol.md", "python", "approval.granted")
+    run = site.start_run("letters", "welcome")
+    site.wait_for(run, "waiting", *sites.ENDED)
+    said = _played([sys.executable, "-c", _at(site, block.code), run.rpartition("/")[2]], tmp_path)
+    assert said == "Send this letter? ['approve', 'reject']\n"
+    (gate,) = site.wait_for(run, *sites.ENDED)["waits"]
+    assert (gate["decision"], gate["decider"]) == ("approve", "Eve")
+
+
+@pytest.mark.timeout(240)
+def test_an_agent_without_a_client_is_heard_as_the_document_of_the_command_says(site: Site, tmp_path: Path) -> None:
+    block = _site_block(DOCS / "cli.md", "sh", "openvibe publish")
+    environ = _with_command(tmp_path, OPENVIBE_HOME=str(site.home), OPENVIBE_PORT=str(site.port))
+    assert "The build is green" in _played(["sh", "-eu", "-c", block.code], tmp_path, **environ)
+
+
+@pytest.mark.timeout(240)
 def test_an_agents_post_reaches_the_general_channel_as_the_readme_says(site: Site, tmp_path: Path) -> None:
-    (block,) = [block for block in _site_blocks() if block.language == "python"]
+    block = _site_block(README, "python", "scout")
     for _ in range(2):
         _played([sys.executable, "-c", _at(site, block.code)], tmp_path)
     cookies = {"Cookie": site.session()}
@@ -163,8 +247,11 @@ def test_the_readmes_operator_is_served_beside_the_shipped_ones(site: Site) -> N
     assert site.wait_for(run, *sites.ENDED)["output"]["outbox"][0].startswith("To Ada: ")
 
 
-def _site_blocks() -> list[Block]:
-    return [block for block in documents.blocks(README) if block.mark == "site"]
+def _site_block(path: Path, language: str, words: str) -> Block:
+    """Return the document's one block for a site that holds these words."""
+    blocks = [block for block in documents.blocks(path) if (block.mark, block.language) == ("site", language)]
+    (found,) = [block for block in blocks if words in block.code]
+    return found
 
 
 def _at(site: Site, code: str) -> str:
@@ -174,8 +261,25 @@ def _at(site: Site, code: str) -> str:
     return code
 
 
-def _played(command: list[str], folder: Path) -> str:
-    environ = {**os.environ, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+def _path(folder: Path) -> str:
+    return f"{folder}{os.pathsep}{ROOT}"
+
+
+def _with_command(folder: Path, **more: str) -> dict[str, str]:
+    """Return an environment that has the command `openvibe`, installed or not, and nothing to say about a server."""
+    place = folder / "bin" / "openvibe"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m openvibe "$@"\n')
+    place.chmod(0o755)
+    path = f"{place.parent}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "PYTHONPATH": _path(folder), "COLUMNS": "120", **more}
+
+
+def _played(command: list[str], folder: Path, **environ: str) -> str:
+    proxy = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        command, cwd=folder, env=script.environment(**proxy, **environ), capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,0 +1,166 @@
+"""Timelines as server-sent events: history first, then what happens, resumed by `Last-Event-ID`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import DatabaseError
+from django.http import Http404, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from openvibe.protocol import subjects, workflow
+from operators.api import scope
+from operators.errors import Misfit
+from operators.models import ApiToken, Event, Project, Run
+from operators.numbers import natural
+from operators.services import kinds
+from operators.services.streams import Filter, Stream
+
+NEWEST, MOST_NEWEST = 500, 1000
+EVENT_STREAM = "text/event-stream"
+STREAM = {(200, EVENT_STREAM): OpenApiResponse(OpenApiTypes.STR, "Frames with `id`, `event: message` and `data`")}
+RESUME = [
+    OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Begin after this number"),
+    OpenApiParameter("after", int, description="The same, for a first request"),
+    OpenApiParameter("limit", int, description=f"Else begin with so many of the newest ({NEWEST}; {MOST_NEWEST})"),
+    OpenApiParameter("project", str, description="For a signed-in browser: whose general channel"),
+]
+
+
+class Unnamed(Misfit):
+    """The request does not say which channel it wants."""
+
+    status = 400
+    code = "parse_error"
+
+
+class EventStreamRenderer(JSONRenderer):
+    """Lets a request that accepts nothing but event streams in; a refusal is JSON all the same."""
+
+    media_type = EVENT_STREAM
+    format = "event-stream"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One channel of one project."""
+
+    project_id: str
+    channel: str
+
+
+class EventStream(APIView):
+    """A door to one channel, open for as long as somebody reads."""
+
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+
+    def answer(self, request: Request, place: Place, wanted: Filter) -> HttpResponseBase:
+        """Return the stream; the thread of this request is free when it begins."""
+        after = _number(request.headers.get("Last-Event-ID"), "Last-Event-ID")
+        if after is None:
+            after = _number(request.query_params.get("after"), "after")
+        limit = _number(request.query_params.get("limit"), "limit")
+        newest = min(NEWEST if limit is None else limit, MOST_NEWEST)
+        stream = Stream(place.project_id, place.channel, after, newest, wanted, _rights(request, place.project_id))
+        # A proxy that gathers frames would hold news back.
+        kept = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+        return StreamingHttpResponse(stream.frames(), content_type=EVENT_STREAM, headers=kept)
+
+
+class Events(EventStream):
+    """What happens in a project, or in one of its runs."""
+
+    @extend_schema(
+        responses=STREAM, operation_id="stream_events",
+        parameters=[
+            OpenApiParameter("run_id", str, description="This run's own thread, instead of the general channel"),
+            OpenApiParameter("operator", str, description="Only of runs of this operator"),
+            OpenApiParameter("kind", str, many=True, description="Only of these kinds, such as `run.*`; also `a,b`"),
+            *RESUME,
+        ],
+    )  # fmt: skip
+    def get(self, request: Request) -> HttpResponseBase:
+        """Stream the general channel, or with `run_id` a run's thread."""
+        run_id = request.query_params.get("run_id", "")
+        place = _thread(request, run_id) if run_id else Place(scope.project(request).pk, subjects.PUBLIC)
+        named = ",".join(request.query_params.getlist("kind"))
+        wanted = kinds.patterns([part.strip() for part in named.split(",") if part.strip()], field="kind")
+        slug = request.query_params.get("operator", "")
+        operators = scope.operators(request).filter(project_id=place.project_id)
+        operator = operators.filter(slug=slug).first() if slug and "\0" not in slug else None
+        if slug and operator is None:
+            raise Http404(f"There is no operator {slug!r}")
+        return self.answer(request, place, Filter(wanted, operator.pk if operator else None))
+
+
+class AgentEvents(EventStream):
+    """The same channels by the names that external workflow runtimes know."""
+
+    @extend_schema(
+        responses=STREAM, operation_id="stream_agent_events",
+        parameters=[
+            OpenApiParameter("runId", str, description="A run, of ours or of a runtime that posts messages"),
+            OpenApiParameter("workflowUid", str, description="The same, by the workflow's uid"),
+            OpenApiParameter("channel", enum=["general"], description="The general channel"),
+            *RESUME,
+        ],
+    )  # fmt: skip
+    def get(self, request: Request) -> HttpResponseBase:
+        """Stream one run's thread or the general channel."""
+        asked = request.query_params
+        name = asked.get("runId", "") or asked.get("workflowUid", "")
+        if name:
+            return self.answer(request, _thread(request, name), Filter())
+        if asked.get("channel") != "general":
+            message = "name one of runId, workflowUid and channel=general"
+            raise Unnamed(f"Which channel? {message}", ok=False, error=message)
+        return self.answer(request, Place(scope.project(request).pk, subjects.PUBLIC), Filter())
+
+
+def _thread(request: Request, name: str) -> Place:
+    """Return a run's thread: of a run of ours, or one that only messages tell of."""
+    if "\0" not in name and (run := scope.runs(request).filter(id=name).first()):
+        return Place(run.project_id, subjects.thread(run.id))
+    project = scope.project(request)
+    if run := scope.runs(request).filter(id=workflow.run_id(project.pk, name)).first():
+        return Place(run.project_id, subjects.thread(run.id))
+    channel = subjects.thread(name)
+    known = Run.objects.filter(id=name).exists() if "\0" not in name else True
+    if known or not Event.objects.filter(project=project, channel=channel).exists():
+        raise Http404(f"There is no run {name!r}")
+    return Place(project.pk, channel)
+
+
+def _number(text: str | None, field: str) -> int | None:
+    if text is None or text == "":
+        return None
+    number = natural(text.strip())
+    if number is None:
+        message = f"{text!r:.60} is no natural number"
+        raise Misfit(f"{field}: {message}", errors=[{"field": field, "message": message}])
+    return number
+
+
+def _rights(request: Request, project_id: str) -> Callable[[], bool]:
+    """Return the question whether the caller may still read."""
+    user_id = scope.caller(request).pk
+    token_id = request.auth.pk if isinstance(request.auth, ApiToken) else None
+
+    def allowed() -> bool:
+        try:
+            user: Any = get_user_model().objects.filter(pk=user_id, is_active=True).first()
+            void = token_id is not None and not ApiToken.objects.filter(pk=token_id).exists()
+            return bool(user) and not void and Project.objects.visible_to(user).filter(pk=project_id).exists()
+        except DatabaseError:
+            # Asked again next time; without a database there is no news either.
+            return True
+
+    return allowed

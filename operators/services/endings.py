@@ -1,0 +1,53 @@
+"""Ends of runs that come from outside of their play, and what follows from any end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from openvibe.events import Event as Fact
+from operators.models import Operator, Run
+from operators.models.run import RunQuerySet
+from operators.services import doorbell, limits, timeline, waits
+from operators.services.masking import masked
+
+#: How the key of a run begins that answers another run's request; the wait's id follows.
+REPLY_KEY = "reply:"
+
+
+def fail(runs: RunQuerySet, error: Mapping[str, Any], *, now: datetime, actor: str = "") -> bool:
+    """Let the one run that is selected fail; False if the condition no longer holds.
+
+    `error` holds `message`, `kind` and, where a step is to blame, `node` and `step_id`; part of the caller's
+    transaction.
+    """
+    told = masked({"node": "", "step_id": "", "traceback": "", **error})
+    fact = Fact("run.failed", node=told["node"], step_id=told["step_id"], data=told)
+    return end(runs, fact, now=now, actor=actor, status=Run.Status.FAILED, error=told)
+
+
+def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run.Status, **changes: Any) -> bool:
+    """End the one run that is selected, and tell why; part of the caller's transaction."""
+    changed = runs.change(
+        "id", "project_id", "operator_id", "key", "last_seq",
+        status=status, ended_at=now, lease_until=None, updated_at=now, last_seq=F("last_seq") + 1, **changes,
+    )  # fmt: skip
+    if changed is None:
+        return False
+    run_id, project_id, operator_id, key, last_seq = changed
+    timeline.record(project_id=project_id, run_id=run_id, last_seq=last_seq, facts=[fact], now=now, actor=actor)
+    follow(run_id, key=key, operator=Operator.objects.select_related("project").get(pk=operator_id), now=now)
+    return True
+
+
+def follow(run_id: str, *, key: str | None, operator: Operator, now: datetime) -> None:
+    """Do what follows from a run's end: nobody is waited for, whoever asked is answered, the next one may begin."""
+    waits.cancel_open(run_id, now=now)
+    if (key or "").startswith(REPLY_KEY):
+        transaction.on_commit(partial(doorbell.reply, run_id))
+    limits.freed(operator)

@@ -1,0 +1,140 @@
+"""New runs that begin in the middle of another one: with its state at a step, edited or as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import AbstractUser
+
+from openvibe import canonical
+from openvibe.compiler import CompiledWorkflow
+from openvibe.errors import InputError
+from openvibe.events import STEP_FINISHED, STEP_STARTED
+from openvibe.events import Event as Fact
+from openvibe.graph import history
+from openvibe.protocol import subjects
+from operators.errors import Misfit, NotForkable
+from operators.models import Event, Run
+from operators.models.checkpoint import DatabaseRows, Place
+from operators.services import cards, compiled, intake, timeline
+from operators.services.masking import masked
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step from which a run can be forked. `state` is that after it or, if it has not finished, that before it."""
+
+    step_id: str
+    node: str
+    seq: int
+    finished: bool
+    timestamp: datetime
+    state: dict[str, Any]
+
+
+def steps(run: Run, *, after: int = 0, limit: int = 50) -> list[Step]:
+    """Return the steps that began after event number `after`, in order; large values are pointers to cards."""
+    thread = Event.objects.after(run.project_id, subjects.thread(run.id), 0)
+    begun = list(thread.filter(kind=STEP_STARTED, seq__gt=after)[:limit])
+    ids = [event.step_id for event in begun]
+    finished = set(thread.filter(kind=STEP_FINISHED, step_id__in=ids).values_list("step_id", flat=True))
+    places = DatabaseRows().places(run.id, ids)
+    workflow = compiled.workflow(run.operator.slug, run.workflow.slug)
+    return [
+        _step(run, workflow, event, places[event.step_id], finished=event.step_id in finished)
+        for event in begun
+        if event.step_id in places
+    ]
+
+
+def _step(run: Run, workflow: CompiledWorkflow | None, event: Event, place: Place, *, finished: bool) -> Step:
+    fields = None if workflow is None or workflow.foreign else workflow.definition.fields.types
+    over = finished and bool(place.after)
+    values = history.state(DatabaseRows(), run.id, place.after if over else place.before, fields=fields)
+    return Step(event.step_id, event.node, event.seq, over, event.created_at, cards.pointed(masked(values)))
+
+
+def fork(
+    run: Run,
+    *,
+    step_id: str,
+    values: Mapping[str, Any] | None = None,
+    before: bool = False,
+    actor: AbstractUser,
+    key: str = "",
+) -> Run:
+    """Start a run with the state that another had after a step, or `before` it, and go on at the following node.
+
+    `values` are edited fields of the state. The other run stays as it is, whatever its status: its effects are not the
+    new run's, and a gate that it stands at is asked anew. The same `key` with the same step and values starts one run.
+
+    Raises:
+        KeyReused: the key came before, with another body.
+        OperatorDisabled: an administrator has switched the operator off.
+        NotForkable: the run keeps no such state, or its workflow is gone.
+        Misfit: there is no such step, or a value does not fit its field.
+    """
+    asked = {"fork": run.id, "step_id": step_id, "before": before, "values": dict(values or {})}
+    digest = canonical.sha256(asked)
+    if found := intake.known(run.workflow, key, digest):
+        return found
+    intake.require_enabled(run.operator)
+    workflow = _workflow(run)
+    checkpoint_id = _checkpoint(run, step_id, before=before)
+    edited = _edited(workflow, values or {})
+    new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")
+    new.forked_from, new.forked_at, new.depth, new.priority = run, step_id, run.depth, run.priority
+    new.key, new.key_sha256 = key or None, digest if key else ""
+
+    def beside() -> None:
+        history.branch(DatabaseRows(), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
+        told = {"to": new.id, "before": before, "fields": sorted(edited)}
+        timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
+
+    data = {"from": run.id, "before": before, "values": asked["values"], "gates": _decided(run, step_id)}
+    return intake.stored(new, by=actor.get_username(), facts=[_forked(run, step_id, data)], beside=beside)
+
+
+def _workflow(run: Run) -> CompiledWorkflow:
+    workflow = compiled.workflow(run.operator.slug, run.workflow.slug)
+    where = f"{run.operator.slug}.{run.workflow.slug}"
+    if workflow is None or run.workflow.retired:
+        raise NotForkable(f"The workflow {where} is no longer defined", run_id=run.id)
+    if not workflow.definition.spec.checkpointed:
+        raise NotForkable(f"The workflow {where} keeps no states between its steps: checkpointed=False", run_id=run.id)
+    return workflow
+
+
+def _checkpoint(run: Run, step_id: str, *, before: bool) -> str:
+    if run.pruned_at or run.archived_at:
+        raise NotForkable(f"The states of run {run.id} are no longer kept", run_id=run.id)
+    place = DatabaseRows().places(run.id, [step_id]).get(step_id)
+    if place is None:
+        message = f"names no step of run {run.id} that has come to an end or to a pause"
+        raise Misfit(f"step_id: {message}", errors=[{"field": "step_id", "message": message}])
+    if not before and not place.after:
+        raise NotForkable(f"Step {step_id} of run {run.id} has not finished; fork before it", run_id=run.id)
+    return place.before if before else place.after
+
+
+def _edited(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return history.edits(workflow, values)
+    except InputError as error:
+        problems = [{**item, "field": f"values.{item['field']}"} for item in error.problems]
+        raise Misfit(str(error), errors=problems) from error
+
+
+def _forked(run: Run, step_id: str, data: dict[str, Any]) -> Fact:
+    node = Event.objects.filter(run=run, step_id=step_id).exclude(node="").values_list("node", flat=True).first()
+    return Fact("run.forked", node=node or "", step_id=step_id, data=data)
+
+
+def _decided(run: Run, step_id: str) -> list[str]:
+    """Return the gates that the source had passed by then: the new run goes on upon these decisions."""
+    thread = Event.objects.after(run.project_id, subjects.thread(run.id), 0)
+    last = thread.filter(step_id=step_id).order_by("-seq").values_list("seq", flat=True).first() or 0
+    return list(thread.filter(kind="gate.decided", seq__lte=last).values_list("node", flat=True))

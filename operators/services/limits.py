@@ -1,0 +1,92 @@
+"""How many runs are played at once, and whose turn it is when a slot is free.
+
+An operator or a project with a limit has a queue: the highest priority first, then the oldest run. Within a limited
+project all operators stand in the project's queue, and one that has reached its own limit is passed over. Claims of one
+queue follow one another, by a lock on the row that bears the limit; where there is no limit there is no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from django.db import transaction
+from django.db.models import Count, Exists, F, OuterRef, Q
+
+from operators.models import Operator, Project, Run
+from operators.models.run import RunQuerySet
+from operators.services import doorbell
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The runs that share a limit: those of a project or, if one is named, of an operator."""
+
+    project: Project
+    operator: Operator | None = None
+
+    @property
+    def _most(self) -> int:
+        return (self.operator or self.project).max_running or 0
+
+    @property
+    def _runs(self) -> RunQuerySet:
+        runs = Run.objects.filter(project_id=self.project.pk)
+        return runs.filter(operator_id=self.operator.pk) if self.operator else runs
+
+    def hold(self) -> None:
+        """Let nobody else claim a run of this queue before the caller's transaction has ended."""
+        if self.operator:
+            Operator.objects.select_for_update(no_key=True).values("pk").get(pk=self.operator.pk)
+        else:
+            Project.objects.select_for_update(no_key=True).values("pk").get(pk=self.project.pk)
+
+    def turns(self) -> RunQuerySet:
+        """Return the queued runs for which there is a slot now, the next one first."""
+        # A run of a foreign runtime is running without a lease: it takes none of our slots.
+        free = self._most - self._runs.filter(status=Run.Status.RUNNING, lease_until__isnull=False).count()
+        if free <= 0:
+            return Run.objects.none()
+        waiting = self._runs.queue()
+        return (waiting if self.operator else waiting.exclude(operator_id__in=_full(self.project)))[:free]
+
+
+def unlimited(runs: RunQuerySet) -> RunQuerySet:
+    """Return those of these runs that stand in no queue. The condition holds for the row that an update locks, too."""
+    bounded = Operator.objects.filter(pk=OuterRef("operator_id"))
+    return runs.filter(~Exists(bounded.exclude(max_running=None, project__max_running=None)))
+
+
+def queue(operator: Operator) -> Queue | None:
+    """Return the queue in which an operator's runs stand, if there is a limit."""
+    if operator.project.max_running is not None:
+        return Queue(operator.project)
+    return Queue(operator.project, operator) if operator.max_running is not None else None
+
+
+def queues() -> Iterator[Queue]:
+    """Iterate over all queues that there are."""
+    for project in Project.objects.exclude(max_running=None):
+        yield Queue(project)
+    bounded = Operator.objects.exclude(max_running=None).filter(project__max_running=None)
+    for operator in bounded.select_related("project"):
+        yield Queue(operator.project, operator)
+
+
+def freed(operator: Operator) -> None:
+    """Ring for whoever is next once the caller's transaction, which has freed a slot, is committed."""
+    if found := queue(operator):
+        transaction.on_commit(partial(_ring, found))
+
+
+def _ring(found: Queue) -> None:
+    # For every free slot: of two that are freed at the same time each one alone would ring for the same run.
+    for run_id in found.turns().values_list("id", flat=True):
+        doorbell.ring(run_id)
+
+
+def _full(project: Project) -> list[int]:
+    bounded = Operator.objects.filter(project=project).exclude(max_running=None)
+    playing = Count("runs", filter=Q(runs__status=Run.Status.RUNNING))
+    return [operator.pk for operator in bounded.annotate(playing=playing).filter(playing__gte=F("max_running"))]

@@ -1,0 +1,125 @@
+"""Takes out of the database what a project does not want to keep: first written to the archive, then deleted.
+
+A run's row stays, with its input and its result; what goes is its timeline, its waits and effects, and its
+checkpoints. Each batch is one transaction. A crash between writing and deleting repeats the batch, and what the archive
+holds already is not written again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import close_old_connections, connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from openvibe.protocol import subjects
+from operators.models import Checkpoint, CheckpointWrite, Effect, Emission, Event, InboxItem, Project, Run, Wait
+from operators.models.run import RunQuerySet
+from operators.services import archive
+
+logger = logging.getLogger(__name__)
+
+#: How often somebody looks, in seconds.
+PERIOD = 3600.0
+#: Runs and events of one batch, and the pause after it in seconds, in which others get at the database.
+RUNS, EVENTS = 20, 1000
+PAUSE = 0.05
+
+
+@dataclass
+class Swept:
+    """How many runs were archived and pruned, and how many events of the general channel were archived."""
+
+    archived: int = 0
+    pruned: int = 0
+    public: int = 0
+
+
+def every_hour(ended: threading.Event) -> None:
+    """Sweep now and then until told to stop; on a thread of its own, because a long sweep must delay no timer."""
+    while not ended.is_set():
+        try:
+            sweep(timezone.now(), ended=ended)
+        except Exception:
+            # What could not be swept is swept an hour later.
+            logger.exception("Retention failed")
+            close_old_connections()
+        if connection.vendor != "sqlite":
+            connection.close()
+        ended.wait(PERIOD)
+    connection.close()
+
+
+def sweep(now: datetime, *, ended: threading.Event | None = None) -> Swept:
+    """Archive and delete everything that is older than its project wants to keep."""
+    swept, ended = Swept(), ended or threading.Event()
+    for project in Project.objects.all():
+        if project.keep_events_days is not None:
+            old = now - timedelta(days=project.keep_events_days)
+            while not ended.is_set() and (count := _archive(project, old, now)):
+                swept.archived += count
+                ended.wait(PAUSE)
+            while not ended.is_set() and (count := _archive_public(project, old)):
+                swept.public += count
+                ended.wait(PAUSE)
+        if project.keep_checkpoints_days is not None:
+            old = now - timedelta(days=project.keep_checkpoints_days)
+            while not ended.is_set() and (count := _prune(project, old, now)):
+                swept.pruned += count
+                ended.wait(PAUSE)
+    return swept
+
+
+def _due(project: Project, old: datetime, **unless: Any) -> RunQuerySet:
+    """Return the next runs, locked: another sweeper passes over them, and nobody retries them meanwhile."""
+    runs = Run.objects.ended().filter(project=project, ended_at__lt=old, **unless).order_by("ended_at", "id")
+    locked: RunQuerySet = runs.select_for_update(
+        skip_locked=connection.features.has_select_for_update_skip_locked, no_key=True
+    )
+    return locked[:RUNS]
+
+
+@transaction.atomic
+def _archive(project: Project, old: datetime, now: datetime) -> int:
+    runs = list(_due(project, old, archived_at=None))
+    if not runs:
+        return 0
+    archive.add_runs(project.pk, runs)
+    ids = [run.id for run in runs]
+    Event.objects.filter(project=project, channel__in=[subjects.thread(run_id) for run_id in ids]).delete()
+    for model in (Wait, Effect, Emission):
+        model._default_manager.filter(run_id__in=ids).delete()
+    InboxItem.objects.filter(project=project, run_id__in=ids).delete()
+    # There is nothing left to announce.
+    Run.objects.filter(id__in=ids).update(archived_at=now, announced_seq=F("last_seq"))
+    return len(runs)
+
+
+@transaction.atomic
+def _archive_public(project: Project, old: datetime) -> int:
+    """Take the oldest events of the general channel out, never one from the middle: its numbers have no holes."""
+    channel = Event.objects.filter(project=project, channel=subjects.PUBLIC).order_by("seq")
+    events = []
+    for event in channel[:EVENTS]:
+        if event.created_at >= old:
+            break
+        events.append(event)
+    if not events:
+        return 0
+    archive.add_public(project.pk, events)
+    deleted, _ = channel.filter(seq__lte=events[-1].seq).order_by().delete()
+    return deleted
+
+
+@transaction.atomic
+def _prune(project: Project, old: datetime, now: datetime) -> int:
+    ids = [run.id for run in _due(project, old, pruned_at=None)]
+    Checkpoint.objects.filter(thread_id__in=ids).delete()
+    CheckpointWrite.objects.filter(thread_id__in=ids).delete()
+    Run.objects.filter(id__in=ids).update(pruned_at=now)
+    return len(ids)

@@ -1,0 +1,176 @@
+"""A channel as a stream of server-sent events: what was, then what happens, each number once.
+
+A stream holds no thread and no database connection: history is read a part at a time, news comes from the channel's one
+watch in this process. A reader that cannot keep up is let go; it comes back with the last number that it has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from openvibe.protocol import envelope
+from operators.models import Run
+from operators.services import kinds, watching
+
+Wire = dict[str, Any]
+
+#: Seconds of silence after which a comment shows that the stream lives, and between two looks at the reader's rights.
+HEARTBEAT_SECONDS = 5.0
+RIGHTS_SECONDS = 30.0
+#: After how many milliseconds a reader that was cut off comes back.
+RETRY = 1000
+#: How many events may wait for a slow reader.
+BACKLOG = 2000
+#: How many runs' operators a stream keeps in mind.
+MOST_RUNS = 10_000
+
+
+@dataclass(eq=False)
+class Follower:
+    """One reader: the number that it has heard last, and the events on their way to it."""
+
+    after: int
+    cut: bool = False
+    _waiting: list[Wire] = field(default_factory=list)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, events: Sequence[Wire]) -> None:
+        """Queue the events that it has not heard; a reader that cannot keep up is let go."""
+        fresh = [event for event in events if event["seq"] > self.after]
+        if len(self._waiting) + len(fresh) > BACKLOG:
+            self.cut = True
+        elif fresh:
+            self._waiting += fresh
+            self.after = fresh[-1]["seq"]
+        self._woken.set()
+
+    async def next(self, timeout: float) -> list[Wire]:
+        """Return everything that waits, or nothing after so many seconds of silence."""
+        try:
+            await asyncio.wait_for(self._woken.wait(), timeout)
+        except TimeoutError:
+            return []
+        self._woken.clear()
+        events, self._waiting = self._waiting, []
+        return events
+
+
+class Watch(watching.Watch[Follower]):
+    """One channel that readers follow."""
+
+    async def show(self, events: list[Wire]) -> None:
+        """Hand events to everybody."""
+        for follower in self.members:
+            follower.take(events)
+
+    async def attend(self) -> None:
+        """Give each newcomer what it has missed, then let it hear the rest with everybody."""
+        assert self.seq is not None
+        while self.joining:
+            follower = self.joining[0]
+            missed: list[Wire] = []
+            if follower.after < self.seq and not follower.cut:
+                seq = self.seq
+                read = await watching.read(self.project_id, self.channel, follower.after)
+                missed = [event for event in read if event["seq"] <= seq]
+                follower.take(missed)
+            # It may have left meanwhile, and others are no longer where they were.
+            if not missed and follower in self.joining:
+                self.joining.remove(follower)
+                self.members.add(follower)
+
+
+hub: watching.Hub[Follower] = watching.Hub(Watch)
+
+
+@dataclass
+class Filter:
+    """Which events of a channel a reader wants: of these kinds, of runs of this operator (its key); empty: all."""
+
+    kinds: Sequence[str] = ()
+    operator_id: int | None = None
+    _operators: dict[str, int] = field(default_factory=dict)
+
+    async def passing(self, events: list[Wire]) -> list[Wire]:
+        """Return those of the events that are wanted."""
+        if self.kinds:
+            events = [event for event in events if kinds.fits(event["type"], self.kinds)]
+        if self.operator_id is None:
+            return events
+        unknown = {event["run_id"] for event in events if event["run_id"]} - self._operators.keys()
+        if unknown:
+            if len(self._operators) > MOST_RUNS:
+                self._operators.clear()
+            self._operators |= await watching.in_thread(_operators, unknown)
+        return [event for event in events if self._operators.get(event["run_id"]) == self.operator_id]
+
+
+@dataclass
+class Stream:
+    """What one reader asked for. `after` is the last number that it has seen; None begins with the `newest` ones.
+
+    `allowed` tells whether it may still read; it is asked away from the event loop.
+    """
+
+    project_id: str
+    channel: str
+    after: int | None
+    newest: int
+    wanted: Filter
+    allowed: Callable[[], bool]
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield the stream's parts until the reader is let go."""
+        first = await self._first()
+        # Whoever reads this line hears of all that happens from now on.
+        yield f"retry: {RETRY}\n: connected\n\n".encode()
+        async for events in self._history(first):
+            yield await self._told(events)
+        assert self.after is not None
+        follower = Follower(self.after)
+        leave = hub.join(self.project_id, self.channel, follower)
+        looked = time.monotonic()
+        try:
+            while not follower.cut:
+                events = await follower.next(HEARTBEAT_SECONDS)
+                yield await self._told(events)
+                if time.monotonic() - looked > RIGHTS_SECONDS:
+                    looked = time.monotonic()
+                    if not await watching.in_thread(self.allowed):
+                        return
+        finally:
+            leave()
+
+    async def _first(self) -> list[Wire]:
+        if self.after is not None:
+            return []
+        events = await watching.newest(self.project_id, self.channel, limit=max(self.newest, 1))
+        self.after = events[-1]["seq"] if events else 0
+        return events if self.newest else []
+
+    async def _history(self, first: list[Wire]) -> AsyncIterator[list[Wire]]:
+        """Yield what was, at the reader's pace; what happens meanwhile belongs to it."""
+        if first:
+            yield first
+        assert self.after is not None
+        while events := await watching.read(self.project_id, self.channel, self.after):
+            self.after = events[-1]["seq"]
+            yield events
+
+    async def _told(self, events: list[Wire]) -> bytes:
+        passing = await self.wanted.passing(events)
+        return b"".join(map(frame, passing)) or b": alive\n\n"
+
+
+def frame(event: Wire) -> bytes:
+    """Return an event as a frame; `session_id` is its run by the name that agents of sessions know."""
+    data = envelope.dumps({**event, "session_id": event["run_id"]})
+    return b"id: %d\nevent: message\ndata: %s\n\n" % (event["seq"], data)
+
+
+def _operators(run_ids: set[str]) -> dict[str, int]:
+    return dict(Run.objects.filter(id__in=run_ids).values_list("id", "operator_id"))

@@ -1,0 +1,177 @@
+"""Agents that know nothing of OpenVibe but its documents: they take work, answer it, and stand on the timeline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance import site as sites
+from tests.acceptance.site import ENDED, ROOT, Site, until
+
+AGENTS = ROOT / "docs" / "agents"
+
+
+@pytest.fixture(scope="module")
+def errands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose one operator needs somebody else to do its work."""
+    source = Path(__file__).with_name("errands.py")
+    with sites.running(tmp_path_factory.mktemp("errands"), OPENVIBE_OPERATORS=str(source)) as running:
+        yield running
+
+
+@contextmanager
+def agent(site: Site, *command: str, folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """Run an agent's program, with nothing but NATS's address, until the block ends."""
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    process = subprocess.Popen(
+        command, cwd=folder, env={**kept, "NATS_URL": site.nats_url, "AGENT_ID": name},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    said: list[str] = []
+    assert process.stdout is not None
+    listening = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    listening.start()
+    try:
+        until(lambda: f"{name} is ready\n" in said or process.poll() is not None, f"{name} is ready")
+        assert process.poll() is None, "".join(said)
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        status = process.wait(20)
+        listening.join(5)
+        process.stdout.close()
+    assert status == 0, "".join(said)
+
+
+def does_the_work(site: Site, name: str) -> None:
+    """Start two runs and see the agent do one and fail the other."""
+    good, bad = (site.start_run("errands", "run_errand", {"wish": wish}) for wish in ("paint the door", ""))
+    ended = site.wait_for(good, *ENDED)
+    assert (ended["status"], ended["output"]["report"]) == ("completed", "Done: paint the door")
+    assert ended["output"]["result"]["context"] == {"agent_id": name}
+    failed = site.wait_for(bad, *ENDED)
+    assert failed["status"] == "failed"
+    assert "The task has no description" in failed["error"]["message"]
+    until(lambda: len(told(site, good)) == 2, f"{name} has said goodbye on the timeline")
+    assert told(site, good) == [
+        ("agent.agent_started", name, "I take c1"),
+        ("agent.agent_stopped", name, "event.agent.stopped"),
+    ]
+    kinds = [event["type"] for event in site.events(good)]
+    assert kinds.index("agent.agent_started") < kinds.index("work.answered") < kinds.index("run.completed")
+
+
+def told(site: Site, run: str) -> list[tuple[str, str, str]]:
+    """Return what agents said on a run's timeline."""
+    said = [event for event in site.events(run) if event["type"].startswith("agent.")]
+    return [(event["type"], event["actor"], event["data"]["content"]) for event in said]
+
+
+@pytest.mark.timeout(240)
+def test_the_python_agent_of_the_documents_does_a_runs_work(errands: Site) -> None:
+    program = AGENTS / "sample_agent.py"
+    with agent(errands, sys.executable, str(program), folder=AGENTS, name="ada"):
+        does_the_work(errands, "ada")
+
+
+@pytest.mark.timeout(240)
+def test_work_that_was_asked_for_before_an_agent_came_is_done_when_one_does(errands: Site) -> None:
+    run = errands.start_run("errands", "run_errand", {"wish": "wait for me"})
+    errands.wait_for(run, "waiting")
+    with agent(errands, sys.executable, str(AGENTS / "sample_agent.py"), folder=AGENTS, name="ben"):
+        assert errands.wait_for(run, *ENDED)["output"]["report"] == "Done: wait for me"
+
+
+@pytest.mark.timeout(300)
+def test_the_javascript_agent_of_the_documents_does_a_runs_work(errands: Site, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    npm = shutil.which("npm")
+    if not node or not npm:
+        absent = "node and npm are not installed: the agent in JavaScript cannot be tried."
+        if os.environ.get("CI"):
+            pytest.fail(absent)
+        pytest.skip(absent)
+    for name in ("sample_agent.mjs", "package.json", "package-lock.json"):
+        shutil.copy(AGENTS / name, tmp_path)
+    run([npm, "ci", "--no-audit", "--no-fund"], tmp_path)
+    with agent(errands, node, "sample_agent.mjs", folder=tmp_path, name="joan"):
+        does_the_work(errands, "joan")
+
+
+def test_the_agents_of_the_documents_are_short_and_know_nothing_of_openvibe() -> None:
+    for name in ("sample_agent.py", "sample_agent.mjs"):
+        text = (AGENTS / name).read_text("utf-8")
+        assert len(text.splitlines()) < 80
+        assert "import openvibe" not in text
+        assert "from openvibe" not in text
+
+
+def test_an_external_run_is_streamed_to_whoever_asks_for_its_uid(errands: Site) -> None:
+    subject = "workflow.lab.fix-issue.uid-77.agent.coder"
+    errands.post(f"{subject}.message", b'{"id": "m1", "content": "I begin"}')
+    errands.post(f"{subject}.run-complete", b'{"id": "m2", "status": "succeeded"}')
+    first = until(lambda: streamed(errands, "workflowUid=uid-77", 4), "the run has ended")
+    assert [event["type"] for event in first] == [
+        "run.started",
+        "agent.message",
+        "agent.run_complete",
+        "run.completed",
+    ]
+    run = f"/operators/external_agents/runs/{first[0]['run_id']}"
+    assert errands.read(run)["status"] == "completed"
+
+
+def test_publish_and_soak_carry_what_one_agent_did_to_the_next(errands: Site) -> None:
+    ours = {**os.environ, "NATS_URL": errands.nats_url, "OPENVIBE_HOME": str(errands.home), "OPENVIBE_URL": errands.url}
+    told = ("publish", "--general", "--agent", "ann", "--kind", "status")
+    assert openvibe(ours, *told, given="I mended the door\nand the roof\n") == ""
+    until(lambda: "the roof" in openvibe(ours, "soak", "--last", "500"), "the general channel has both lines")
+    context = openvibe(ours, "soak", "--last", "500")
+    assert context.index("ann [status] I mended the door") < context.index("ann [status] and the roof")
+
+
+def openvibe(environ: dict[str, str], *command: str, given: str = "") -> str:
+    """Run a command of `openvibe` and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "openvibe", *command],
+        cwd=ROOT, env=environ, input=given, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def streamed(site: Site, query: str, most: int) -> list[dict[str, Any]]:
+    """Return the first events of a stream, or none while there are fewer."""
+    headers = {"Authorization": f"Bearer {site.token}"}
+    found: list[dict[str, Any]] = []
+    url = f"{site.url}/api/agents/events?{query}"
+    with httpx.stream("GET", url, headers=headers, timeout=15, trust_env=False) as answer:
+        if answer.status_code == 404:
+            return []
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                found.append(json.loads(line.removeprefix("data: ")))
+            if len(found) == most or line == ": alive":
+                return found if len(found) == most else []
+    return []
+
+
+def run(command: Sequence[str], folder: Path) -> None:
+    """Run a command to its end; it must succeed."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
