@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.utils.html import format_html
 
+from operators.bridge import ingest
 from operators.models import (
     ApiToken,
     ContextEntry,
@@ -234,10 +235,24 @@ class ContextEntryAdmin(ReadOnly):
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnly):
-    list_display = ["subject", "reason", "received_at"]
+    list_display = ["subject", "reason", "received_at", "replayed_at"]
+    list_filter = [("replayed_at", admin.EmptyFieldListFilter)]
+    actions = ["replay"]
     search_fields = ["subject", "reason"]
-    fields = ["subject", "reason", "headers", "content", "received_at"]
+    fields = ["subject", "reason", "headers", "content", "received_at", "replayed_at"]
     readonly_fields = fields
+
+    def has_replay_permission(self, request):
+        return request.user.is_superuser
+
+    @admin.action(description="Replay: read the message again", permissions=["replay"])
+    def replay(self, request, letters):
+        outcomes = [ingest.replay(letter) for letter in letters.order_by("received_at", "pk")]
+        refused = outcomes.count(False)
+        self.message_user(request, f"Read now: {outcomes.count(True)}.", messages.SUCCESS)
+        if refused:
+            told = f"Refused again: {refused}. Each dead letter says why."
+            self.message_user(request, told, messages.WARNING)
 
     @admin.display(description="body")
     def content(self, letter):

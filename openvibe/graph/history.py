@@ -23,7 +23,7 @@ _INTERNAL = ("__", "branch:")
 
 
 def state(rows: Rows, thread_id: str, checkpoint_id: str, *, fields: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return the state at a checkpoint, as JSON: these fields or, without any named, all that is not LangGraph's own."""
+    """Return the state at a checkpoint as JSON: these fields or, without any named, all that is not LangGraph's own."""
     found = _found(rows, thread_id, checkpoint_id)
     values = found.checkpoint["channel_values"] if found else {}
     wanted = set(fields) if fields is not None else {name for name in values if not name.startswith(_INTERNAL)}

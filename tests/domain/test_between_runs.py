@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
+from openvibe.bus.memory import MemoryBus
 from openvibe.registry import define
 from operators import clock, definitions
 from operators.errors import AlreadyDecided, NotRetryable, RevisionMoved, RunAlreadyEnded
+from operators.link import link
 from operators.models import ContextRevision, Effect, Emission, Operator, Project, Run, Wait
 from operators.services import compiled, context, deliveries, intake, registration, waits
 from tests.domain.lab import kinds, played, started, thread
@@ -141,6 +144,9 @@ def test_a_request_that_fails_fails_the_asker_with_the_reason(village):
 
 def test_a_request_for_what_nobody_offers_fails_at_once(village):
     definitions.registry.remove("grocer")
+    bus = MemoryBus()
+    asyncio.run(bus.connect())
+    link.use(bus)
     run = played(started(village["baker"], "ask", loaves=3))
     deliveries.ask(run.waits.get().id)
     run = played(run)

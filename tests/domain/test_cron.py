@@ -26,8 +26,8 @@ from operators.services import compiled, registration, schedule
 from tests.domain.lab import kinds, played
 
 DAILY = "cron:default:clockwork.daily"
-NEEDY = "cron:default:clockwork.needy"
 MINUTELY = "cron:default:clockwork.minutely"
+SPARE = "cron:default:clockwork.spare"
 
 
 @operator(id="clockwork", name="Clockwork")
@@ -46,14 +46,14 @@ class Clockwork:
         def tick(self, state):
             return None
 
-    @workflow(id="by_hand", inputs=())
-    class ByHand:
+    @workflow(id="spare", trigger="cron:* * * * *", inputs=())
+    class Spare:
         @node
         def tick(self, state):
             return None
 
-    @workflow(id="needy", trigger="cron:* * * * *", inputs=("name",))
-    class Needy:
+    @workflow(id="by_hand", inputs=())
+    class ByHand:
         @node
         def tick(self, state):
             return None
@@ -117,7 +117,7 @@ def _tick(scheduler: BeatScheduler) -> None:
 def test_each_cron_trigger_is_watched_and_nothing_else(clockwork):
     tasks = {task.name: task for task in PeriodicTask.objects.filter(task="operators.fire_cron")}
 
-    assert set(tasks) == {DAILY, MINUTELY, NEEDY}
+    assert set(tasks) == {DAILY, MINUTELY, SPARE}
     daily = tasks[DAILY]
     assert json.loads(daily.kwargs) == {"workflow_id": clockwork.workflows.get(slug="daily").pk}
     assert (daily.crontab.hour, daily.crontab.minute, daily.crontab.day_of_week) == ("9", "0", "1,2,3,4,5")
@@ -260,14 +260,6 @@ def test_a_workflow_that_is_gone_starts_nothing(clockwork):
     assert schedule.fire(10**6, _slot()) is None
 
 
-def test_a_workflow_that_needs_input_says_so_and_starts_nothing(clockwork, caplog):
-    needy = clockwork.workflows.get(slug="needy")
-
-    assert schedule.fire(needy.pk, _slot()) is None
-    assert "clockwork.needy does not start for" in caplog.text
-    assert "name: is required" in caplog.text
-
-
 def test_the_task_carries_the_slot(minutely):
     fire_cron(minutely, slot=_slot(1).isoformat())
     fire_cron(workflow_id=minutely)
@@ -278,7 +270,6 @@ def test_the_task_carries_the_slot(minutely):
 @pytest.mark.django_db(transaction=True)
 def test_beat_fires_what_is_due_once_with_its_slot(clockwork, beat):
     PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(days=2))
-    clockwork.workflows.filter(slug="needy").update(retired=True)
     before = _slot()
 
     scheduler = beat()
@@ -326,7 +317,7 @@ def test_beat_reads_the_definitions_schedule_and_not_the_row_that_shows_it(clock
 
 @pytest.mark.django_db(transaction=True)
 def test_beat_goes_on_after_a_row_that_tells_no_schedule(clockwork, caplog, beat):
-    PeriodicTask.objects.filter(name=NEEDY).update(headers='{"cron": "at nine", "timezone": "UTC"}')
+    PeriodicTask.objects.filter(name=SPARE).update(headers='{"cron": "at nine", "timezone": "UTC"}')
     PeriodicTask.objects.filter(name=MINUTELY).update(last_run_at=timezone.now() - timedelta(days=2))
 
     _tick(beat())

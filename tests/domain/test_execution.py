@@ -3,7 +3,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, InterfaceError, OperationalError, connection
+from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
@@ -99,7 +99,10 @@ def test_a_claim_that_is_lost_changes_nothing_any_more(lab, while_playing):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("fault", [OperationalError("the database is away"), InterfaceError("closed already")])
+@pytest.mark.parametrize(
+    "fault",
+    [OperationalError("the database is away"), InterfaceError("closed already"), InternalError("the session idled")],
+)
 def test_a_database_that_is_away_in_the_middle_of_a_step_does_not_fail_the_run(lab, while_playing, fault):
     run = started(lab, "meddled")
 

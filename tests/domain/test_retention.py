@@ -1,0 +1,280 @@
+"""Retention: what a project does not want to keep is archived once and deleted, and nothing else is touched."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import orjson
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, connections
+from django.utils import timezone
+
+from operators import clock
+from operators.errors import NotForkable, NotRetryable
+from operators.models import Checkpoint, CheckpointWrite, Event, Project, Run
+from operators.services import archive, forks, intake, retention, waits
+from tests.domain.lab import played, started, thread
+
+ARCHIVE = settings.OPENVIBE.home / "archive"
+
+
+@pytest.fixture(autouse=True)
+def _empty():
+    yield
+    for file in ARCHIVE.rglob("*.jsonl"):
+        file.unlink()
+
+
+def keep(project: Project, *, events: int | None = None, checkpoints: int | None = None) -> None:
+    Project.objects.filter(pk=project.pk).update(keep_events_days=events, keep_checkpoints_days=checkpoints)
+
+
+def aged(run: Run, days: float) -> Run:
+    """Let everything about a run have happened that many days ago."""
+    run.refresh_from_db()
+    then = timezone.now() - timedelta(days=days)
+    Run.objects.filter(pk=run.pk).update(ended_at=then if run.ended_at else None, created_at=then)
+    Event.objects.filter(run=run).update(created_at=then)
+    run.refresh_from_db()
+    return run
+
+
+def sweep() -> retention.Swept:
+    return retention.sweep(timezone.now())
+
+
+def lines(name: str = "????-??-??") -> list[dict]:
+    files = sorted((ARCHIVE / "default").glob(f"{name}.jsonl"))
+    return [orjson.loads(line) for file in files for line in file.read_bytes().splitlines()]
+
+
+def test_an_old_run_is_archived_whole_and_only_its_row_stays(gate, bob, project):
+    waits.answer(gate, waits.Answer("approve"), actor=bob)
+    run = aged(played(gate.run), 31)
+    seen = list(thread(run).values_list("seq", "kind"))
+    keep(project, events=30)
+
+    assert sweep().archived == 1
+
+    [line] = lines(f"{run.ended_at:%Y-%m-%d}")
+    assert line["key"] == line["run"]["id"] == run.id
+    assert [(event["seq"], event["kind"]) for event in line["events"]] == seen
+    assert [(wait["id"], wait["decision"]) for wait in line["waits"]] == [(gate.id, "approve")]
+    assert line["effects"] == [] or line["effects"][0]["run_id"] == run.id
+    assert not thread(run).exists()
+    assert not run.waits.exists()
+    run.refresh_from_db()
+    assert (run.status, run.archived_at is None, run.announced_seq) == ("completed", False, run.last_seq)
+    assert run.output
+
+
+def test_effects_are_archived_too(lab, project):
+    run = played(started(lab, "four"))
+    run.effects.create(
+        node="one", step_id="s", key="k", state="confirmed", result={"a": 1}, attempted_at=timezone.now()
+    )
+    aged(run, 31)
+    keep(project, events=30)
+
+    sweep()
+
+    assert lines()[0]["effects"][0]["result"] == {"a": 1}
+    assert not run.effects.exists()
+
+
+def test_what_is_young_or_runs_or_belongs_to_a_project_that_keeps_all_is_left_alone(lab, gate, project):
+    young, old, waiting = aged(played(started(lab, "four")), 29), played(started(lab, "four")), aged(gate.run, 400)
+    assert sweep() == retention.Swept()
+
+    aged(old, 31)
+    keep(project, events=30, checkpoints=30)
+
+    assert sweep() == retention.Swept(archived=1, pruned=1)
+    for run in (young, waiting):
+        assert thread(run).exists()
+        assert Checkpoint.objects.filter(thread_id=run.id).exists()
+    assert Run.objects.get(pk=waiting.pk).status == "waiting"
+    assert sweep() == retention.Swept()
+
+
+def test_checkpoints_go_by_their_own_days(lab, project, alice):
+    run = aged(played(started(lab, "four")), 8)
+    step = thread(run).get(kind="step.started", node="one").step_id
+    keep(project, events=30, checkpoints=7)
+
+    assert sweep() == retention.Swept(pruned=1)
+
+    assert not Checkpoint.objects.filter(thread_id=run.id).exists()
+    assert not CheckpointWrite.objects.filter(thread_id=run.id).exists()
+    assert thread(run).exists()
+    run.refresh_from_db()
+    with pytest.raises(NotForkable, match="no longer kept"):
+        forks.fork(run, step_id=step, actor=alice)
+
+
+@pytest.mark.parametrize("days", [{"events": 30}, {"checkpoints": 30}])
+def test_a_failed_run_that_was_swept_cannot_be_retried(lab, project, alice, while_playing, days):
+    while_playing(lambda: 1 / 0)
+    run = aged(played(started(lab, "meddled")), 31)
+    keep(project, **days)
+    sweep()
+
+    with pytest.raises(NotRetryable, match="archived"):
+        intake.retry(run, actor=alice)
+
+
+def test_a_crash_between_writing_and_deleting_leaves_nothing_twice(lab, project):
+    runs = [aged(played(started(lab, "four")), 31) for _ in range(3)]
+    keep(project, events=30)
+    # The archive was written, and the process died before its transaction was committed.
+    archive.add_runs("default", runs[:2])
+    [file] = (ARCHIVE / "default").glob("*.jsonl")
+
+    assert sweep().archived == 3
+
+    assert sorted(line["key"] for line in lines()) == sorted(run.id for run in runs)
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_a_line_that_a_crash_has_cut_is_written_anew(lab, project):
+    run = aged(played(started(lab, "four")), 31)
+    keep(project, events=30)
+    archive.add_runs("default", [run])
+    [file] = (ARCHIVE / "default").glob("*.jsonl")
+    file.write_bytes(file.read_bytes()[:-20])
+
+    sweep()
+
+    [line] = lines()
+    assert len(line["events"]) == run.last_seq
+
+
+def test_more_runs_than_one_batch_go_in_several_transactions(lab, project):
+    many = retention.RUNS + 1
+    for _ in range(many):
+        aged(played(started(lab, "four")), 31)
+    keep(project, events=30)
+
+    assert sweep().archived == many
+    assert len({line["key"] for line in lines()}) == len(lines()) == many
+
+
+def test_the_general_channel_loses_its_oldest_events_only(lab, project):
+    now = timezone.now()
+    for seq, days in enumerate((40, 35, 10, 38, 1), start=1):
+        then = now - timedelta(days=days)
+        Event.objects.create(project=project, channel="public", seq=seq, kind="agent.message", created_at=then)
+    keep(project, events=30)
+
+    assert sweep().public == 2
+
+    # One from the middle stays, however old it is: the channel's numbers have no holes.
+    assert list(Event.objects.filter(channel="public").values_list("seq", flat=True)) == [3, 4, 5]
+    assert [line["event"]["seq"] for line in lines("public-*")] == [1, 2]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sweepers_at_once_archive_each_run_once(lab, project):
+    many = 2 * retention.RUNS
+    for _ in range(many):
+        aged(played(started(lab, "four")), 31)
+    keep(project, events=30)
+    ready = threading.Barrier(2)
+
+    def act(_):
+        try:
+            ready.wait()
+            return sweep().archived
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        archived = list(pool.map(act, range(2)))
+
+    assert sum(archived) == many
+    assert len({line["key"] for line in lines()}) == len(lines()) == many
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_retry_and_a_sweep_at_once_leave_a_run_that_is_whole_or_swept(lab, project, alice, while_playing):
+    while_playing(lambda: 1 / 0)
+    run = aged(played(started(lab, "meddled")), 31)
+    keep(project, events=30)
+    ready = threading.Barrier(2)
+
+    def retry():
+        try:
+            ready.wait()
+            return bool(intake.retry(run, actor=alice))
+        except NotRetryable:
+            return False
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        retrying = pool.submit(retry)
+        ready.wait()
+        archived = sweep().archived
+        retried = retrying.result(20)
+
+    assert retried != bool(archived)
+    assert thread(run).exists() == retried
+
+
+def test_a_run_whose_archiving_fails_loses_nothing(lab, project):
+    run = aged(played(started(lab, "four")), 31)
+    keep(project, events=30)
+    ARCHIVE.mkdir(exist_ok=True)
+    folder = ARCHIVE / "default"
+    for file in folder.glob("*"):
+        file.unlink()
+    if folder.exists():
+        folder.rmdir()
+    folder.write_text("no folder")
+    try:
+        with pytest.raises(OSError, match="default"):
+            sweep()
+    finally:
+        folder.unlink()
+
+    assert thread(run).count() == run.last_seq
+    run.refresh_from_db()
+    assert run.archived_at is None
+
+
+def test_the_command_sweeps_and_says_how_much(lab, project, capsys):
+    aged(played(started(lab, "four")), 31)
+    keep(project, events=30, checkpoints=30)
+
+    call_command("retention")
+
+    assert capsys.readouterr().out == "archived 1 runs and 0 general events, pruned 1 runs\n"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_clock_sweeps_on_a_thread_of_its_own(lab, project):
+    run = aged(played(started(lab, "four")), 31)
+    keep(project, events=30)
+    ended = threading.Event()
+    ticking = threading.Thread(target=_ticking, args=(ended,))
+    ticking.start()
+    try:
+        deadline = timezone.now() + timedelta(seconds=20)
+        while Run.objects.get(pk=run.pk).archived_at is None:
+            assert timezone.now() < deadline
+            ended.wait(0.02)
+    finally:
+        ended.set()
+        ticking.join(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "retention"]
+
+
+def _ticking(ended: threading.Event) -> None:
+    try:
+        clock.run_until(ended)
+    finally:
+        connections.close_all()
