@@ -11,6 +11,7 @@ from django.db.models import Q
 
 from openvibe.graph.rows import CheckpointKey, CheckpointRow, WriteRow
 from operators.models.statements import insert
+from operators.models.stroke import Insert
 
 
 class Checkpoint(models.Model):
@@ -69,14 +70,22 @@ class Place:
     after: str = ""
 
 
+def stored(checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> list[Insert]:
+    """Return what keeping these rows inserts; LangGraph's own channels, numbered below 0, are written anew."""
+    return [
+        Insert([_model(Checkpoint, row) for row in checkpoints], on_conflict="replace"),
+        Insert([_model(CheckpointWrite, row) for row in writes if row.idx >= 0], on_conflict="ignore"),
+        Insert([_model(CheckpointWrite, row) for row in writes if row.idx < 0], on_conflict="replace"),
+    ]
+
+
 class DatabaseRows:
     """`openvibe.graph.rows.Rows` on Django's own database, inside whatever transaction the caller holds."""
 
     def save(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """See `Rows.save`."""
-        insert([_model(Checkpoint, row) for row in checkpoints], on_conflict="replace")
-        insert([_model(CheckpointWrite, row) for row in writes if row.idx >= 0], on_conflict="ignore")
-        insert([_model(CheckpointWrite, row) for row in writes if row.idx < 0], on_conflict="replace")
+        for part in stored(checkpoints, writes):
+            insert(part.rows, on_conflict=part.on_conflict)
 
     def checkpoints(
         self,

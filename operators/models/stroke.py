@@ -56,6 +56,8 @@ def strike(change: Change) -> int | None:
     wanted = [item for item in change.inserts if item.rows]
     if connection.vendor == "postgresql":
         counter = _at_once(change, wanted)
+    elif connection.in_atomic_block:
+        counter = _one_by_one(change, wanted)
     else:
         with transaction.atomic():
             counter = _one_by_one(change, wanted)

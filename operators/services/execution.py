@@ -12,27 +12,27 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, transaction
 from django.utils import timezone
 
-from openvibe import canonical, engine, host, outcomes
+from openvibe import canonical, engine, outcomes
 from openvibe.compiler import CompiledWorkflow
 from openvibe.events import STEP_STARTED
 from openvibe.events import Event as Fact
-from openvibe.graph.rows import MemoryRows
+from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
 from openvibe.session import RunInfo, Session
 from operators import definitions
-from operators.models import Effect, Emission, Event, Node, Run, Wait
-from operators.models.checkpoint import DatabaseRows
-from operators.models.statements import advance, insert, transaction_in_few_trips
+from operators.models import Emission, Event, Node, Run, Wait
+from operators.models.checkpoint import DatabaseRows, stored
+from operators.models.statements import insert, transaction_in_few_trips
+from operators.models.stroke import Change, Insert, strike
 from operators.services import (
-    attempts,
+    announcements,
     compiled,
     context,
     doorbell,
-    effects,
     endings,
     leases,
     limits,
@@ -40,21 +40,19 @@ from operators.services import (
     timeline,
     waits,
 )
+from operators.services.hosting import ClaimHost, release
 from operators.services.leases import Claim, ClaimLost
 from operators.services.masking import masked
 from operators.services.words import Words
 
 logger = logging.getLogger(__name__)
 
-#: How often, in seconds, somebody who talks to a model looks whether the run is still his to play.
-LOOK = 1.0
-
 #: The longest pause between two tries of a step for which a run keeps its thread, in seconds.
 PATIENCE = 5.0
 
 #: No fault of the run's: the claim is gone, or nothing can be said without a database. Then the lease runs out, and the
 #: run is played again from its last commit.
-OUTSIDE = (ClaimLost, OperationalError, InterfaceError)
+OUTSIDE = (ClaimLost, OperationalError, InterfaceError, InternalError)
 
 
 def perform(run_id: str) -> None:
@@ -68,7 +66,7 @@ def perform(run_id: str) -> None:
         except ClaimLost:
             logger.info("Run %s went on without this worker (epoch %d)", run_id, claim.epoch)
         finally:
-            _release()
+            release()
 
 
 def _perform(performance: Performance) -> None:
@@ -82,15 +80,8 @@ def _perform(performance: Performance) -> None:
         performance.fail(error)
 
 
-def _release() -> None:
-    # A pool gets its connection back while a node plays; SQLite has none to share, and reopening costs more.
-    # Inside a caller's transaction it is the caller's.
-    if connection.vendor != "sqlite" and not connection.in_atomic_block:
-        connection.close()
-
-
 class Performance:
-    """One claim's play, and the host of the run's nodes meanwhile (see `openvibe.host.Host`)."""
+    """One claim's play."""
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
@@ -106,7 +97,6 @@ class Performance:
         self._checkpointed = checkpointed
         self._words = Words(claim.run)
         self._since = time.monotonic()
-        self._looked = self._since
         self._ran = self._run.running_seconds
 
     def play(self) -> None:
@@ -129,78 +119,13 @@ class Performance:
         explained = f"OpenVibe could not go on with this run: {error}"
         self._commit(outcomes.Progress(outcome=outcomes.Failed(explained, kind=type(error).__name__, traceback=trace)))
 
-    def record(self, event: Fact) -> None:
-        """Commit a fact at once, in the middle of a step."""
-        with transaction.atomic():
-            self._change([event])
-        _release()
-
-    def tries(self, step_id: str) -> host.Tries:
-        """Return how many tries of a step had failed before this claim."""
-        if self._claim.fresh:
-            return host.Tries()
-        found = attempts.failed(self._run.id, step_id)
-        _release()
-        return found
-
-    def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words, and stop whoever says them when the run is not ours any more."""
-        self._words.add(node=node, step_id=step_id, text=text)
-        if time.monotonic() - self._looked > LOOK:
-            self._looked = time.monotonic()
-            held = Run.objects.claimed(self._run.id, self._claim.epoch).exists()
-            _release()
-            if not held:
-                raise ClaimLost(self._run.id)
-
-    def now(self) -> datetime:
-        """Return the time, in UTC."""
-        return timezone.now()
-
-    def value(self, bucket: str, key: str) -> Any:
-        """Return a value of the shared context, or None."""
-        found = context.value(self._run.project_id, bucket, key)
-        _release()
-        return found
-
-    def keys(self, bucket: str, prefix: str) -> list[str]:
-        """Return a bucket's keys that begin with `prefix`, sorted."""
-        found = context.keys(self._run.project_id, bucket, prefix)
-        _release()
-        return found
-
-    def effect(self, *, node: str, step_id: str, key: str) -> host.Effect:
-        """Look an effect up; a new one is committed as attempted before it is tried."""
-        where = {"node": node, "step_id": step_id, "key": key}
-        with transaction.atomic():
-            row = effects.known(self._run.id, step_id=step_id, key=key)
-            if row and row.state == Effect.State.CONFIRMED:
-                self._change([effects.fact("skipped", **where)])
-                found = host.Effect("confirmed", row.result, row.attempts)
-            elif row and row.state == Effect.State.ATTEMPTED:
-                self._change([effects.fact("unknown", **where, attempt=row.attempts)])
-                found = host.Effect("unknown", attempt=row.attempts)
-            else:
-                found = effects.attempt(self._run.id, row, **where, now=timezone.now())
-                self._change([effects.fact("attempted", **where, attempt=found.attempt)])
-        _release()
-        return found
-
-    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
-        """Commit how a try came out."""
-        with transaction.atomic():
-            fact = effects.fact(state, node=node, step_id=step_id, key=key, result=canonical.jsonable(result))
-            self._change([fact])
-            effects.settle(self._run.id, step_id=step_id, key=key, state=state, result=result, now=timezone.now())
-        _release()
-
     def _progress(self, workflow: CompiledWorkflow) -> Any:
         run = self._run
         chosen = Node.objects.filter(workflow_id=run.workflow_id).exclude(model="").values_list("slug", "model")
         session = Session(
             definitions.provider(),
             models=dict(chosen),
-            host=self,
+            host=ClaimHost(self._claim, self._change, self._words),
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
             outside=OUTSIDE,
             patience=PATIENCE,
@@ -218,7 +143,7 @@ class Performance:
             started=run.started_at or timezone.now(),
             epoch=self._claim.epoch,
         )
-        _release()
+        release()
         return engine.play(
             workflow,
             saver=self._saver,
@@ -243,6 +168,11 @@ class Performance:
         checkpoints, writes = self._saver.collected()
         now = timezone.now()
         told = [*self._untold(progress.reopened), *progress.events]
+        if progress.outcome is None and not (progress.puts or progress.emissions):
+            if checkpoints or writes or told:
+                self._step(told, checkpoints, writes, progress)
+            release()
+            return
         with transaction_in_few_trips():
             outcome = self._reopened(self._waitable(progress.outcome))
             facts, opened, changes = _outcome(self._run, outcome, now=now)
@@ -250,9 +180,7 @@ class Performance:
             told += [*map(_emitted, emissions), *facts]
             if not (checkpoints or writes or told or progress.puts or changes):
                 return
-            # What has finished a step makes headway, however many workers it has lost.
-            headway = {"losses": 0} if progress.figures.nodes_executed else {}
-            self._change(told, grown=_grown(progress), **headway, **changes)
+            self._change(told, grown=_grown(progress), **_headway(progress), **changes)
             if self._checkpointed:
                 DatabaseRows().save(checkpoints, writes)
             insert(opened)
@@ -265,7 +193,18 @@ class Performance:
             elif changes.get("status") == Run.Status.WAITING:
                 limits.freed(self._run.operator)
             self._ring(opened, emissions, changes)
-        _release()
+        release()
+
+    def _step(
+        self, told: list[Fact], checkpoints: list[CheckpointRow], writes: list[WriteRow], progress: outcomes.Progress
+    ) -> None:
+        """Commit a step that neither ends the run nor reaches others: the most frequent one, hence in one stroke."""
+        now = timezone.now()
+        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now)
+        kept = stored(checkpoints, writes) if self._checkpointed else []
+        self._strike(rows, kept, now=now, grown={**_grown(progress)}, **_headway(progress))
+        if rows:
+            transaction.on_commit(partial(announcements.tell, rows))
 
     def _ring(self, opened: list[Wait], emissions: list[Emission], changes: Mapping[str, Any]) -> None:
         for emission in emissions:
@@ -308,20 +247,28 @@ class Performance:
 
     def _change(self, facts: list[Fact], *, grown: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> None:
         """Change the run under its claim and record what happened; part of the caller's transaction."""
-        now, until = timezone.now(), leases.until()
+        now = timezone.now()
+        last_seq = self._strike([], [], now=now, grown={**grown, "last_seq": len(facts)}, **changes)
+        timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
+
+    def _strike(
+        self, events: list[Event], kept: list[Insert], *, now: datetime, grown: Mapping[str, Any], **changes: Any
+    ) -> int:
         ran = time.monotonic() - self._since
-        last_seq = advance(
+        change = Change(
             Run,
             where={"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING},
-            put={"lease_until": until, "updated_at": now, **changes},
-            add={"last_seq": len(facts), "running_seconds": ran, **grown},
-            returning="last_seq",
+            put={"lease_until": leases.until(), "updated_at": now, **changes},
+            add={"last_seq": len(events), "running_seconds": ran, **grown},
+            counter="last_seq",
+            inserts=[Insert(events, numbered="seq"), *kept],
         )
+        last_seq = strike(change)
         if last_seq is None:
             raise ClaimLost(self._run.id)
         self._since += ran
         self._ran += ran
-        timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
+        return last_seq
 
 
 _TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")
@@ -356,6 +303,11 @@ def _grown(progress: outcomes.Progress) -> dict[str, Any]:
     figures = progress.figures
     grown = {name: getattr(figures, name) for name in figures.__slots__}
     return {name: amount for name, amount in grown.items() if amount}
+
+
+def _headway(progress: outcomes.Progress) -> dict[str, Any]:
+    # What has finished a step makes headway, however many workers it has lost.
+    return {"losses": 0} if progress.figures.nodes_executed else {}
 
 
 def _outcome(

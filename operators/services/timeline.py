@@ -27,12 +27,19 @@ def record(
     """
     if not facts:
         return
-    first = last_seq - len(facts) + 1
-    rows = [
+    written = rows(project_id=project_id, run_id=run_id, facts=facts, now=now, actor=actor)
+    for seq, row in enumerate(written, start=last_seq - len(facts) + 1):
+        row.seq = seq
+    insert(written)
+    transaction.on_commit(lambda: announcements.tell(written))
+
+
+def rows(*, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, actor: str = "") -> list[Event]:
+    """Return the rows of facts in a run's thread, still without numbers; secrets are taken out of them."""
+    return [
         Event(
             project_id=project_id,
             channel=subjects.thread(run_id),
-            seq=first + position,
             kind=fact.kind,
             run_id=run_id,
             node=fact.node,
@@ -41,10 +48,8 @@ def record(
             data=cards.stowed(project_id, masked(fact.data)),
             created_at=now,
         )
-        for position, fact in enumerate(facts)
+        for fact in facts
     ]
-    insert(rows)
-    transaction.on_commit(lambda: announcements.tell(rows))
 
 
 @transaction.atomic

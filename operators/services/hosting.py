@@ -1,0 +1,101 @@
+"""What a claimed run's nodes may ask of this server while they play: facts, words, shared context and effects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from openvibe import canonical, host
+from openvibe.events import Event as Fact
+from operators.models import Effect, Run
+from operators.services import attempts, context, effects
+from operators.services.leases import Claim, ClaimLost
+from operators.services.words import Words
+
+#: How often, in seconds, somebody who talks to a model looks whether the run is still his to play.
+LOOK = 1.0
+
+
+def release() -> None:
+    """Give the database connection back, because a node is about to play."""
+    # SQLite has none to share, and reopening costs more. Inside a caller's transaction it is the caller's.
+    if connection.vendor != "sqlite" and not connection.in_atomic_block:
+        connection.close()
+
+
+class ClaimHost:
+    """The host of a run's nodes (see `openvibe.host.Host`). `change` writes facts under the run's claim."""
+
+    def __init__(self, claim: Claim, change: Callable[[list[Fact]], None], words: Words) -> None:
+        self._claim, self._change, self._words = claim, change, words
+        self._looked = time.monotonic()
+
+    def record(self, event: Fact) -> None:
+        """Commit a fact at once, in the middle of a step."""
+        with transaction.atomic():
+            self._change([event])
+        release()
+
+    def tries(self, step_id: str) -> host.Tries:
+        """Return how many tries of a step had failed before this claim."""
+        if self._claim.fresh:
+            return host.Tries()
+        found = attempts.failed(self._claim.run.id, step_id)
+        release()
+        return found
+
+    def words(self, *, node: str, step_id: str, text: str) -> None:
+        """Pass on a model's words, and stop whoever says them when the run is not ours any more."""
+        self._words.add(node=node, step_id=step_id, text=text)
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            held = Run.objects.claimed(self._claim.run.id, self._claim.epoch).exists()
+            release()
+            if not held:
+                raise ClaimLost(self._claim.run.id)
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return timezone.now()
+
+    def value(self, bucket: str, key: str) -> Any:
+        """Return a value of the shared context, or None."""
+        found = context.value(self._claim.run.project_id, bucket, key)
+        release()
+        return found
+
+    def keys(self, bucket: str, prefix: str) -> list[str]:
+        """Return a bucket's keys that begin with `prefix`, sorted."""
+        found = context.keys(self._claim.run.project_id, bucket, prefix)
+        release()
+        return found
+
+    def effect(self, *, node: str, step_id: str, key: str) -> host.Effect:
+        """Look an effect up; a new one is committed as attempted before it is tried."""
+        where = {"node": node, "step_id": step_id, "key": key}
+        with transaction.atomic():
+            row = effects.known(self._claim.run.id, step_id=step_id, key=key)
+            if row and row.state == Effect.State.CONFIRMED:
+                self._change([effects.fact("skipped", **where)])
+                found = host.Effect("confirmed", row.result, row.attempts)
+            elif row and row.state == Effect.State.ATTEMPTED:
+                self._change([effects.fact("unknown", **where, attempt=row.attempts)])
+                found = host.Effect("unknown", attempt=row.attempts)
+            else:
+                found = effects.attempt(self._claim.run.id, row, **where, now=timezone.now())
+                self._change([effects.fact("attempted", **where, attempt=found.attempt)])
+        release()
+        return found
+
+    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
+        """Commit how a try came out."""
+        with transaction.atomic():
+            fact = effects.fact(state, node=node, step_id=step_id, key=key, result=canonical.jsonable(result))
+            self._change([fact])
+            effects.settle(self._claim.run.id, step_id=step_id, key=key, state=state, result=result, now=timezone.now())
+        release()
