@@ -43,13 +43,13 @@ def provider() -> LLMProvider:
     scripted, chosen = configuration.current(), settings.OPENVIBE
     if scripted.llm != configuration.Configuration().llm:
         return scripted.provider()
-    options: dict[str, Any] = {
+    known: dict[str, dict[str, Any]] = {
         "simulated": {"words_per_second": chosen.simulated_pace},
         "anthropic": {"api_key": chosen.anthropic_api_key, "base_url": chosen.anthropic_base_url},
         "openai": {"api_key": chosen.openai_api_key, "base_url": chosen.openai_base_url},
         "ollama": {"base_url": chosen.ollama_host},
-    }[chosen.llm]
-    return llm.provider(chosen.llm, **{name: value for name, value in options.items() if value})
+    }
+    return llm.provider(chosen.llm, **{name: value for name, value in known[chosen.llm].items() if value})
 
 
 @cache

@@ -14,7 +14,21 @@ VERSION = "1"
 
 
 class Malformed(ValueError):
-    """A message body that cannot be read; the text says why."""
+    """A message that cannot be read; the text says why, `code` what rule of the protocol it breaks, if one."""
+
+    code = ""
+
+
+class ProtocolViolation(Malformed):
+    """A header that is required is missing, or is not what it should be."""
+
+    code = "protocol_violation"
+
+
+class TooDeep(Malformed):
+    """The chain in which each run starts the next has become too long."""
+
+    code = "recursion_depth_exceeded"
 
 
 class Envelope(BaseModel):
@@ -58,13 +72,42 @@ def read(body: Mapping[str, Any]) -> Envelope:
     """Return the envelope that a body holds.
 
     Raises:
-        Malformed: a field is missing or of a wrong type; the text names it.
+        Malformed: a field is missing or of a wrong type, or the version is not known; the text names it.
     """
     try:
-        return Envelope.model_validate(dict(body))
+        found = Envelope.model_validate(dict(body))
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
         raise Malformed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
+    known(found.version)
+    return found
+
+
+def known(version: str) -> None:
+    """Raise `Malformed` unless an envelope of this version is read: the current one and the previous one are."""
+    read = accepted(int(VERSION))
+    if version not in map(str, read):
+        raise Malformed(f"version: {version!r} is none that is read ({', '.join(map(str, read))})")
+
+
+def accepted(current: int) -> tuple[int, ...]:
+    """Return which versions a consumer reads where `current` is sent: that one and the one before it."""
+    return tuple(version for version in (current, current - 1) if version > 0)
+
+
+def unversioned(type: str, *, current: int = 1) -> str:
+    """Return a message's type without its version suffix, such as `.v1`.
+
+    Raises:
+        Malformed: it is of a version that is not read.
+    """
+    name, dot, suffix = type.rpartition(".v")
+    if not dot or not suffix.isdecimal():
+        return type
+    read = accepted(current)
+    if suffix not in map(str, read):
+        raise Malformed(f"type: {type!r} is none that is read ({', '.join(f'.v{version}' for version in read)})")
+    return name
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:

@@ -7,15 +7,22 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from openvibe.protocol import subjects
+from openvibe.protocol.envelope import ProtocolViolation, TooDeep
 
 SENDER = "openvibe"
+DEPTH = "CG-Recursion-Depth"
+#: How many runs stand above one another at most, each started by the one above it.
+MOST_DEPTH = 20
 # A trace or a parent of zeros only is invalid (W3C Trace Context §3.2.2).
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def stamped(kind: str, *, message_id: str, traceparent: str = "", depth: int = 0) -> dict[str, str]:
+def stamped(
+    kind: str, *, message_id: str, traceparent: str = "", depth: int = 0, sender: str = SENDER
+) -> dict[str, str]:
     """Return the headers of a message of ours; a missing trace is begun."""
     return {
         "Nats-Msg-Id": message_id,
@@ -23,8 +30,8 @@ def stamped(kind: str, *, message_id: str, traceparent: str = "", depth: int = 0
         "CG-Timestamp": datetime.now(UTC).isoformat(),
         "CG-Version": subjects.VERSION,
         "CG-Msg-Type": kind,
-        "CG-Sender": SENDER,
-        "CG-Recursion-Depth": str(depth),
+        "CG-Sender": sender,
+        DEPTH: str(depth),
     }
 
 
@@ -52,5 +59,36 @@ def traceparent(headers: Mapping[str, str] | None) -> str:
 
 def depth(headers: Mapping[str, str] | None) -> int:
     """Return how many runs a message's run is below the first one; 0 where nobody said, or said it wrongly."""
-    text = (headers or {}).get("CG-Recursion-Depth", "")
-    return int(text) if text.isdecimal() and len(text) < 6 else 0
+    text = (headers or {}).get(DEPTH, "")
+    return int(text) if _natural(text) else 0
+
+
+def required_depth(headers: Mapping[str, str] | None) -> int:
+    """Return the same of a message that may start runs, which must say it.
+
+    Raises:
+        ProtocolViolation: the header is missing, or no natural number.
+        TooDeep: it has come to `MOST_DEPTH`.
+    """
+    text = (headers or {}).get(DEPTH)
+    if text is None:
+        raise ProtocolViolation(f"{DEPTH} is missing: 0 where nobody started you, else the depth of your run")
+    if not _natural(text):
+        raise ProtocolViolation(f"{DEPTH}: {text!r} is no natural number")
+    if int(text) >= MOST_DEPTH:
+        raise TooDeep(
+            f"{DEPTH} is {text}, {MOST_DEPTH} is where a chain ends: break the circle in which runs start runs"
+        )
+    return int(text)
+
+
+def misplaced(body: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a body and of its payload that belong into headers."""
+    payload = body.get("payload")
+    keys = [*body, *(payload if isinstance(payload, dict) else ())]
+    return sorted({key for key in keys if key.upper().startswith("CG-")})
+
+
+def _natural(text: str) -> bool:
+    # Python reads digits of any script; the wire has those of ASCII.
+    return text.isascii() and text.isdecimal() and len(text) < 6

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from openvibe.protocol.envelope import Malformed
+from openvibe.protocol.envelope import Malformed, known, unversioned
 from openvibe.protocol.subjects import token
 
 VERSION = "1"
@@ -67,9 +67,8 @@ def read(body: Mapping[str, Any]) -> SessionMessage:
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
         raise Malformed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
-    if found.version != VERSION:
-        raise Malformed(f"version: {found.version!r} is not {VERSION!r}, the only one that there has been")
-    found = found.model_copy(update={"type": found.type.removesuffix(".v1")})
+    known(found.version)
+    found = found.model_copy(update={"type": unversioned(found.type)})
     missing = [name for name in REQUIRED.get(found.type, ()) if name not in found.payload]
     if missing:
         raise Malformed(f"payload.{missing[0]}: {found.type} needs it")

@@ -1,27 +1,90 @@
-"""The JetStream streams of the house, as a table."""
+"""The JetStream streams of the house and their durable readers, as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
+from openvibe.protocol.requests import ANSWERS
 from openvibe.protocol.subjects import VERSION
+from openvibe.protocol.workflow import PREFIX
+
+GIB = 1024**3
+#: One durable per system; its replicas share it.
+DURABLE = "openvibe-bridge"
+#: What a server is called that nobody has named and that serves all its operators.
+DEFAULT_SERVER = "openvibe"
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream: what it keeps, for how long, and at most how many bytes (-1: no bound of its own)."""
+    """A stream: what it keeps, for how long, and at most how many bytes (-1: no bound of its own).
+
+    `deployed_bytes` is the bound where a cluster's disks are meant for it.
+    """
 
     name: str
     subjects: tuple[str, ...]
     max_age: timedelta
     max_bytes: int = -1
+    storage: Literal["file", "memory"] = "file"
+    retention: Literal["limits", "interest", "workqueue"] = "limits"
+    deployed_bytes: int = -1
 
 
-STREAMS = (
-    Stream(f"cg_cmd_{VERSION}", (f"cg.{VERSION}.*.*.cmd.>",), timedelta(hours=24)),
-    Stream(f"cg_evt_{VERSION}", (f"cg.{VERSION}.*.*.evt.>",), timedelta(days=7)),
-    Stream("operators", ("operators.*.events.>",), timedelta(days=7)),
-    Stream("agent-comms", ("workflow.>",), timedelta(days=7)),
-    Stream("sessions", ("sessions.>",), timedelta(days=7)),
-)
+@dataclass(frozen=True)
+class Consumer:
+    """A durable reader: pulled, each message acknowledged, from the stream's beginning when it is new.
+
+    The server hands a message out without end (`max_deliver` -1): the reader counts itself, because a message that the
+    server drops would be nowhere.
+    """
+
+    stream: str
+    durable: str
+    patterns: tuple[str, ...]
+    ack_wait: timedelta = timedelta(seconds=30)
+    max_deliver: int = -1
+    max_ack_pending: int = 1000
+
+
+def streams(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Stream, ...]:
+    """Return the streams where the dialect `workflow` goes by these prefixes."""
+    day = timedelta(hours=24)
+    return (
+        Stream(f"cg_cmd_{VERSION}", (f"cg.{VERSION}.*.*.cmd.>",), day),
+        Stream(f"cg_evt_{VERSION}", (f"cg.{VERSION}.*.*.evt.>",), 7 * day),
+        Stream("operators", ("operators.*.events.>",), 7 * day),
+        Stream("agent-comms", _everything(prefixes), 7 * day, deployed_bytes=10 * GIB),
+        Stream("sessions", ("sessions.>",), 7 * day),
+    )
+
+
+def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:
+    """Return the durable readers of the bridge."""
+    kinds = ("results", "approvals", "events")
+    # Our own announcements (`evt.sys`) are not read.
+    spoken = tuple(f"cg.{VERSION}.*.*.evt.{component}.*.>" for component in ("agent", "user", "tool"))
+    told = tuple(f"sessions.*.{kind}{role}" for kind in kinds for role in ("", ".*"))
+    return (
+        Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS,)),
+        Consumer(f"cg_evt_{VERSION}", DURABLE, spoken),
+        Consumer("operators", DURABLE, ("operators.*.events.>",)),
+        Consumer("agent-comms", DURABLE, _everything(prefixes)),
+        Consumer("sessions", DURABLE, told),
+    )
+
+
+def durable(consumer: Consumer, server: str) -> str:
+    """Return the durable's name for one server: each reads everything, and its replicas share it."""
+    return consumer.durable if server == DEFAULT_SERVER else f"{consumer.durable}-{server}"
+
+
+def _everything(prefixes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{prefix}.>" for prefix in prefixes)
+
+
+STREAMS = streams()
+CONSUMERS = consumers()

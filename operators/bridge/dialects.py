@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+
 from openvibe.bus import Message, matches
-from openvibe.protocol import envelope, headers, sessions, subjects
+from openvibe.protocol import envelope, headers, requests, sessions, subjects, workflow
 from openvibe.protocol.envelope import Malformed
+from openvibe.protocol.workflow import Ending, Identity
 from operators.services import inbox
 from operators.services.inbox import Inbound
+
+logger = logging.getLogger(__name__)
 
 #: As wide as the column of `Event.message_id`.
 LONGEST_ID = 200
@@ -22,7 +28,10 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 @dataclass(frozen=True)
 class Posting:
-    """What an agent said, ready for the timeline. `channel` is `public` or a run's thread."""
+    """What an agent said, ready for the timeline. `channel` is `public` or a run's thread.
+
+    `external` is the run of a foreign runtime that it speaks of; `ending` says how that run ended, if it says so.
+    """
 
     project: str
     channel: str
@@ -31,6 +40,9 @@ class Posting:
     actor: str
     content: str
     data: dict[str, Any]
+    external: Identity | None = None
+    ending: Ending = ""
+    traceparent: str = ""
 
 
 def _canonical(message: Message, project: str) -> Posting | None:
@@ -40,7 +52,7 @@ def _canonical(message: Message, project: str) -> Posting | None:
         raise Malformed(f"{message.subject} is no subject of cg.{subjects.VERSION}")
     if subject.component == "sys":
         return None
-    body = envelope.read(envelope.loads(message.data))
+    body = envelope.read(_body(message))
     return Posting(
         project=subject.project,
         channel=subject.channel,
@@ -58,7 +70,10 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
     Whatever listens to the event is started, unless it is our own, whose listeners were started when it was emitted.
     """
     _, operator, _, kind = message.subject.split(".", 3)
-    body = envelope.loads(message.data)
+    body = _body(message)
+    server, sender = settings.OPENVIBE.server, message.headers.get("CG-Sender")
+    ours = sender == headers.SENDER and message.headers.get(requests.SERVER, server) == server
+    depth = 0 if ours else headers.required_depth(message.headers)
     payload = body.get("payload") if isinstance(body.get("payload"), dict) else body
     posting = Posting(
         project=project,
@@ -69,33 +84,53 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
         content=str(body.get("content") or f"{operator} emitted {kind}"),
         data={"event": kind, "payload": payload},
     )
-    if message.headers.get("CG-Sender") == headers.SENDER:
+    if ours:
         return [posting]
-    told = {"name": f"{operator}.{kind.replace('.', '_')}", "payload": payload, "depth": headers.depth(message.headers)}
-    return [posting, Inbound(project, inbox.EVENT, posting.message_id, "", told)]
+    told = {
+        "name": f"{operator}.{kind.replace('.', '_')}",
+        "payload": payload,
+        "depth": depth,
+        "traceparent": headers.traceparent(message.headers),
+        # Servers that share a database each start what they serve; what two of them serve starts once.
+        "message_id": _id(body, message) if sender == headers.SENDER else posting.message_id,
+    }
+    return [posting, Inbound(project, inbox.EVENT, envelope.message_id(server, posting.message_id), "", told)]
 
 
-def _general(message: Message, project: str) -> Posting:
-    """`workflow.general.{kind}`: an external workflow runtime speaks to everybody."""
+def _reply(message: Message, project: str) -> Inbound:
+    """`cg.v1.{project}.t_{run}.cmd.sys.reply.{wait}`: the answer to a request that some run made."""
     body = envelope.loads(message.data)
-    content = next((body[key] for key in ("content", "text", "message", "status", "error") if body.get(key)), None)
-    if not isinstance(content, str):
-        raise Malformed("content: a text is needed (content, text, message, status or error)")
+    payload = body.get("payload")
+    if not isinstance(payload, dict):
+        raise Malformed("payload: an object with `result` or `error` is needed")
+    *_, wait_id = message.subject.split(".")
+    return Inbound(message.subject.split(".")[2], inbox.REPLY, wait_id, "", {"wait_id": wait_id, "payload": payload})
+
+
+def _workflow(message: Message, project: str) -> Posting:
+    """`workflow.<ns>.<name>.<uid>.agent.<agent>.<kind>` and `workflow.general.<kind>`: a foreign workflow runtime."""
+    body = _body(message)
+    told = workflow.read(message.subject, body, prefixes=settings.OPENVIBE.workflow_prefix)
+    run_id = workflow.run_id(project, told.identity.uid)
+    extras = {"step_id": told.step_id, "sent_at": told.sent_at}
     return Posting(
         project=project,
-        channel=subjects.PUBLIC,
-        kind=f"agent.{message.subject.split('.', 2)[2].replace('.', '_')}",
-        message_id=_message_id(message, _id(body, message)),
-        actor=str(body.get("agent_id") or body.get("agentId") or body.get("workflow_name") or "agent"),
-        content=content,
-        data={"role": str(body.get("role") or "assistant"), "attrs": body.get("attrs") or {}},
+        channel=subjects.PUBLIC if told.general else subjects.thread(run_id),
+        kind=f"agent.{told.kind}",
+        message_id=_message_id(message, told.id or _id({}, message)),
+        actor=told.agent,
+        content=told.content,
+        data={"role": told.role, "attrs": told.attrs, **{name: value for name, value in extras.items() if value}},
+        external=told.identity if told.identity.uid else None,
+        ending=told.ending,
+        traceparent=headers.traceparent(message.headers),
     )
 
 
 def _session(message: Message, project: str) -> Posting | Inbound | None:
     """`sessions.{run}.results|approvals|events`, with or without a role after it; our own requests are skipped."""
     _, session, kind = message.subject.split(".", 3)[:3]
-    body = envelope.loads(message.data)
+    body = _body(message)
     told = sessions.read(body)
     if subjects.token(told.session_id) != session:
         raise Malformed(f"session_id: {told.session_id!r} is not the session of {message.subject}")
@@ -127,18 +162,12 @@ def _session_event(message: Message, project: str, told: sessions.SessionMessage
 Read = Posting | Inbound | None
 Reader = Callable[[Message, str], Read | list[Posting | Inbound]]
 
-#: Stream, subject pattern, reader: what the bridge listens to.
-DIALECTS: tuple[tuple[str, str, Reader], ...] = (
-    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.agent.*.>", _canonical),
-    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.user.*.>", _canonical),
-    (f"cg_evt_{subjects.VERSION}", f"cg.{subjects.VERSION}.*.*.evt.tool.*.>", _canonical),
-    ("operators", "operators.*.events.>", _operator_event),
-    ("agent-comms", "workflow.general.>", _general),
-    *(
-        ("sessions", f"sessions.*.{kind}{role}", _session)
-        for kind in ("results", "approvals", "events")
-        for role in ("", ".*")
-    ),
+#: Subject pattern and reader; what the streams' durable readers hand out fits one of them.
+DIALECTS: tuple[tuple[str, Reader], ...] = (
+    *((f"cg.{subjects.VERSION}.*.*.evt.{component}.*.>", _canonical) for component in ("agent", "user", "tool")),
+    ("operators.*.events.>", _operator_event),
+    (requests.ANSWERS, _reply),
+    *((f"sessions.*.{kind}{role}", _session) for kind in ("results", "approvals", "events") for role in ("", ".*")),
 )
 
 
@@ -150,7 +179,8 @@ def read(message: Message, *, project: str) -> list[Posting | Inbound]:
     Raises:
         Malformed: it cannot be read; the text says why.
     """
-    for _, pattern, reader in DIALECTS:
+    foreign = tuple((f"{prefix}.>", _workflow) for prefix in settings.OPENVIBE.workflow_prefix)
+    for pattern, reader in (*DIALECTS, *foreign):
         if matches(pattern, message.subject):
             # PostgreSQL keeps no text with a NUL in it.
             if "\0" in message.subject or _NUL.search(message.data):
@@ -158,6 +188,13 @@ def read(message: Message, *, project: str) -> list[Posting | Inbound]:
             found = reader(message, project)
             return found if isinstance(found, list) else [found] if found is not None else []
     return []
+
+
+def _body(message: Message) -> dict[str, Any]:
+    body = envelope.loads(message.data)
+    if misplaced := headers.misplaced(body):
+        logger.warning("A message on %s has %s in its body; it counts in headers only", message.subject, misplaced)
+    return body
 
 
 def _message_id(message: Message, id: str) -> str:

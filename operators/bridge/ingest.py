@@ -7,18 +7,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from openvibe.bus import Message
 from openvibe.protocol import subjects
 from openvibe.protocol.envelope import Malformed
+from openvibe.protocol.workflow import run_id
 from operators.bridge import dialects
 from operators.bridge.dialects import Posting
 from operators.models import DeadLetter, Event, Project, Run
 from operators.models.project import DEFAULT
 from operators.services import announcements, cards, inbox
+from operators.services import external as runs
 from operators.services.inbox import Inbound
 
 logger = logging.getLogger(__name__)
@@ -26,19 +28,60 @@ logger = logging.getLogger(__name__)
 Heard = tuple[Message, Posting]
 
 #: The database is away or busy. That is no message's fault: they stay in their stream and are delivered again.
-AWAY = (OperationalError, InterfaceError)
+AWAY = (OperationalError, InterfaceError, InternalError)
+#: After how many deliveries a message that we fail at becomes a dead letter.
+MOST_DELIVERIES = 10
 
 
-def take(messages: Sequence[Message]) -> None:
-    """Keep every message, as an event or as a dead letter; when this returns they may be acknowledged."""
+def take(messages: Sequence[Message]) -> Sequence[Message]:
+    """Keep messages, each as an event or as a dead letter, so that they may be acknowledged.
+
+    Returns those at which we failed: they are to be delivered again, and become dead letters in the end.
+    """
     try:
-        groups, inbound = _sorted(messages)
-        for (project, channel), group in groups.items():
-            _keep(project, channel, group)
-        _receive(inbound)
+        return _taken(messages)
     finally:
         if connection.vendor != "sqlite":
             connection.close()
+
+
+def _taken(messages: Sequence[Message]) -> Sequence[Message]:
+    try:
+        _take(messages)
+    except AWAY:
+        raise
+    except Exception as error:
+        if len(messages) > 1:
+            # One of them is to blame, and must not hold the others up.
+            return [again for message in messages for again in _taken([message])]
+        message = messages[0]
+        logger.exception("A message on %s could not be dealt with (delivery %s)", message.subject, message.deliveries)
+        if message.deliveries < MOST_DELIVERIES:
+            return messages
+        bury(message, f"It failed {message.deliveries} times, at last so: {type(error).__name__}: {error}")
+    return []
+
+
+def _take(messages: Sequence[Message]) -> None:
+    groups, inbound = _sorted(messages)
+    # Threads first: what everybody hears of a run may be the first that we hear of it.
+    for project, channel in sorted(groups, key=lambda place: place[1] == subjects.PUBLIC):
+        _keep(project, channel, groups[project, channel])
+    _receive(inbound)
+
+
+@transaction.atomic
+def replay(letter: DeadLetter) -> bool:
+    """Deal with a dead letter's message once more; True if it is what it should be now, else the letter stays."""
+    message = Message(letter.subject, bytes(letter.body), letter.headers)
+    if _digest(message) != letter.digest:
+        # Its subject is too long for the column, and not known whole.
+        return False
+    DeadLetter.objects.filter(pk=letter.pk).update(replayed_at=timezone.now())
+    if _taken([message]):
+        DeadLetter.objects.filter(pk=letter.pk).update(replayed_at=None)
+    letter.refresh_from_db()
+    return letter.replayed_at is not None
 
 
 def _sorted(
@@ -50,7 +93,7 @@ def _sorted(
         try:
             found = dialects.read(message, project=DEFAULT)
         except Malformed as error:
-            bury(message, str(error))
+            bury(message, str(error), code=error.code)
         except Exception as error:
             logger.exception("A message on %s could not be read", message.subject)
             bury(message, f"It cannot be read: {type(error).__name__}: {error}")
@@ -96,11 +139,14 @@ def _received(heard: Sequence[tuple[Message, Inbound]]) -> list[int]:
 
 def _keep(project: str, channel: str, group: list[Heard]) -> None:
     """Write a group; if the database refuses it, one by one, so that a message it cannot take costs no other."""
-    if reason := _unknown(project, channel):
-        for message, _ in group:
-            bury(message, reason)
-        return
     try:
+        external = group[0][1].external if channel != subjects.PUBLIC else None
+        if external and Project.objects.filter(id=project).exists():
+            runs.begin(project, external, traceparent=group[0][1].traceparent)
+        if reason := _unknown(project, channel):
+            for message, _ in group:
+                bury(message, reason)
+            return
         _write(project, channel, [posting for _, posting in group])
     except AWAY:
         raise
@@ -130,23 +176,34 @@ def _write(project: str, channel: str, group: list[Posting]) -> None:
         else:
             written = _in_thread(project, channel, _run_of(channel), group)
         transaction.on_commit(lambda: announcements.tell(written) if written else None)
+        for item in group:
+            if item.ending and channel != subjects.PUBLIC:
+                runs.end(_run_of(channel), item.ending, reason=item.content, actor=item.actor)
 
 
 def _publicly(project: str, group: list[Posting]) -> list[Event]:
     channel = announcements.locked_channel(project)
-    return announcements.append(channel, [_event(item) for item in _fresh(project, channel.name, group)])
+    fresh = _fresh(project, channel.name, group)
+    spoken_of = {run_id(project, item.external.uid) for item in fresh if item.external}
+    known = set(Run.objects.filter(id__in=spoken_of).values_list("id", flat=True)) if spoken_of else set()
+    return announcements.append(channel, [_event(item, run=_known(item, known)) for item in fresh])
 
 
-def _in_thread(project: str, channel: str, run_id: str, group: list[Posting]) -> list[Event]:
+def _known(item: Posting, runs: set[str]) -> str | None:
+    found = run_id(item.project, item.external.uid) if item.external else ""
+    return found if found in runs else None
+
+
+def _in_thread(project: str, channel: str, run: str, group: list[Posting]) -> list[Event]:
     # The run's row is locked first, so that nobody numbers events between the look and the write.
-    Run.objects.select_for_update().get(id=run_id)
+    Run.objects.select_for_update().get(id=run)
     fresh = _fresh(project, channel, group)
     if not fresh:
         return []
     now = timezone.now()
-    changed = Run.objects.filter(id=run_id).change("last_seq", last_seq=F("last_seq") + len(fresh), updated_at=now)
+    changed = Run.objects.filter(id=run).change("last_seq", last_seq=F("last_seq") + len(fresh), updated_at=now)
     assert changed is not None
-    events = [_event(item, run_id=run_id) for item in fresh]
+    events = [_event(item, run=run) for item in fresh]
     for position, event in enumerate(events, start=changed[0] - len(fresh) + 1):
         event.seq = position
     return Event.objects.bulk_create(events)
@@ -165,12 +222,12 @@ def _fresh(project: str, channel: str, group: list[Posting]) -> list[Posting]:
     return [item for item in group if item.message_id not in known and first[item.message_id] is item]
 
 
-def _event(item: Posting, *, run_id: str | None = None) -> Event:
+def _event(item: Posting, *, run: str | None = None) -> Event:
     return Event(
         project_id=item.project,
         channel=item.channel,
         kind=item.kind[:80],
-        run_id=run_id,
+        run_id=run,
         actor=item.actor[:200],
         data=cards.stowed(item.project, {"content": item.content, **item.data}),
         message_id=item.message_id,
@@ -179,11 +236,12 @@ def _event(item: Posting, *, run_id: str | None = None) -> Event:
 
 
 @transaction.atomic
-def bury(message: Message, reason: str) -> None:
+def bury(message: Message, reason: str, *, code: str = "") -> None:
     """Keep a message that cannot be read, whole, once, and tell the general channel."""
     subject = _storable(message.subject)
+    reason = f"{code}: {reason}" if code else reason
     letter, new = DeadLetter.objects.get_or_create(
-        digest=hashlib.sha256(subject.encode() + b"\n" + message.data).hexdigest(),
+        digest=_digest(message),
         defaults={
             "subject": subject[:500],
             "headers": {_storable(name): _storable(value) for name, value in message.headers.items()},
@@ -193,17 +251,29 @@ def bury(message: Message, reason: str) -> None:
     )
     if new:
         logger.warning("Dead letter from %s: %s", subject, reason)
-        _tell(letter)
+        _tell(letter, code)
+    else:
+        # What was read meanwhile and is refused again is a dead letter again.
+        DeadLetter.objects.filter(pk=letter.pk).update(reason=_storable(reason), replayed_at=None)
 
 
-def _tell(letter: DeadLetter) -> None:
+def _digest(message: Message) -> str:
+    return hashlib.sha256(_storable(message.subject).encode() + b"\n" + message.data).hexdigest()
+
+
+def _tell(letter: DeadLetter, code: str) -> None:
     if not Project.objects.filter(id=DEFAULT).exists():
         return
     event = Event(
         project_id=DEFAULT,
         channel=subjects.PUBLIC,
         kind="error",
-        data={"subject": letter.subject, "reason": letter.reason, "dead_letter": letter.pk},
+        data={
+            "subject": letter.subject,
+            "reason": letter.reason,
+            "dead_letter": letter.pk,
+            **({"code": code} if code else {}),
+        },
         message_id=f"dead_letter:{letter.digest}",
         created_at=timezone.now(),
     )

@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection
 
-from openvibe.bus import Bus, Pull
+from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
-from openvibe.protocol.streams import STREAMS
+from openvibe.protocol.streams import Consumer, consumers, durable, streams
 from operators import clock
-from operators.bridge import ingest
-from operators.bridge.dialects import DIALECTS
+from operators.bridge import companions, furnishing, ingest, mirror, registry, requests
 from operators.link import link
 from operators.models import Process
 from operators.services import presence
 
 logger = logging.getLogger(__name__)
 
-#: One durable per system; its replicas share it.
-DURABLE = "openvibe-bridge"
 BATCH = 250
 FETCH_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+#: The longest pause after messages at which we failed; it doubles from `RETRY_SECONDS` on.
+LONGEST_PAUSE = 30.0
 
 
 async def serve(ended: asyncio.Event) -> None:
@@ -35,11 +36,16 @@ async def serve(ended: asyncio.Event) -> None:
     ticking = threading.Thread(target=_tick, args=(clock_ended,), name="clock", daemon=True)
     ticking.start()
     absent = presence.announce(Process.Kind.BRIDGE)
-    readers = [asyncio.create_task(_read_for_ever(stream)) for stream in _patterns()]
+    prefixes = settings.OPENVIBE.workflow_prefix
+    readers = [asyncio.create_task(_read_for_ever(consumer, prefixes)) for consumer in consumers(prefixes)]
+    readers += [
+        asyncio.create_task(furnishing.furnish()),
+        asyncio.create_task(requests.serve_for_ever()),
+        asyncio.create_task(mirror.mirror_for_ever()),
+        asyncio.create_task(registry.beat_for_ever()),
+    ]
     await ended.wait()
-    for reader in readers:
-        reader.cancel()
-    await asyncio.gather(*readers, return_exceptions=True)
+    await companions.cancel(readers, pause=0.5)
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)
@@ -53,39 +59,47 @@ def _tick(ended: threading.Event) -> None:
         connection.close()
 
 
-def _patterns() -> dict[str, list[str]]:
-    patterns: dict[str, list[str]] = {}
-    for stream, pattern, _ in DIALECTS:
-        patterns.setdefault(stream, []).append(pattern)
-    return patterns
-
-
-async def _read_for_ever(stream: str) -> None:
+async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...]) -> None:
     while True:
         try:
             bus = await link.bus()
-            await bus.ensure(STREAMS)
-            pull = await bus.pull(stream, durable=DURABLE, patterns=_patterns()[stream])
+            await bus.ensure(streams(prefixes))
+            name = durable(consumer, settings.OPENVIBE.server)
+            pull = await bus.pull(consumer.stream, durable=name, patterns=consumer.patterns)
             try:
                 await _read(bus, pull)
             finally:
                 await pull.close()
         except BusError as error:
-            logger.info("Stream %s: %s; trying again", stream, error)
+            logger.info("Stream %s: %s; trying again", consumer.stream, error)
         except Exception:
             # A batch that cannot be written is delivered again; the reader must outlive it.
-            logger.exception("Stream %s could not be read", stream)
+            logger.exception("Stream %s could not be read", consumer.stream)
         await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _read(bus: Bus, pull: Pull) -> None:
+    pause = RETRY_SECONDS
     while bus.connected:
         messages = await pull.fetch(BATCH, timeout=FETCH_SECONDS)
-        if messages:
-            try:
-                await sync_to_async(ingest.take, thread_sensitive=False)(messages)
-            except Exception:
-                # Given back at once they come again before newer ones, and in order.
-                await asyncio.gather(*[message.refuse() for message in messages if message.refuse])
-                raise
-            await asyncio.gather(*[message.acknowledge() for message in messages if message.acknowledge])
+        if not messages:
+            continue
+        try:
+            again = await sync_to_async(ingest.take, thread_sensitive=False)(messages)
+        except Exception:
+            # Given back at once they come again before newer ones, and in order.
+            await _refuse(messages)
+            raise
+        failed = set(map(id, again))
+        await asyncio.gather(*[message.acknowledge() for message in messages
+                               if message.acknowledge and id(message) not in failed])  # fmt: skip
+        if not again:
+            pause = RETRY_SECONDS
+            continue
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        await _refuse(again)
+
+
+async def _refuse(messages: Sequence[Message]) -> None:
+    await asyncio.gather(*[message.refuse() for message in messages if message.refuse])

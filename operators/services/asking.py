@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a caller waits for the first answer, in seconds; whoever is slower is heard all the same.
 PATIENCE = 5.0
+#: How long a server of ours may need for that; more than `PATIENCE`, so that what it then undoes has been done.
+OURS_SECONDS = 6.0
 STILL_RUNNING = "504"
 
 
@@ -62,6 +64,7 @@ def settle(wait: Wait, answer: Any) -> None:
 async def _asked(wait: Wait) -> None:
     asked, run = wait.payload, wait.run
     subject = requests.subject(asked["operator"], asked["capability"])
+    seconds = await aside(_seconds, wait)
     stamps = headers.stamped(
         "request",
         message_id=envelope.message_id(subject, wait.id),
@@ -75,9 +78,9 @@ async def _asked(wait: Wait) -> None:
     body = envelope.dumps({"version": envelope.VERSION, "id": wait.id, "type": "request", "payload": asked["payload"]})
     bus = await link.bus()
     try:
-        answer = await bus.request(subject, body, timeout=_seconds(wait), headers=stamps)
+        answer = await bus.request(subject, body, timeout=seconds, headers=stamps)
     except RequestTimeout as error:
-        await aside(_settle, wait, error=str(error))
+        await aside(_silent, wait, str(error))
     except NoResponders:
         raise
     except BusError:
@@ -89,10 +92,20 @@ async def _asked(wait: Wait) -> None:
 
 
 def _seconds(wait: Wait) -> float:
-    """How long somebody who is no server of ours may take: until the wait's deadline, if it has one."""
+    """How long the first answer may take: a server of ours says at once that it has begun, others do the work first."""
+    if _offered(wait):
+        return OURS_SECONDS
     if wait.deadline is None:
         return requests.DEFAULT_SECONDS
     return min(max((wait.deadline - timezone.now()).total_seconds(), 1.0), requests.MOST_SECONDS)
+
+
+def _silent(wait: Wait, error: str) -> None:
+    if _offered(wait):
+        # It ended with the question in its hands; asked again, it goes on with the run that it may have begun.
+        _unsent(wait)
+    else:
+        _settle(wait, error=error)
 
 
 def _answered(wait: Wait, message: Message) -> None:
@@ -112,11 +125,15 @@ def _answered(wait: Wait, message: Message) -> None:
 
 def _nobody(wait: Wait) -> bool:
     asked = wait.payload
-    if servers.offered(asked["operator"], asked["capability"]):
+    if _offered(wait):
         # It was there a moment ago, and may only be starting again.
         return False
     _settle(wait, error=f"nobody offers {asked['capability']!r} of {asked['operator']!r}, here or on another server")
     return True
+
+
+def _offered(wait: Wait) -> bool:
+    return servers.offered(wait.payload["operator"], wait.payload["capability"])
 
 
 def _settle(wait: Wait, *, result: Any = None, error: Any = "", by: str = "") -> None:

@@ -91,7 +91,7 @@ def take(project_id: str, bucket: str, key: str, value: Any, *, kv_revision: int
         return False
     if entry.mirrored_revision < entry.revision:
         return False
-    _write(**place, value=value, author=NATS, now=now, deleted=deleted)
+    _write(project_id, bucket, key, value, author=NATS, now=now, deleted=deleted)
     rows.update(kv_revision=kv_revision, mirrored_revision=F("revision"))
     return True
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 import pytest
 
 from tests.acceptance import site as sites
@@ -28,7 +29,17 @@ def errands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site whose one operator needs somebody else to do its work."""
     source = Path(__file__).with_name("errands.py")
     with sites.running(tmp_path_factory.mktemp("errands"), OPENVIBE_OPERATORS=str(source)) as running:
+        until(lambda: keeps(running), "the streams are there")
         yield running
+
+
+def keeps(site: Site) -> bool:
+    """Tell whether the last of the streams is there, by a message that nobody reads."""
+    try:
+        site.post("sessions.nobody.ignored", b"{}")
+    except nats.errors.Error:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+# long: one promise to those who are told, from the first try to the last
 """Subscriptions: who is told what, signed, at least once, through faults; and whom nobody may make us call."""
 
 from __future__ import annotations

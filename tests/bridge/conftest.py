@@ -108,7 +108,9 @@ class Bridge:
         await bus.ensure(STREAMS)
         for subject, body, *headers in messages:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            await bus.store(subject, data, headers=headers[0] if headers else None)
+            # What may start runs says how deep it stands.
+            stamps = {"CG-Recursion-Depth": "0"} if subject.startswith("operators.") else None
+            await bus.store(subject, data, headers=headers[0] if headers else stamps)
         await bus.close()
 
 

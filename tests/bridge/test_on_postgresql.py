@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("module", ["test_ingest.py", "test_process.py"])
+@pytest.mark.parametrize("module", ["test_ingest.py", "test_sessions.py", "test_process.py", "test_external.py"])
 def test_the_bridges_tests_pass_on_postgresql(module: str) -> None:
     with servers.postgres() as server:
         environ = {**os.environ, "DATABASE_URL": servers.new_database(server.url)}

@@ -75,7 +75,10 @@ def test_a_subject_that_is_no_text_stops_nobody(bridge: Bridge) -> None:
     async def send() -> None:
         host, _, port = bridge.server.url.removeprefix("nats://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        frames = b'CONNECT {"verbose":false}\r\nPUB operators.\xff.events.x 2\r\n{}\r\nPING\r\n'
+        stamps = b"NATS/1.0\r\nCG-Recursion-Depth: 0\r\n\r\n"
+        sizes = b"%d %d" % (len(stamps), len(stamps) + 2)
+        frames = b'CONNECT {"verbose":false,"headers":true}\r\nHPUB operators.\xff.events.x ' + sizes
+        frames += b"\r\n" + stamps + b"{}\r\nPING\r\n"
         writer.write(frames)
         async with asyncio.timeout(SOON):
             while not (await reader.readline()).startswith(b"PONG"):

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from openvibe.bus import matches
-from openvibe.protocol import envelope, headers, subjects
-from openvibe.protocol.envelope import Malformed
-from openvibe.protocol.streams import STREAMS
+from openvibe.protocol import envelope, headers, subjects, workflow
+from openvibe.protocol.envelope import Malformed, ProtocolViolation, TooDeep
+from openvibe.protocol.streams import CONSUMERS, STREAMS
 from openvibe.protocol.subjects import Subject
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -198,3 +198,115 @@ def test_a_message_id_differs_by_subject_and_by_id_and_stays() -> None:
     assert len(set(names)) == 4
     assert envelope.message_id("a", "1") == names[0]
     assert all(re.fullmatch(r"[0-9a-f]{32}", name) for name in names)
+
+
+@pytest.mark.parametrize(("text", "depth"), [("0", 0), ("7", 7), ("19", 19)])
+def test_a_required_depth_is_a_natural_number_below_the_bound(text: str, depth: int) -> None:
+    assert headers.required_depth({headers.DEPTH: text}) == depth
+
+
+@pytest.mark.parametrize("stamps", [None, {}, {headers.DEPTH: "-1"}, {headers.DEPTH: "x"}, {headers.DEPTH: " 1"}])
+def test_a_required_depth_that_is_missing_or_wrong_violates_the_protocol(stamps: dict[str, str] | None) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        headers.required_depth(stamps)
+    assert caught.value.code == "protocol_violation"
+
+
+def test_a_depth_of_twenty_is_too_deep() -> None:
+    with pytest.raises(TooDeep) as caught:
+        headers.required_depth({headers.DEPTH: "20"})
+    assert caught.value.code == "recursion_depth_exceeded"
+
+
+@pytest.mark.parametrize(("current", "read"), [(1, (1,)), (2, (2, 1)), (3, (3, 2))])
+def test_the_current_version_and_the_one_before_it_are_read(current: int, read: tuple[int, ...]) -> None:
+    assert envelope.accepted(current) == read
+
+
+@pytest.mark.parametrize("version", ["0", "2", "1.0", "", "one"])
+def test_an_envelope_of_another_version_is_malformed(version: str) -> None:
+    with pytest.raises(Malformed, match=r"^version: "):
+        envelope.read({"id": "a", "version": version})
+
+
+@pytest.mark.parametrize(
+    ("type", "current", "name"),
+    [
+        ("work.coding", 1, "work.coding"),
+        ("work.coding.v1", 1, "work.coding"),
+        ("work.coding.v2", 2, "work.coding"),
+        ("work.coding.v1", 2, "work.coding"),
+        ("work.coding.v2", 1, None),
+        ("work.coding.v1", 3, None),
+        ("work.very", 1, "work.very"),
+        ("vote.v", 1, "vote.v"),
+    ],
+)
+def test_a_types_suffix_says_its_version(type: str, current: int, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(Malformed, match=r"^type: "):
+            envelope.unversioned(type, current=current)
+    else:
+        assert envelope.unversioned(type, current=current) == name
+
+
+RUN_SUBJECT = "workflow.lab.fix.uid-1.agent.coder.tool_call"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"workflow_uid": "uid-1", "agent_id": "ada", "content": "ls", "message_id": "m1", "runId": "r1"},
+        {"workflowUid": "uid-1", "agentId": "ada", "text": "ls", "messageId": "m1", "run_id": "r1"},
+        {"data": {"agent_run_uid": "uid-1", "agentId": "ada", "message": "ls", "id": "m1"}, "runId": "r1"},
+        {"message": {"uid": "uid-1", "agent": "ada", "text": "ls"}, "event_id": "m1", "runId": "r1"},
+    ],
+)
+def test_a_workflows_message_is_the_same_in_every_spelling_and_shape(body: dict[str, object]) -> None:
+    told = workflow.read(RUN_SUBJECT, body)
+    assert (told.identity.uid, told.identity.run_id, told.agent, told.content, told.id) == (
+        "uid-1",
+        "r1",
+        "ada",
+        "ls",
+        "m1",
+    )
+    assert (told.kind, told.role, told.general, told.ending) == ("tool_call", "assistant", False, "")
+
+
+def test_a_workflows_subject_tells_what_its_body_leaves_out() -> None:
+    told = workflow.read(RUN_SUBJECT, {"status": "running"})
+    assert (told.identity.namespace, told.identity.name, told.identity.uid) == ("lab", "fix", "uid-1")
+    assert (told.agent, told.content, told.attrs) == ("coder", "running", {"status": "running"})
+
+
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [({"tool": "bash"}, "bash"), ({"tool": {"name": "bash"}}, "bash"), ({"exit_code": 2}, "exit code 2")],
+)
+def test_a_workflows_message_without_a_text_is_told_by_what_it_has(body: dict[str, object], content: str) -> None:
+    assert workflow.read(RUN_SUBJECT, body).content == content
+
+
+@pytest.mark.parametrize("kind", ["status", "error", "run-complete"])
+def test_what_a_runtime_says_itself_has_the_role_system(kind: str) -> None:
+    assert workflow.read(f"workflow.a.b.c.agent.d.{kind}", {"text": "x"}).role == "system"
+    assert workflow.read(f"workflow.a.b.c.agent.d.{kind}", {"text": "x", "role": "tool"}).role == "tool"
+
+
+def test_a_workflows_subject_put_together_is_read_as_it_was_meant() -> None:
+    identity = workflow.Identity("uid 1", "my.flow", "lab")
+    subject = workflow.subject(identity, agent="a.b", kind="message")
+    told = workflow.read(subject, {"workflow_uid": "uid 1", "workflow_name": "my.flow", "text": "x"})
+    assert (told.identity, told.general) == (identity, False)
+    assert workflow.run_id("p", "uid 1") == workflow.run_id("p", subjects.token("uid 1"))
+    assert workflow.read(workflow.subject(workflow.Identity(), agent="a", kind="log"), {"text": "x"}).general
+
+
+def test_every_reader_reads_a_stream_of_the_table() -> None:
+    names = {stream.name: stream for stream in STREAMS}
+    for consumer in CONSUMERS:
+        kept = names[consumer.stream].subjects
+        for pattern in consumer.patterns:
+            subject = pattern.replace(">", "x").replace("*", "x")
+            assert any(matches(wanted, subject) for wanted in kept), pattern

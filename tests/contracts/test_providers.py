@@ -1,3 +1,4 @@
+# long: one contract, the same for every provider, and one fault after the other
 """What every model provider does, and how every vendor's provider answers to what goes wrong on the wire."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# long: one wire format, and one local server that speaks it
 """The real Anthropic provider against a local server that speaks Anthropic's wire format."""
 
 import json

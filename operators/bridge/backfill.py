@@ -1,0 +1,75 @@
+"""Reads what an external run's agent left behind, and tells what of it never arrived, in the form of messages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from django.conf import settings
+
+from openvibe.bus import Message
+from openvibe.protocol import envelope, subjects, workflow
+from openvibe.protocol.workflow import Identity
+from operators.models import Event
+
+SOURCE = "artifact-backfill"
+
+
+def told(lines: Iterable[str], *, events: bool) -> Iterator[tuple[int, str]]:
+    """Yield what an agent said, with the number of its line.
+
+    `events` says that the lines are JSON: of these `item.completed` counts, of an item that is an `agent_message`.
+    """
+    for number, line in enumerate(lines, start=1):
+        text = _said(line) if events else line.rstrip("\r\n")
+        if text.strip():
+            yield number, text
+
+
+def missing(
+    said: Iterable[tuple[int, str]], identity: Identity, *, project: str, artifact: str, agent: str, began: datetime
+) -> Iterator[Message]:
+    """Yield a message for each text that the run's thread does not hold yet, one second after the other.
+
+    A text counts as held as often as it stands there, whoever brought it, so that doing this again adds nothing.
+    """
+    held, prefix = _held(project, identity.uid), settings.OPENVIBE.workflow_prefix[0]
+    for position, (number, text) in enumerate(said):
+        if held[text]:
+            held[text] -= 1
+            continue
+        body = {
+            "id": f"backfill:{artifact}:{number}",
+            "workflow_uid": identity.uid,
+            "workflow_name": identity.name,
+            "workflow_namespace": identity.namespace,
+            "agent_id": agent,
+            "timestamp": (began + timedelta(seconds=position)).isoformat(),
+            "role": "assistant",
+            "content": text,
+            "attrs": {"source": SOURCE, "artifact": artifact, "line": number},
+        }
+        yield Message(workflow.subject(identity, agent=agent, kind="message", prefix=prefix), envelope.dumps(body))
+
+
+def _held(project: str, uid: str) -> Counter[str]:
+    channel = subjects.thread(workflow.run_id(project, uid))
+    rows = Event.objects.filter(project_id=project, channel=channel, kind__startswith="agent.")
+    # A long text is a card there, and is known by its hash only; it is told again under the same id, which adds none.
+    return Counter(text for text in rows.values_list("data__content", flat=True) if isinstance(text, str))
+
+
+def _said(line: str) -> str:
+    try:
+        found: Any = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # The last line of a runtime that was killed is cut short.
+        return ""
+    item = found.get("item") if isinstance(found, dict) and found.get("type") == "item.completed" else None
+    if not isinstance(item, dict) or item.get("type", item.get("item_type")) != "agent_message":
+        return ""
+    text = item.get("text") or item.get("content")
+    return text if isinstance(text, str) else ""

@@ -1,0 +1,36 @@
+"""Tasks that live and end together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine
+from typing import Any
+
+
+async def cancel(tasks: Collection[asyncio.Task[Any]], *, pause: float) -> None:
+    """Cancel tasks, again every `pause` seconds, and return when all have ended.
+
+    Python 3.11's `wait_for`, on which the NATS client stands, loses a cancellation that meets a result.
+    """
+    cancelled = False
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        try:
+            await asyncio.wait(left, timeout=pause)
+        except asyncio.CancelledError:
+            # Whoever cancels this must not leave those behind whom it cancels.
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def beside(*works: Coroutine[Any, Any, None]) -> None:
+    """Run these until one ends, then cancel the others; what that one raised is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        await cancel(tasks, pause=0.2)

@@ -1,0 +1,171 @@
+"""Compares the table of streams and durable readers with a NATS server, and makes the server as the table says.
+
+What NATS cannot change in place is explained and left alone: making it anew would lose messages or a position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+
+from openvibe.bus import DUPLICATE_WINDOW
+from openvibe.protocol.streams import Consumer, Stream
+
+State = Literal["missing", "different", "fixed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Something that is not as the table says: `missing`, `different` and changeable, or `fixed` by the server."""
+
+    state: State
+    what: str
+    field: str = ""
+    wanted: Any = None
+    found: Any = None
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        if self.state == "missing":
+            return f"{self.what} is missing"
+        told = f"{self.what}: {self.field} is {self.found!r}, {self.wanted!r} is wanted"
+        return f"{told}. {self.remedy}" if self.remedy else told
+
+
+async def compare(
+    jetstream: JetStreamContext, streams: Sequence[Stream], consumers: Sequence[Consumer]
+) -> list[Difference]:
+    """Return every difference between the server and the table."""
+    found: list[Difference] = []
+    for stream in streams:
+        found += await _stream(jetstream, stream)
+    for consumer in consumers:
+        found += await _consumer(jetstream, consumer)
+    return found
+
+
+async def apply(
+    jetstream: JetStreamContext, streams: Sequence[Stream], consumers: Sequence[Consumer]
+) -> list[Difference]:
+    """Make what is missing and change what can be changed; return the differences that there were, all of them."""
+    found: list[Difference] = []
+    for stream in streams:
+        differences = await _stream(jetstream, stream)
+        found += await _settled(differences, lambda stream=stream: _put_stream(jetstream, stream))
+    for consumer in consumers:
+        differences = await _consumer(jetstream, consumer)
+        found += await _settled(differences, lambda consumer=consumer: _put_consumer(jetstream, consumer))
+    return found
+
+
+async def _settled(differences: list[Difference], put: Any) -> list[Difference]:
+    changeable = [item for item in differences if item.state != "fixed"]
+    if not changeable:
+        return differences
+    try:
+        await put()
+    except APIError as error:
+        # The server knows limits of its own, such as those of an account.
+        remedy = f"The server refuses the change: {error.description}"
+        return [dataclasses.replace(item, state="fixed", remedy=remedy) for item in differences]
+    return differences
+
+
+async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Difference]:
+    what = f"stream {stream.name}"
+    try:
+        config = (await jetstream.stream_info(stream.name)).config
+    except NotFoundError:
+        return [Difference("missing", what)]
+    anew = (
+        "NATS cannot change it in place: copy what is to be kept, delete the stream with "
+        f"`nats stream rm {stream.name}`, and apply again."
+    )
+    found = [
+        _differs(what, "subjects", sorted(stream.subjects), sorted(config.subjects or ())),
+        _differs(what, "max_age", stream.max_age.total_seconds(), config.max_age or 0.0),
+        _differs(what, "storage", stream.storage, _word(config.storage), anew),
+        _differs(what, "retention", stream.retention, _word(config.retention), anew),
+    ]
+    if stream.max_bytes != -1:
+        # Without a bound in the table any bound is right: whoever runs the server knows its disk.
+        found.append(_differs(what, "max_bytes", stream.max_bytes, config.max_bytes))
+    return [item for item in found if item]
+
+
+async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Difference]:
+    what = f"consumer {consumer.durable} of {consumer.stream}"
+    try:
+        config = (await jetstream.consumer_info(consumer.stream, consumer.durable)).config
+    except NotFoundError:
+        return [Difference("missing", what)]
+    anew = (
+        f"NATS cannot change it in place: delete the consumer with `nats consumer rm {consumer.stream} "
+        f"{consumer.durable}` and apply again; it then reads the stream from its beginning, and what is known already "
+        "is dropped."
+    )
+    patterns = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
+    found = [
+        _differs(what, "patterns", sorted(consumer.patterns), sorted(patterns)),
+        _differs(what, "ack_wait", consumer.ack_wait.total_seconds(), config.ack_wait),
+        _differs(what, "max_deliver", consumer.max_deliver, config.max_deliver),
+        _differs(what, "max_ack_pending", consumer.max_ack_pending, config.max_ack_pending),
+        _differs(what, "ack_policy", "explicit", _word(config.ack_policy), anew),
+        _differs(what, "deliver_policy", "all", _word(config.deliver_policy), anew),
+        _differs(what, "deliver_subject", None, config.deliver_subject or None, anew),
+    ]
+    return [item for item in found if item]
+
+
+def _differs(what: str, field: str, wanted: Any, found: Any, remedy: str = "") -> Difference | None:
+    """Return the difference, if there is one; what needs a remedy the server does not change."""
+    state: State = "fixed" if remedy else "different"
+    return None if wanted == found else Difference(state, what, field, wanted, found, remedy)
+
+
+def _word(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+async def _put_stream(jetstream: JetStreamContext, stream: Stream) -> None:
+    try:
+        config = (await jetstream.stream_info(stream.name)).config
+    except NotFoundError:
+        await jetstream.add_stream(_new(stream))
+        return
+    # What the table says nothing of stays as somebody has set it.
+    config.subjects = list(stream.subjects)
+    config.max_age = stream.max_age.total_seconds()
+    if stream.max_bytes != -1:
+        config.max_bytes = stream.max_bytes
+    await jetstream.update_stream(config)
+
+
+def _new(stream: Stream) -> StreamConfig:
+    return StreamConfig(
+        name=stream.name,
+        subjects=list(stream.subjects),
+        max_age=stream.max_age.total_seconds(),
+        max_bytes=stream.max_bytes,
+        storage=StorageType(stream.storage),
+        retention=RetentionPolicy(stream.retention),
+        duplicate_window=min(DUPLICATE_WINDOW, stream.max_age.total_seconds()),
+    )
+
+
+async def _put_consumer(jetstream: JetStreamContext, consumer: Consumer) -> None:
+    config = ConsumerConfig(
+        durable_name=consumer.durable,
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_wait=consumer.ack_wait.total_seconds(),
+        max_deliver=consumer.max_deliver,
+        max_ack_pending=consumer.max_ack_pending,
+        filter_subjects=list(consumer.patterns),
+    )
+    await jetstream.add_consumer(consumer.stream, config)

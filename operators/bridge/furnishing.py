@@ -1,0 +1,61 @@
+"""What this server needs on NATS, and the connection over which it is compared and made."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Literal
+
+import nats
+from django.conf import settings
+from nats.errors import Error as NATSError
+
+from openvibe.protocol.streams import Consumer, Stream, consumers, durable, streams
+from operators.bridge import differences
+from operators.bridge.differences import Difference
+
+logger = logging.getLogger(__name__)
+
+Act = Literal["check", "apply"]
+#: What a server that does not answer, or refuses, is told by.
+AWAY = (NATSError, OSError, TimeoutError)
+CONNECT_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+
+
+def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
+    """Return the streams and durable readers that this server needs."""
+    prefixes, server = settings.OPENVIBE.workflow_prefix, settings.OPENVIBE.server
+    rows = [dataclasses.replace(row, durable=durable(row, server)) for row in consumers(prefixes)]
+    return streams(prefixes), tuple(rows)
+
+
+async def settle(act: Act) -> list[Difference]:
+    """Compare the server with the table or make it so; raises one of `AWAY` if it does not answer."""
+    client = await asyncio.wait_for(
+        nats.connect(settings.NATS_URL, name="openvibe bus", allow_reconnect=False, error_cb=_silent), CONNECT_SECONDS
+    )
+    try:
+        work = differences.apply if act == "apply" else differences.compare
+        return await work(client.jetstream(), *table())
+    finally:
+        await client.close()
+
+
+async def furnish() -> None:
+    """Make the server as the table says, as soon as it answers, and tell what cannot be made so."""
+    while True:
+        try:
+            found = await settle("apply")
+        except AWAY as error:
+            logger.debug("NATS cannot be furnished yet: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        for item in found:
+            logger.log(logging.WARNING if item.state == "fixed" else logging.INFO, "NATS: %s", item)
+        return
+
+
+async def _silent(error: Exception) -> None:
+    """What goes wrong is raised where it is waited for."""

@@ -1,0 +1,69 @@
+"""The registry: this server says what it offers, in NATS KV and by heartbeats, and hears what the others say.
+
+The bucket `registry` holds one entry a server under `servers/<name>`, and one an operator under its id, which names the
+server that serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from openvibe.bus import Bus
+from openvibe.errors import BusError
+from openvibe.protocol import envelope, requests
+from operators.link import link
+from operators.models.server import BEAT_SECONDS
+from operators.services import servers
+from operators.threads import aside
+
+logger = logging.getLogger(__name__)
+
+BUCKET = "registry"
+SERVERS = "servers/"
+RETRY_SECONDS = 2.0
+
+
+async def beat_for_ever() -> None:
+    """Say so every few seconds."""
+    while True:
+        pause = BEAT_SECONDS
+        try:
+            entry = await aside(servers.own)
+            await aside(servers.heard, [entry])
+            bus = await link.bus()
+            await tell(bus, entry)
+            await aside(servers.heard, await told(bus))
+        except BusError as error:
+            logger.info("The registry: %s; trying again", error)
+            pause = RETRY_SECONDS
+        except Exception:
+            logger.exception("The registry could not be kept")
+        await asyncio.sleep(pause)
+
+
+async def tell(bus: Bus, entry: Mapping[str, Any]) -> None:
+    """Say what this server offers."""
+    await bus.put_kv(BUCKET, SERVERS + entry["server"], envelope.dumps(entry))
+    for operator in entry["operators"]:
+        body = envelope.dumps({**entry, "operator": operator, "capabilities": entry["capabilities"][operator]})
+        await bus.put_kv(BUCKET, operator, body)
+        await bus.publish(requests.heartbeat(operator), body)
+
+
+async def told(bus: Bus) -> list[dict[str, Any]]:
+    """Return what servers said."""
+    found = [await bus.get_kv(BUCKET, key) for key in await bus.keys_kv(BUCKET, SERVERS)]
+    return [entry for value in found if value is not None and (entry := _read(value))]
+
+
+def _read(value: bytes) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

@@ -1,0 +1,258 @@
+"""Requests from elsewhere: each becomes one run, whose end is the answer.
+
+An operator's capabilities are one service of the bus, which NATS clients discover by `$SRV`. Whoever names a durable
+subject for the answer is told at once that the run is there, and finds the answer on that subject when the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from openvibe.bus import Bus, Message, Unsubscribe, matches
+from openvibe.errors import BusError, ServiceError
+from openvibe.protocol import envelope, headers, requests, subjects
+from openvibe.protocol.envelope import Malformed
+from openvibe.registry import WorkflowDefinition
+from operators import definitions
+from operators.bridge import companions
+from operators.errors import DomainError, Misfit, Unknown
+from operators.link import link
+from operators.models import Inquiry, Run, Workflow
+from operators.models.project import DEFAULT
+from operators.services import intake, servers
+from operators.threads import aside
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for operators that came or went, and for runs whose end nobody told.
+REFRESH_SECONDS = 2.0
+LOOK_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+#: How many answers one look stores.
+MOST = 100
+#: As wide as the column of `Run.key`, less what stands before the name.
+LONGEST_KEY = 180
+ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
+
+
+class Endings:
+    """Wakes those who wait for the end of a run: by the announcements of all ends, or by a look into the database."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+        self._waiting: dict[str, list[asyncio.Event]] = defaultdict(list)
+
+    async def wait_for(self, run_id: str, seconds: float) -> None:
+        """Return when the run has ended, or after so many seconds."""
+        ended = asyncio.Event()
+        self._waiting[run_id].append(ended)
+        try:
+            async with asyncio.timeout(seconds):
+                # It may have ended before anybody listened.
+                if not await aside(_ended, [run_id]):
+                    await ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting[run_id].remove(ended)
+            if not self._waiting[run_id]:
+                del self._waiting[run_id]
+
+    async def heard(self, message: Message) -> None:
+        """Take in an announcement of the general channel."""
+        events = envelope.loads(message.data)["payload"]["events"]
+        self._wake([event["run_id"] for event in events if event["type"] in ENDS])
+
+    async def look(self) -> None:
+        """Find ends that no announcement told of."""
+        if self._waiting:
+            self._wake(await aside(_ended, list(self._waiting)))
+
+    def _wake(self, run_ids: list[str]) -> None:
+        if run_ids:
+            self.news.set()
+        for run_id in run_ids:
+            for ended in self._waiting.get(run_id, ()):
+                ended.set()
+
+
+async def serve_for_ever() -> None:
+    """Serve, and begin anew whenever that broke off."""
+    while True:
+        try:
+            await _serve(await link.bus())
+        except BusError as error:
+            logger.info("Requests: %s; trying again", error)
+        except Exception:
+            logger.exception("Requests could not be served")
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _serve(bus: Bus) -> None:
+    endings = Endings()
+    deaf = await bus.subscribe(subjects.recorded(DEFAULT, subjects.PUBLIC), endings.heard)
+    try:
+        await companions.beside(_offer(bus, endings), _report(bus, endings))
+    finally:
+        await deaf()
+
+
+async def _offer(bus: Bus, endings: Endings) -> None:
+    """Serve what this server's operators offer, also when that changes."""
+    serving: dict[str, tuple[list[str], Unsubscribe]] = {}
+    try:
+        while await link.bus() is bus:
+            offered = {name: found for name, found in (await aside(servers.capabilities)).items() if found}
+            for operator in [name for name, (found, _) in serving.items() if offered.get(name) != found]:
+                await serving.pop(operator)[1]()
+            for operator in offered.keys() - serving.keys():
+                serving[operator] = offered[operator], await _service(bus, endings, operator, offered[operator])
+            await asyncio.sleep(REFRESH_SECONDS)
+    finally:
+        await asyncio.gather(*[end() for _, end in serving.values()], return_exceptions=True)
+    raise BusError("The connection has been replaced")
+
+
+async def _service(bus: Bus, endings: Endings, operator: str, capabilities: list[str]) -> Unsubscribe:
+    handler = partial(_answered, endings, operator)
+    # The last one answers what nobody offers.
+    places = [*(requests.subject(operator, name) for name in capabilities), requests.every(operator)]
+    return await bus.serve_service(
+        f"openvibe-{subjects.token(operator)}",
+        version=servers.version(),
+        description=f"The operator {operator}: {', '.join(capabilities)}",
+        endpoints=dict.fromkeys(places, handler),
+    )
+
+
+async def _answered(endings: Endings, operator: str, message: Message) -> bytes:
+    """Return the answer to a request. Raises `ServiceError` with the code that says what is wrong."""
+    try:
+        run_id = await aside(_started, operator, message)
+    except Malformed as error:
+        raise ServiceError("400", f"malformed: {error}") from error
+    except DomainError as error:
+        raise ServiceError(str(error.status), f"{error.code}: {error}") from error
+    durable = requests.ANSWER_TO in message.headers
+    patience = requests.seconds(message.headers, default=0.0 if durable else requests.DEFAULT_SECONDS)
+    if patience:
+        await endings.wait_for(run_id, patience)
+    found = await aside(_result, run_id)
+    if found["status"] in Run.ACTIVE and not durable:
+        raise ServiceError("504", f"still_running: run {run_id} is {found['status']} after {patience:g} s")
+    return envelope.dumps(found)
+
+
+@transaction.atomic
+def _started(operator: str, message: Message) -> str:
+    """Start the run that answers, once however often the request comes, and return its id."""
+    answer_to = message.headers.get(requests.ANSWER_TO, "")
+    if answer_to and not (matches(requests.ANSWERS, answer_to) and len(answer_to) <= Inquiry.LONGEST):
+        raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {requests.ANSWERS} is needed")
+    definition = _definition(operator, message.subject)
+    workflow = _workflow(definition)
+    body = envelope.loads(message.data) if message.data else {}
+    given = body["payload"] if isinstance(body.get("payload"), dict) else body
+    above = message.headers.get("CG-Recursion-Depth")
+    run = intake.request(
+        workflow,
+        input={name: value for name, value in given.items() if name in workflow.spec["inputs"]},
+        actor=None,
+        trigger=f"request:{message.subject.rsplit('.', 1)[1]}",
+        traceparent=headers.traceparent(message.headers),
+        key=_key(message),
+        body=given,
+        depth=headers.depth(message.headers) + 1 if above is not None else 0,
+    )
+    if answer_to:
+        now = timezone.now()
+        Inquiry.objects.update_or_create(
+            run=run, answer_to=answer_to, defaults={"answered_at": None}, create_defaults={"asked_at": now}
+        )
+    return run.id
+
+
+def _definition(operator: str, subject: str) -> WorkflowDefinition:
+    known = servers.capabilities().get(operator, [])
+    for capability in known:
+        found = definitions.registry.server(operator, capability)
+        if requests.subject(operator, capability) == subject and found:
+            return found
+    asked = subject.split(".", 3)[3]
+    raise Unknown(f"{operator!r} has no capability {asked!r}; it has: {', '.join(known) or 'none'}")
+
+
+def _workflow(definition: WorkflowDefinition) -> Workflow:
+    rows = Workflow.objects.select_related("operator").filter(operator__project_id=DEFAULT, retired=False)
+    found = rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
+    if found is None:
+        raise Unknown(f"{definition.operator_id}.{definition.spec.id} is not registered in the project {DEFAULT!r}")
+    return found
+
+
+def _key(message: Message) -> str:
+    name = f"{message.subject}:{message.headers.get('Nats-Msg-Id') or message.reply}"
+    return "request:" + (name if len(name) <= LONGEST_KEY else hashlib.sha256(name.encode()).hexdigest())
+
+
+def _ended(run_ids: list[str]) -> list[str]:
+    return list(Run.objects.ended().filter(id__in=run_ids).values_list("id", flat=True))
+
+
+def _result(run_id: str) -> dict[str, Any]:
+    run = Run.objects.get(id=run_id)
+    found = {"run_id": run.id, "status": str(run.status), "result": run.output if run.status == "completed" else None}
+    if run.status in Run.ENDED and run.status != Run.Status.COMPLETED:
+        found["error"] = (run.error or {}).get("message", "without a reason")
+    return found
+
+
+async def _report(bus: Bus, endings: Endings) -> None:
+    """Store the answers to those who named a place for them, and wake those who wait."""
+    while True:
+        endings.news.clear()
+        if bus.connected:
+            for inquiry in await aside(_unanswered):
+                await _store(bus, inquiry)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await endings.news.wait()
+        except TimeoutError:
+            await endings.look()
+
+
+def _unanswered() -> list[Inquiry]:
+    rows = Inquiry.objects.filter(answered_at=None, run__status__in=Run.ENDED).select_related("run")
+    return list(rows.order_by("asked_at")[:MOST])
+
+
+async def _store(bus: Bus, inquiry: Inquiry) -> None:
+    run = inquiry.run
+    name = f"reply:{run.id}:{inquiry.answer_to}"
+    stamps = headers.stamped(
+        "reply",
+        message_id=envelope.message_id(inquiry.answer_to, name),
+        traceparent=run.traceparent,
+        depth=run.depth,
+    )
+    body = {
+        "version": envelope.VERSION,
+        "id": hashlib.sha256(name.encode()).hexdigest()[:32],
+        "timestamp": timezone.now(),
+        "type": "reply",
+        "payload": await aside(_result, run.id),
+    }
+    await bus.store(inquiry.answer_to, envelope.dumps(body), headers=stamps)
+    await aside(_close, inquiry)
+
+
+def _close(inquiry: Inquiry) -> None:
+    Inquiry.objects.filter(pk=inquiry.pk).update(answered_at=timezone.now())

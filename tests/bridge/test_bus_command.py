@@ -1,0 +1,151 @@
+"""`manage.py bus`: a real server compared with the table, made as it says, and never emptied for it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+import yaml
+from django.core.management import CommandError, call_command
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from openvibe.protocol.streams import CONSUMERS, STREAMS
+from tests import servers
+from tests.servers import Server
+
+NACK = Path(__file__).resolve().parents[2] / "deploy" / "nack"
+
+
+@pytest.fixture
+def server(settings: Any) -> Iterator[Server]:
+    with servers.nats() as running:
+        settings.NATS_URL = running.url
+        yield running
+
+
+def bus(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command("bus", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def differences(*arguments: str) -> list[tuple[str, str, str]]:
+    output = io.StringIO()
+    with pytest.raises(CommandError, match="differences between"):
+        call_command("bus", *arguments, "--json", stdout=output)
+    return [(item["state"], item["what"], item["field"]) for item in json.loads(output.getvalue())]
+
+
+def on(server: Server, act: Callable[[JetStreamContext], Awaitable[Any]]) -> Any:
+    async def perform() -> Any:
+        client = await nats.connect(server.url)
+        try:
+            return await act(client.jetstream())
+        finally:
+            await client.close()
+
+    return asyncio.run(perform())
+
+
+def test_an_empty_server_is_furnished_and_then_has_what_is_needed(server: Server) -> None:
+    assert {state for state, _, _ in differences("check")} == {"missing"}
+    told = bus("apply")
+    assert "stream agent-comms is missing → made" in told
+    assert bus("check") == "NATS has what OpenVibe needs\n"
+    assert bus("apply") == "NATS has what OpenVibe needs\n"
+    names = on(server, lambda jetstream: jetstream.streams_info())
+    assert {info.config.name for info in names} == {stream.name for stream in STREAMS}
+
+
+def test_what_can_be_changed_is_changed_and_nothing_is_lost(server: Server) -> None:
+    async def differently(jetstream: JetStreamContext) -> None:
+        await jetstream.add_stream(
+            StreamConfig(name="agent-comms", subjects=["workflow.old.>"], max_age=60, max_bytes=1_000_000)
+        )
+        await jetstream.publish("workflow.old.message", b"kept")
+        narrow = ConsumerConfig(durable_name="openvibe-bridge", ack_policy="explicit", filter_subject="workflow.old.x")
+        await jetstream.add_consumer("agent-comms", narrow)
+
+    on(server, differently)
+    what = ("stream agent-comms", "consumer openvibe-bridge of agent-comms")
+    expected = [
+        ("different", what[0], "subjects"),
+        ("different", what[0], "max_age"),
+        ("different", what[1], "patterns"),
+    ]
+    assert [item for item in differences("check") if item[1] in what] == expected
+    bus("apply")
+    assert bus("check") == "NATS has what OpenVibe needs\n"
+    info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
+    # A bound that somebody has set stays; the table has none.
+    assert (info.state.messages, info.config.subjects, info.config.max_bytes) == (1, ["workflow.>"], 1_000_000)
+
+
+def test_what_cannot_be_changed_is_explained_and_left_alone(server: Server) -> None:
+    async def differently(jetstream: JetStreamContext) -> None:
+        memory = StreamConfig(
+            name="sessions", subjects=["sessions.>"], max_age=7 * 86400,
+            storage=StorageType.MEMORY, retention=RetentionPolicy.WORK_QUEUE,
+        )  # fmt: skip
+        await jetstream.add_stream(memory)
+        await jetstream.publish("sessions.a.results", b"kept")
+        await jetstream.add_stream(StreamConfig(name="operators", subjects=["operators.*.events.>"], max_age=7 * 86400))
+        new = ConsumerConfig(durable_name="openvibe-bridge", ack_policy="explicit", deliver_policy=DeliverPolicy.NEW,
+                             filter_subjects=["operators.*.events.>"])  # fmt: skip
+        await jetstream.add_consumer("operators", new)
+
+    on(server, differently)
+    output = io.StringIO()
+    with pytest.raises(CommandError, match="3 differences"):
+        call_command("bus", "apply", stdout=output)
+    told = output.getvalue()
+    assert "stream sessions: storage is 'memory', 'file' is wanted. NATS cannot change it in place" in told
+    assert "`nats stream rm sessions`" in told
+    assert "consumer openvibe-bridge of operators: deliver_policy is 'new', 'all' is wanted" in told
+    info = on(server, lambda jetstream: jetstream.stream_info("sessions"))
+    assert (info.state.messages, info.config.storage) == (1, "memory")
+    fixed = {("stream sessions", "storage"), ("stream sessions", "retention")}
+    assert fixed <= {(what, field) for state, what, field in differences("check") if state == "fixed"}
+
+
+def test_the_older_prefix_widens_a_stream_that_exists(server: Server, settings: Any) -> None:
+    bus("apply")
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, workflow_prefix=("workflow", "argo.workflow"))
+    bus("apply")
+    info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
+    assert info.config.subjects == ["workflow.>", "argo.workflow.>"]
+
+
+def test_a_server_that_is_away_is_one_sentence(settings: Any) -> None:
+    settings.NATS_URL = "nats://user:hush@127.0.0.1:1"
+    with pytest.raises(CommandError, match=r"^NATS does not answer at nats://127\.0\.0\.1:1") as caught:
+        bus("check")
+    assert caught.value.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["streams.yaml", "consumers.yaml"])
+def test_the_yaml_in_deploy_is_current(name: str, tmp_path: Path) -> None:
+    bus("yaml", "--folder", str(tmp_path))
+    assert (NACK / name).read_text("utf-8") == (tmp_path / name).read_text("utf-8"), (
+        "run: manage.py bus yaml --folder deploy/nack"
+    )
+
+
+def test_the_yaml_says_what_the_table_says() -> None:
+    resources = list(yaml.safe_load_all(bus("yaml")))
+    assert {item["apiVersion"] for item in resources} == {"jetstream.nats.io/v1beta2"}
+    streams = {item["spec"]["name"]: item["spec"] for item in resources if item["kind"] == "Stream"}
+    assert set(streams) == {stream.name for stream in STREAMS}
+    comms = streams["agent-comms"]
+    assert (comms["maxAge"], comms["maxBytes"], comms["subjects"]) == ("168h", 10 * 1024**3, ["workflow.>"])
+    readers = [item["spec"] for item in resources if item["kind"] == "Consumer"]
+    assert [(item["streamName"], item["durableName"]) for item in readers] == [(c.stream, c.durable) for c in CONSUMERS]
+    assert {item["ackPolicy"] for item in readers} == {"explicit"}

@@ -1,0 +1,82 @@
+"""What the bridge makes of headers and versions: strict where a message may start runs, lenient elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from openvibe.bus import Message
+from openvibe.protocol import headers
+from operators.bridge import ingest
+from operators.models import Event, InboxItem, Run
+from tests.bridge.conftest import letters, said
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
+
+OPERATORS = "operators.scout.events.company.found"
+PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+
+
+def event(**stamps: str) -> Message:
+    return Message(OPERATORS, b'{"id": "m1", "content": "found"}', stamps)
+
+
+def depth(text: str) -> dict[str, str]:
+    return {"CG-Recursion-Depth": text}
+
+
+@pytest.mark.parametrize("stamps", [{}, depth(""), depth("-1"), depth("one"), depth("1.0"), depth("²"), depth("٣")])
+def test_an_event_that_may_start_runs_must_say_how_deep_it_stands(stamps: dict[str, str]) -> None:
+    ingest.take([event(**stamps)])
+    ((_, _, reason),) = letters()
+    assert reason.startswith("protocol_violation: CG-Recursion-Depth")
+    told = Event.objects.get(kind="error")
+    assert (told.channel, told.data["code"]) == ("public", "protocol_violation")
+    assert not InboxItem.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["20", "21", "99999"])
+def test_a_chain_that_is_too_long_is_refused_and_everybody_hears_of_it(text: str) -> None:
+    ingest.take([event(**depth(text))])
+    assert letters()[0][2].startswith("recursion_depth_exceeded: ")
+    assert Event.objects.get(kind="error", channel="public").data["code"] == "recursion_depth_exceeded"
+    assert not InboxItem.objects.exists()
+
+
+def test_an_events_depth_and_trace_go_on_in_what_it_starts() -> None:
+    trace = headers.new_trace()
+    ingest.take([event(traceparent=trace, **depth("7"))])
+    told = InboxItem.objects.get().body
+    assert (told["depth"], told["traceparent"]) == (7, trace)
+
+
+def test_elsewhere_a_wrong_depth_matters_to_nobody() -> None:
+    ingest.take([Message(PUBLIC, b'{"id": "m1", "content": "hello"}', depth("deep"))])
+    assert said() == ["hello"]
+
+
+@pytest.mark.parametrize("body", [{"CG-Sender": "me"}, {"payload": {"cg-recursion-depth": 3}}])
+def test_protocol_keys_in_a_body_are_warned_about(body: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        ingest.take([Message(PUBLIC, json.dumps({"id": "m1", "content": "hello", **body}).encode())])
+    assert said() == ["hello"]
+    assert "counts in headers only" in caplog.text
+
+
+def test_a_version_that_is_not_known_is_a_dead_letter() -> None:
+    ingest.take([Message(PUBLIC, b'{"id": "m1", "version": "7", "content": "hello"}')])
+    assert letters()[0][2].startswith("version: '7'")
+
+
+@pytest.mark.parametrize(("type", "read"), [("event.note.v1", True), ("event.note.v2", False)])
+def test_a_types_version_suffix_is_understood(run: Run, type: str, read: bool) -> None:
+    body = {
+        "version": "1", "id": "m1", "timestamp": "2026-02-16T10:00:00Z", "session_id": run.id, "type": type,
+        "payload": {"content": "hello"},
+    }  # fmt: skip
+    ingest.take([Message(f"sessions.{run.id}.events", json.dumps(body).encode())])
+    assert said(f"t_{run.id}") == (["hello"] if read else [])
+    assert [letter[2].partition(":")[0] for letter in letters()] == ([] if read else ["type"])

@@ -1,0 +1,203 @@
+"""The shared context in NATS KV, on a real nats-server: both ways, through outages, and without an echo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from openvibe.bus import Entry
+from openvibe.bus.nats import NatsBus
+from openvibe.errors import BusError
+from operators.bridge import mirror
+from operators.models import ContextEntry, ContextRevision, Project
+from operators.services import context, mirroring
+from tests.bridge.conftest import Bridge, eventually, letters
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
+
+LEADS = "context-leads"
+#: NATS KV takes neither blanks nor a dot at the end.
+KEY = "Äcme Inc./intel."
+
+
+def kv(bridge: Bridge, act: Callable[[NatsBus], Any]) -> Any:
+    async def main() -> Any:
+        bus = NatsBus(bridge.server.url, name="stranger")
+        await bus.connect()
+        try:
+            return await act(bus)
+        finally:
+            await bus.close()
+
+    return asyncio.run(main())
+
+
+def put(bridge: Bridge, key: str, value: object) -> int:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return int(kv(bridge, lambda bus: bus.put_kv(LEADS, key, data)))
+
+
+def mirrored(bridge: Bridge, key: str) -> Any:
+    value = kv(bridge, lambda bus: bus.get_kv(LEADS, key))
+    return None if value is None else json.loads(value)
+
+
+def history(key: str) -> list[tuple[Any, bool, str]]:
+    rows = ContextRevision.objects.filter(entry__key=key).order_by("revision")
+    return [(row.value, row.deleted, row.author) for row in rows]
+
+
+def at_rest(key: str) -> bool:
+    return bool(ContextEntry.objects.filter(key=key, mirrored_revision__gt=0) and not mirroring.behind(1))
+
+
+def test_what_is_put_here_is_read_there_and_no_echo_comes_back(bridge: Bridge) -> None:
+    context.put("default", "leads", KEY, {"score": 1}, author="alice")
+    eventually(lambda: mirrored(bridge, KEY) == {"score": 1})
+    context.put("default", "leads", KEY, {"score": 2}, author="alice")
+    eventually(lambda: mirrored(bridge, KEY) == {"score": 2})
+    eventually(lambda: at_rest(KEY))
+    # What comes after an echo would have come in order.
+    put(bridge, "other", 1)
+    eventually(lambda: context.value("default", "leads", "other") == 1)
+    assert history(KEY) == [({"score": 1}, False, "alice"), ({"score": 2}, False, "alice")]
+    written = kv(bridge, lambda bus: bus.history_kv(LEADS, KEY))
+    assert [json.loads(entry.value) for entry in written] == [{"score": 1}, {"score": 2}]
+
+
+def test_what_others_put_there_is_a_revision_here_and_does_not_go_back(bridge: Bridge) -> None:
+    first, second = put(bridge, KEY, {"score": 1}), put(bridge, KEY, {"score": 2})
+    eventually(lambda: context.value("default", "leads", KEY) == {"score": 2})
+    assert history(KEY)[-1] == ({"score": 2}, False, "nats")
+    entry = ContextEntry.objects.get(key=KEY)
+    assert (entry.mirrored_revision, entry.kv_revision) == (entry.revision, second)
+    assert kv(bridge, lambda bus: bus.entry_kv(LEADS, KEY)).revision == second > first
+
+
+def test_deletions_go_both_ways(bridge: Bridge) -> None:
+    context.put("default", "leads", "ours", 1, author="alice")
+    put(bridge, "theirs", 2)
+    eventually(lambda: mirrored(bridge, "ours") == 1)
+    eventually(lambda: context.value("default", "leads", "theirs") == 2)
+    context.delete("default", "leads", "ours", author="alice")
+    kv(bridge, lambda bus: bus.delete_kv(LEADS, "theirs"))
+    eventually(lambda: mirrored(bridge, "ours") is None)
+    eventually(lambda: context.keys("default", "leads") == [])
+    assert history("theirs")[-1] == (None, True, "nats")
+
+
+def test_an_outage_loses_nothing_of_either_side(bridge: Bridge) -> None:
+    context.put("default", "leads", "ours", 1, author="alice")
+    eventually(lambda: mirrored(bridge, "ours") == 1)
+    bridge.server.stop()
+    context.put("default", "leads", "ours", 2, author="alice")
+    context.put("default", "leads", "new", 3, author="alice")
+    bridge.server.start()
+    eventually(lambda: (mirrored(bridge, "ours"), mirrored(bridge, "new")) == (2, 3))
+    put(bridge, "theirs", 4)
+    eventually(lambda: context.value("default", "leads", "theirs") == 4)
+
+
+def test_what_happened_while_no_bridge_ran_is_made_up_for(bridge: Bridge) -> None:
+    for key in ("kept", "gone", "changed"):
+        context.put("default", "leads", key, 1, author="alice")
+    eventually(lambda: mirrored(bridge, "changed") == mirrored(bridge, "gone") == 1)
+    eventually(lambda: not mirroring.behind(1))
+    bridge.stop()
+    # A key that is missing counts as lost only if it was written some time ago.
+    ContextEntry.objects.update(updated_at=timezone.now() - 2 * mirroring.SETTLED)
+    kv(bridge, lambda bus: bus.delete_kv(LEADS, "gone"))
+    put(bridge, "changed", 2)
+    context.put("default", "leads", "kept", 2, author="alice")
+    bridge.start()
+    eventually(lambda: context.keys("default", "leads") == ["changed", "kept"])
+    eventually(lambda: context.value("default", "leads", "changed") == 2)
+    eventually(lambda: mirrored(bridge, "kept") == 2)
+
+
+def test_a_server_that_lost_everything_is_filled_again(bridge: Bridge) -> None:
+    context.put("default", "leads", KEY, {"score": 1}, author="alice")
+    eventually(lambda: mirrored(bridge, KEY) == {"score": 1})
+    eventually(lambda: not mirroring.behind(1))
+    bridge.stop()
+    ContextEntry.objects.update(updated_at=timezone.now() - 2 * mirroring.SETTLED)
+    bridge.server.kill()
+    shutil.rmtree(bridge.server.folder / "jetstream")
+    bridge.server.start()
+    bridge.start()
+    eventually(lambda: _filled(bridge))
+    assert history(KEY) == [({"score": 1}, False, "alice")]
+
+
+def _filled(bridge: Bridge) -> bool:
+    try:
+        return bool(mirrored(bridge, KEY) == {"score": 1})
+    except BusError:
+        return False
+
+
+def test_what_cannot_be_read_is_a_dead_letter_and_the_next_value_arrives(bridge: Bridge) -> None:
+    put(bridge, "bad", b"{no json")
+    put(bridge, "x" * 500, 1)
+    put(bridge, "good", 1)
+    eventually(lambda: context.value("default", "leads", "good") == 1)
+    assert [(subject[:24], body) for subject, body, _ in letters()] == [
+        ("$KV.context-leads.bad", b"{no json"),
+        ("$KV.context-leads.xxxxxx", b"1"),
+    ]
+    assert context.keys("default", "leads") == ["good"]
+
+
+def test_other_projects_are_not_mirrored(bridge: Bridge, other_project: Project) -> None:
+    context.put(other_project.pk, "leads", "secret", 1, author="charlie")
+    context.put("default", "leads", "known", 2, author="alice")
+    eventually(lambda: mirrored(bridge, "known") == 2)
+    assert mirrored(bridge, "secret") is None
+
+
+def heard(key: str, value: object, revision: int, *, deleted: bool = False) -> bool:
+    return context.take("default", "leads", key, value, kv_revision=revision, deleted=deleted)
+
+
+def test_the_database_wins_over_what_arrives_while_its_own_value_has_yet_to_go_out() -> None:
+    context.put("default", "leads", "k", "ours", author="alice")
+    assert not heard("k", "theirs", 7)
+    assert context.value("default", "leads", "k") == "ours"
+    assert [entry.key for entry in mirroring.behind(5)] == ["k"]
+
+
+def test_an_echo_that_is_older_than_the_latest_value_leaves_that_one_to_go_out() -> None:
+    context.put("default", "leads", "k", "first", author="alice")
+    context.put("default", "leads", "k", "second", author="alice")
+    assert not heard("k", "first", 7)
+    entry = ContextEntry.objects.get()
+    assert (entry.value, entry.revision, entry.mirrored_revision, entry.kv_revision) == ("second", 2, 1, 7)
+    assert not heard("k", "second", 8)
+    assert mirroring.behind(5) == []
+
+
+def test_the_same_revision_twice_is_taken_once_and_an_old_value_anew_is_news() -> None:
+    assert heard("k", "a", 7)
+    assert not heard("k", "a", 7)
+    assert heard("k", "b", 8)
+    assert heard("k", "a", 9)
+    assert [value for value, _, _ in history("k")] == ["a", "b", "a"]
+
+
+def test_a_deletion_of_what_nobody_knows_changes_nothing() -> None:
+    assert not heard("k", None, 7, deleted=True)
+    assert ContextEntry.objects.count() == 0
+
+
+def test_an_older_revision_that_arrives_late_is_dropped(bridge: Bridge) -> None:
+    newest = put(bridge, "k", "new")
+    eventually(lambda: context.value("default", "leads", "k") == "new")
+    late = Entry("k", b'"old"', newest - 1, timezone.now())
+    kv(bridge, lambda bus: mirror._heard(bus, "leads", late))
+    assert context.value("default", "leads", "k") == "new"

@@ -1,0 +1,116 @@
+"""`openvibe publish` as a runtime calls it: a process of its own, a real server, and what arrives of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from openvibe.protocol import workflow
+from operators.models import Event, Run
+from tests.bridge.conftest import SOON, Bridge, eventually, said
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = workflow.run_id("default", "uid-1")
+NAMED = ("--run-uid", "uid-1", "--workflow-name", "fix", "--namespace", "lab", "--agent", "coder")
+
+
+@contextmanager
+def publishing(url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("WORKFLOW_", "AGENT_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "openvibe", "publish", *options],
+        cwd=ROOT, env={**environ, "NATS_URL": url}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def publish(url: str, text: str, *options: str) -> tuple[int, str]:
+    with publishing(url, *options) as process:
+        _, errors = process.communicate(text, timeout=2 * SOON)
+    return process.returncode, errors
+
+
+def test_lines_of_stdin_arrive_on_the_runs_thread(bridge: Bridge) -> None:
+    status, errors = publish(bridge.server.url, "one\n\ntwo\nthree", *NAMED, "--attr", "branch=main")
+    assert (status, errors) == (0, "")
+    eventually(lambda: said(f"t_{RUN}") == ["one", "two", "three"])
+    event = Event.objects.get(channel=f"t_{RUN}", seq=2)
+    assert (event.actor, event.kind, event.data["attrs"]) == ("coder", "agent.message", {"branch": "main"})
+    assert said() == []
+
+
+def test_general_tells_everybody_too(bridge: Bridge) -> None:
+    assert publish(bridge.server.url, "for all\n", *NAMED, "--general", "--kind", "status")[0] == 0
+    assert publish(bridge.server.url, "from nowhere\n", "--general", "--agent", "bob")[0] == 0
+    eventually(lambda: said() == ["for all", "from nowhere"])
+    eventually(lambda: said(f"t_{RUN}") == ["for all"])
+    assert list(Event.objects.filter(channel="public", kind__startswith="agent.").values_list("actor", flat=True)) == [
+        "coder",
+        "bob",
+    ]
+
+
+def test_a_kind_and_an_attribute_end_the_run(bridge: Bridge) -> None:
+    done = ("--kind", "run-complete", "--attr", "exit_code=3")
+    assert publish(bridge.server.url, "The tests are red\n", *NAMED, *done)[0] == 0
+    eventually(lambda: Run.objects.filter(id=RUN, status="failed").exists())
+
+
+def test_while_nats_is_away_lines_are_kept_and_it_says_so(bridge: Bridge) -> None:
+    bridge.server.stop()
+    with publishing(bridge.server.url, *NAMED) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("".join(f"line {number}\n" for number in range(50)))
+        process.stdin.close()
+        assert "lines are kept until it does" in process.stderr.readline()
+        bridge.server.start()
+        assert process.wait(2 * SOON) == 0
+        assert "NATS keeps messages again" in process.stderr.read()
+    eventually(lambda: said(f"t_{RUN}") == [f"line {number}" for number in range(50)])
+
+
+def test_patience_ends_and_says_what_is_lost(bridge: Bridge) -> None:
+    bridge.server.stop()
+    status, errors = publish(bridge.server.url, "one\n", *NAMED, "--patience", "0.1")
+    bridge.server.start()
+    assert status == 1
+    assert "the last lines are not stored" in errors
+
+
+def test_a_log_file_is_followed_while_it_grows_and_is_replaced(bridge: Bridge, tmp_path: Path) -> None:
+    log = tmp_path / "agent.log"
+    with publishing(bridge.server.url, *NAMED, "--log-file", str(log)) as process:
+        log.write_text("one\ntw")
+        eventually(lambda: said(f"t_{RUN}") == ["one"])
+        with log.open("a") as file:
+            file.write("o\n")
+        eventually(lambda: said(f"t_{RUN}") == ["one", "two"])
+        log.rename(tmp_path / "agent.log.1")
+        log.write_text("three\n")
+        eventually(lambda: said(f"t_{RUN}") == ["one", "two", "three"])
+        with log.open("a") as file:
+            file.write("the end")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SOON) == 0
+    eventually(lambda: said(f"t_{RUN}") == ["one", "two", "three", "the end"])
+
+
+@pytest.mark.parametrize(("options", "reason"), [((), "--run-uid"), (("--general", "--attr", "x"), "no k=v")])
+def test_what_makes_no_sense_is_refused(options: tuple[str, ...], reason: str) -> None:
+    status, errors = publish("nats://127.0.0.1:1", "one\n", *options)
+    assert status == 2
+    assert reason in errors

@@ -1,0 +1,141 @@
+"""The registry on a real nats-server: what this server tells, what it hears, and who has gone silent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from openvibe.bus import Message
+from openvibe.bus.nats import NatsBus
+from operators.models import ApiToken, Project, Run, Server
+from operators.models.server import BEAT_SECONDS, MOST_MISSED
+from operators.services import servers
+from tests.bridge.conftest import SOON, Bridge, eventually
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
+
+
+def entry(server: str = "far", **changes: Any) -> dict[str, Any]:
+    return {
+        "server": server,
+        "version": "1.2.3",
+        "operators": ["grocer"],
+        "capabilities": {"grocer": ["price"]},
+        "load": 2,
+        "last_heartbeat": timezone.now().isoformat(),
+        **changes,
+    }
+
+
+def test_a_server_tells_what_it_offers_and_hears_the_others(bridge: Bridge) -> None:
+    async def act() -> tuple[Any, Any, Any]:
+        bus = NatsBus(bridge.server.url, name="stranger")
+        await bus.connect()
+        beats: asyncio.Queue[Message] = asyncio.Queue()
+        await bus.subscribe("operators.company_intel.heartbeat", beats.put)
+        await bus.put_kv("registry", "servers/far", json.dumps(entry()).encode())
+        await bus.put_kv("registry", "servers/odd", b"[]")
+        async with asyncio.timeout(SOON):
+            beat = await beats.get()
+        kept = [await bus.get_kv("registry", key) for key in ("servers/openvibe", "company_intel")]
+        await bus.close()
+        return json.loads(beat.data), json.loads(kept[0] or b"{}"), json.loads(kept[1] or b"{}")
+
+    beat, own, operator = asyncio.run(act())
+    assert own["server"] == operator["server"] == beat["server"] == "openvibe"
+    assert own["capabilities"]["company_intel"] == operator["capabilities"] == beat["capabilities"] == ["research"]
+    assert "content_engine" in own["operators"]
+    eventually(lambda: Server.objects.filter(id="far").exists())
+    assert [(item.id, item.state) for item in servers.listing()] == [("far", "fresh"), ("openvibe", "fresh")]
+    assert Server.objects.get(id="far").load == 2
+
+
+def test_the_load_is_the_number_of_runs_that_are_played_here(run: Run) -> None:
+    assert servers.own()["load"] == 0
+    Run.objects.update(status=Run.Status.RUNNING)
+    assert servers.own()["load"] == 0, "nobody here knows that operator"
+
+
+def test_a_server_is_stale_after_three_silences_and_fresh_when_it_speaks_again() -> None:
+    servers.heard([entry()])
+    assert [server.state for server in servers.listing()] == ["fresh"]
+    assert servers.offered("grocer", "price")
+    Server.objects.update(heard_at=timezone.now() - timedelta(seconds=MOST_MISSED * BEAT_SECONDS + 1))
+    assert [server.state for server in servers.listing()] == ["stale"]
+    assert not servers.offered("grocer", "price")
+    servers.heard([entry()])
+    assert [server.state for server in servers.listing()] == ["fresh"]
+
+
+def test_an_entry_that_stays_the_same_keeps_nobody_fresh() -> None:
+    told = entry()
+    servers.heard([told])
+    long_ago = timezone.now() - timedelta(minutes=5)
+    Server.objects.update(heard_at=long_ago)
+    servers.heard([told])
+    assert Server.objects.get().heard_at == long_ago
+
+
+def test_a_server_that_was_dead_before_anybody_looked_is_stale_at_once() -> None:
+    servers.heard([entry(last_heartbeat=(timezone.now() - timedelta(hours=1)).isoformat())])
+    assert [server.state for server in servers.listing()] == ["stale"]
+
+
+def test_a_server_whose_clock_is_wrong_is_fresh_as_long_as_it_speaks() -> None:
+    for seconds in (0, 10):
+        beat = timezone.now() - timedelta(hours=1) + timedelta(seconds=seconds)
+        servers.heard([entry(last_heartbeat=beat.isoformat())])
+    assert [server.state for server in servers.listing()] == ["fresh"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        entry(last_heartbeat="soon"),
+        entry(last_heartbeat="2026-13-01T00:00:00Z"),
+        entry(server="a.b"),
+        entry(server=7),
+        entry(last_heartbeat=None),
+    ],
+)
+def test_an_entry_that_says_nothing_is_nobodys(told: dict[str, Any]) -> None:
+    servers.heard([told])
+    assert servers.listing() == []
+
+
+def test_odd_fields_are_left_out() -> None:
+    servers.heard([entry(operators="grocer", capabilities={"grocer": "price", "baker": ["bread"]}, load=-1)])
+    server = Server.objects.get()
+    assert (server.operators, server.capabilities, server.load) == ([], {"baker": ["bread"]}, 0)
+
+
+def test_a_server_that_has_been_silent_for_a_week_is_forgotten() -> None:
+    servers.heard([entry()])
+    Server.objects.update(heard_at=timezone.now() - timedelta(days=8))
+    servers.heard([entry("other")])
+    assert [server.id for server in servers.listing()] == ["other"]
+
+
+def listed(user: Any, project: Project) -> list[dict[str, Any]]:
+    key = ApiToken.new_key()
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="test", project=project, user=user)
+    answer = Client(headers={"Authorization": f"Bearer {key}"}).get("/v1/servers")
+    assert answer.status_code == 200
+    found: list[dict[str, Any]] = answer.json()["servers"]
+    return found
+
+
+def test_servers_are_listed_over_rest_and_not_for_charlie(
+    vera: Any, charlie: Any, project: Project, other_project: Project
+) -> None:
+    servers.heard([entry()])
+    [server] = listed(vera, project)
+    assert (server["id"], server["state"], server["capabilities"]) == ("far", "fresh", {"grocer": ["price"]})
+    assert listed(charlie, other_project) == []

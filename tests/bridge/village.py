@@ -1,0 +1,37 @@
+"""Operators that are asked, and that ask, for the tests of requests."""
+
+from __future__ import annotations
+
+from openvibe import human_in_the_loop, node, operator, workflow
+
+
+@operator(id="grocer")
+class Grocer:
+    loaves: int = 0
+    price: str = ""
+
+    @workflow(id="quote", trigger="request:price", inputs=("loaves",))
+    class Quote:
+        @node
+        def quote(self, state):
+            if state["loaves"] > 1000:
+                raise ValueError("too much bread")
+            return {"price": f"{state['loaves'] * 2} coins"}
+
+    @workflow(id="ponder", capability="advice", inputs=("loaves",))
+    class Ponder:
+        @human_in_the_loop(prompt="Is it good?")
+        def gate(self, state):
+            return {"loaves": state["loaves"]}
+
+
+@operator(id="baker")
+class Baker:
+    loaves: int = 0
+    price: str = ""
+
+    @workflow(id="ask", inputs=("loaves",))
+    class Ask:
+        @node
+        def ask(self, state, ctx):
+            return {"price": ctx.request("grocer", "price", {"loaves": state["loaves"]})["price"]}
