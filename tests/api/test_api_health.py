@@ -116,6 +116,7 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/v1/operators/{slug}/runs/{run_id}/waits/{wait_id}/result": {"post"},
         "/v1/schemas/": {"get"},
         "/v1/schemas/{name}": {"get"},
+        "/v1/servers": {"get"},
         "/v1/webhooks/{source}/": {"post"},
     }
     assert schema["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
