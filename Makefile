@@ -2,7 +2,7 @@
 PYTHON_BIN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench services fmt clean signin
+.PHONY: help run test check bench faults services fmt clean signin
 export PYTHON
 
 help: ## Show this list
@@ -34,6 +34,10 @@ check: ## Check format, style, types, layers, migrations and sizes
 bench: ## Measure; print one JSON line per figure
 	@sh scripts/setup.sh --dev
 	$(PYTHON_BIN) -m benchmarks
+
+faults: ## Kill and freeze everything at random, many times; print one JSON line per seed
+	@sh scripts/setup.sh --dev
+	$(PYTHON_BIN) -m tests.faults
 
 services: ## Install PostgreSQL, Redis and Chromium with apt (root)
 	@sh scripts/services.sh

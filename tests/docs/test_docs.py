@@ -58,9 +58,7 @@ def test_every_kind_of_event_that_is_emitted_is_documented_and_no_other() -> Non
     kind = re.compile(r'"((?:run|step|attempt|gate|timer|event|answer)\.[a-z_]+)"')
     emitted = {name for path in EMITTING for name in kind.findall(path.read_text("utf-8"))}
     emitted |= {f"{kind}.{end}" for kind in ASKED for end in ("requested", "answered", "expired")}
-    effects = set(
-        re.findall(r'effects\.fact\("([a-z]+)"', (ROOT / "operators/services/hosting.py").read_text("utf-8"))
-    )
+    effects = set(re.findall(r'effects\.fact\("([a-z]+)"', (ROOT / "operators/services/hosting.py").read_text("utf-8")))
     settled = {state for state in models.Effect.State.values if state != models.Effect.State.ATTEMPTED}
     emitted |= {LOG, *(f"effect.{state}" for state in effects | settled)}
     table = {
