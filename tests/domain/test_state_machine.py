@@ -35,7 +35,7 @@ from tests.domain.walker import Model, Walker, Worker, world
 MOST_LOSSES = 3
 ENDED = {"completed", "failed", "cancelled"}
 BOUNDS = settings(
-    max_examples=25,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     database=None,

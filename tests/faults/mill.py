@@ -1,0 +1,152 @@
+"""The operator that the storms blow at: steps, a gate, timers, branches, a request, a model, and acts upon a world.
+
+The world is a file that every act appends one line to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from openvibe import NOT_DONE, conditional, human_in_the_loop, llm_node, node, operator, workflow
+
+#: Names the file of acts; the site that plays the mill has it in its environment.
+WORLD = "OPENVIBE_FAULTS_WORLD"
+#: How long an act takes before and after it is in the world, in seconds: time to be killed in.
+BEFORE, AFTER = 0.15, 0.15
+#: How often a person may send the grain through once more.
+MOST_ROUNDS = 3
+
+
+def act(ctx: Any, name: str) -> dict[str, str]:
+    """Do something to the world: one line of the file."""
+    key = ctx.idempotency_key(name)
+    time.sleep(BEFORE)
+    line = {"run": ctx.run_id, "step": ctx.step_id, "node": ctx.node, "name": name, "key": key, "pid": os.getpid()}
+    # One write of one line is whole, whoever else appends and whenever this process dies.
+    descriptor = os.open(os.environ[WORLD], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, (json.dumps(line) + "\n").encode())
+    os.close(descriptor)
+    time.sleep(AFTER)
+    return {"key": key}
+
+
+def acts(path: Path) -> list[dict[str, Any]]:
+    """Return what the world remembers."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def remembered(ctx: Any, name: str) -> Any:
+    """Ask the world whether an act of this step happened."""
+    key = ctx.idempotency_key(name)
+    found = [item for item in acts(Path(os.environ[WORLD])) if item["key"] == key]
+    return {"key": key} if found else NOT_DONE
+
+
+@operator(id="mill", name="Mill")
+class Mill:
+    sort: str = "fine"
+    seconds: float = 0.2
+    rounds: int = 0
+    passed: list[str] = []
+    taste: str = ""
+    review: str = ""
+    ripe: str = ""
+    price: str = ""
+
+    @workflow(id="grind", inputs=("sort", "seconds"), emits=("flour_ready",))
+    class Grind:
+        """Acts, a rest, a model, two branches, a gate that may send everything round again."""
+
+        @node
+        def weigh(self, state, ctx):
+            name = f"weigh/{state['rounds']}"
+            ctx.effect(name, lambda: act(ctx, name), reconcile=lambda: remembered(ctx, name))
+            return {"passed": [*state["passed"], "weigh"], "rounds": state["rounds"] + 1}
+
+        @node
+        def rest(self, state):
+            return {"passed": [*state["passed"], "rest"], "wait_duration": timedelta(seconds=state["seconds"])}
+
+        @llm_node(model="haiku")
+        def tasting(self, state):
+            return {"system": "You taste flour.", "user": f"Round {state['rounds']}", "output_key": "taste"}
+
+        @conditional(routes={"fine": lambda s: s["sort"] == "fine", "coarse": lambda s: True})
+        def sift(self, state):
+            return {"passed": [*state["passed"], "sift"]}
+
+        @node
+        def fine(self, state, ctx):
+            name = f"fine/{state['rounds']}"
+            ctx.effect(name, lambda: act(ctx, name))
+            return {"passed": [*state["passed"], "fine"]}
+
+        @node
+        def coarse(self, state):
+            return {"passed": [*state["passed"], "coarse"]}
+
+        @human_in_the_loop(prompt="Good flour?", decisions=("approve", "again", "reject"))
+        def review(self, state):
+            return {"taste": state["taste"], "rounds": state["rounds"]}
+
+        @conditional(
+            routes={
+                "regrind": lambda s: s["review"] == "again" and s["rounds"] < MOST_ROUNDS,
+                "go_on": lambda s: True,
+            }
+        )
+        def verdict(self, state):
+            return {"passed": [*state["passed"], "verdict"]}
+
+        @node(next="weigh")
+        def regrind(self, state):
+            return {"passed": [*state["passed"], "regrind"]}
+
+        @node
+        def pack(self, state, ctx):
+            ctx.effect("pack", lambda: act(ctx, "pack"))
+            return {"passed": [*state["passed"], "pack"]}
+
+    @workflow(id="age", inputs=("seconds",))
+    class Age:
+        """A request to another run, and a gate that people and its deadline race for."""
+
+        @node
+        def ask(self, state, ctx):
+            answer = ctx.request("mill", "price", {"seconds": state["seconds"]})
+            return {"passed": [*state["passed"], "ask"], "price": answer["price"]}
+
+        @human_in_the_loop(prompt="Ripe?", decisions=("ripe", "raw"), timeout=timedelta(seconds=1.5), on_timeout="ripe")
+        def ripe(self, state):
+            return {"price": state["price"]}
+
+        @node
+        def sell(self, state, ctx):
+            ctx.effect("sell", lambda: act(ctx, "sell"))
+            return {"passed": [*state["passed"], "sell"]}
+
+    @workflow(id="quote", trigger="request:price", inputs=("seconds",))
+    class Quote:
+        """Answers requests."""
+
+        @node
+        def quote(self, state, ctx):
+            ctx.effect("quote", lambda: act(ctx, "quote"))
+            return {"price": f"{state['seconds']} coins"}
+
+    @workflow(id="store", trigger="event:mill.flour_ready", inputs=("sort",))
+    class Store:
+        """Hears of flour."""
+
+        @node
+        def shelve(self, state, ctx):
+            ctx.effect("shelve", lambda: act(ctx, "shelve"))
+            return {"passed": ["shelve"]}
+
+
+OPERATORS = [Mill]
