@@ -329,7 +329,7 @@ class Started:
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     project = tmp_path / "project"
-    sources = shutil.ignore_patterns("__pycache__", "__init__.py", "settings.py")
+    sources = shutil.ignore_patterns("__pycache__", "settings.py")
     shutil.copytree(Path(env.__file__).parent, project / "openvibe_site", ignore=sources)
     for package in ("openvibe", "operators", "agents_ui"):
         (project / package).symlink_to(env.CODE_ROOT / package)
