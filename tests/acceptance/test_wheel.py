@@ -103,6 +103,8 @@ def test_the_wheel_asks_for_what_requirements_pin() -> None:
     needed = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     pins = {canonicalize_name(item.name): item for item in map(Requirement, filter(_pins, lines))}
+    # What builds the wheel is no part of it.
+    pins = {name: pin for name, pin in pins.items() if name not in ("hatchling", "editables")}
     assert len(pins) > 20
     assert sorted(set(pins) - set(asked)) == []
     assert sorted(needed - set(pins)) == []

@@ -206,13 +206,15 @@ def test_many_workers_at_once_never_exceed_a_limit_and_every_run_ends(lab, proje
     limit(lab if whose == "operator" else project, 2)
     runs = queued(lab, 12, slug="meddled")
     playing, most, lock = 0, 0, threading.Lock()
+    # Whoever plays waits for a second one: both slots are used, again and again.
+    pair = threading.Barrier(2, timeout=30)
 
     def meddle():
         nonlocal playing, most
         with lock:
             playing += 1
             most = max(most, playing)
-        time.sleep(0.02)
+        pair.wait()
         with lock:
             playing -= 1
 
