@@ -67,3 +67,8 @@ def operator_event(name: str) -> str:
     """Where an operator's event goes; `name` is its canonical name, `<operator>.<type>`."""
     operator, _, kind = name.partition(".")
     return f"operators.{token(operator)}.events.{token(kind)}"
+
+
+def tool_call(project: str, run_id: str, tool: str) -> str:
+    """Return where a tool that somebody elsewhere performs is called."""
+    return str(Subject(project, thread(run_id), "cmd", "tool", tool, "call"))

@@ -6,8 +6,11 @@ Everything here may happen twice and has its effect once: the key of each starte
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import orjson
 from django.conf import settings
 from django.utils import timezone
 
@@ -19,7 +22,7 @@ from operators import definitions
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
-from operators.services import asking, endings, intake, mirroring, sources, subscriptions, timeline, waits
+from operators.services import asking, cards, endings, intake, mirroring, sources, subscriptions, timeline, waits
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +97,8 @@ def ask(wait_id: str) -> None:
             sent = _publish(wait, "work", f"work.{wait.payload['role']}", _work(wait))
         case Wait.Kind.APPROVAL:
             sent = _publish(wait, "approvals", "approval.request", _question(wait))
+        case Wait.Kind.TOOL:
+            sent = _command(wait)
         case _:
             sent = True
     if sent:
@@ -165,6 +170,34 @@ def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bo
     return _stored(subject, body, type, wait.run)
 
 
+def _command(wait: Wait) -> bool:
+    """Tell whoever performs a tool that it is called; the arguments lie in a card, which the message points at."""
+    run, call = wait.run, wait.payload
+    arguments = call["arguments"]
+    card = cards.keep(run.project_id, arguments, orjson.dumps(arguments))
+    subject = subjects.tool_call(run.project_id, run.id, call["tool"])
+    body = {
+        "version": envelope.VERSION,
+        "id": wait.id,
+        "timestamp": wait.opened_at,
+        "type": "tool.call",
+        "project": run.project_id,
+        "channel": subjects.thread(run.id),
+        "run_id": run.id,
+        "payload": {
+            "tool_name": call["tool"],
+            "tool_call_id": call["tool_call_id"],
+            "tool_call_card_id": card["card"],
+            "agent_id": wait.node,
+            "agent_turn_id": run.id,
+            "turn_epoch": run.epoch,
+            "after_execution": "suspend",
+        },
+    }
+    answer_to = requests.answer(run.project_id, run.id, wait.id)
+    return _stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})
+
+
 def _row(project_id: str, definition: WorkflowDefinition) -> Workflow | None:
     rows = Workflow.objects.select_related("operator").filter(operator__project_id=project_id, retired=False)
     return rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
@@ -188,13 +221,15 @@ def _published(emission: Emission) -> bool:
     return _stored(subject, body, kind, emission.run)
 
 
-def _stored(subject: str, body: dict[str, Any], type: str, run: Run) -> bool:
+def _stored(
+    subject: str, body: dict[str, Any], type: str, run: Run, *, more: Mapping[str, str] = MappingProxyType({})
+) -> bool:
     stamps = headers.stamped(
         type,
         message_id=envelope.message_id(subject, body["id"]),
         traceparent=run.traceparent,
         depth=run.depth,
-    ) | {requests.SERVER: settings.OPENVIBE.server}
+    ) | {requests.SERVER: settings.OPENVIBE.server, **more}
     try:
         link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)
     except (BusError, TimeoutError) as error:

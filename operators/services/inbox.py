@@ -160,10 +160,16 @@ def _event(item: InboxItem) -> None:
 
 
 def _reply(item: InboxItem) -> str | None:
-    wait = Wait.objects.pending().filter(id=item.body["wait_id"], kind=Wait.Kind.REPLY).first()
+    kinds = (Wait.Kind.REPLY, Wait.Kind.TOOL)
+    wait = Wait.objects.pending().filter(id=item.body["wait_id"], kind__in=kinds).first()
     if wait is None or wait.run.project_id != item.project_id:
         raise _Skip("No run of ours waits for this answer")
-    asking.settle(wait, item.body["payload"])
+    payload = item.body["payload"]
+    if wait.kind == Wait.Kind.TOOL:
+        error = str(payload.get("error") or "")
+        waits.settle(wait, result=payload.get("result"), error=error, by=wait.payload["tool"])
+    else:
+        asking.settle(wait, payload)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -10,12 +11,14 @@ import pytest
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.protocol.streams import STREAMS
 from openvibe.registry import define
 from operators import clock, definitions
 from operators.errors import AlreadyDecided, NotRetryable, RevisionMoved, RunAlreadyEnded
 from operators.link import link
-from operators.models import ContextRevision, Effect, Emission, Operator, Project, Run, Wait
-from operators.services import compiled, context, deliveries, intake, registration, waits
+from operators.models import Card, ContextRevision, Effect, Emission, Operator, Project, Run, Wait
+from operators.services import compiled, context, deliveries, inbox, intake, registration, waits
+from operators.services.inbox import Inbound
 from tests.domain.lab import kinds, played, started, thread
 from tests.domain.village import Baker, Crossroads, Grocer, accidents, orders
 
@@ -292,6 +295,35 @@ def test_a_remote_tools_result_goes_to_the_model(village):
     assert run.output["verdict"]
     [told] = [event for event in thread(run) if event.kind == "step.finished" and event.node == "advise.tools"]
     assert told.data["result"] == '{"taste":"nutty"}'
+
+
+def test_a_remote_tools_call_goes_to_the_bus_with_its_arguments_in_a_card(village):
+    bus = MemoryBus()
+
+    async def furnish():
+        await bus.connect()
+        await bus.ensure(STREAMS)
+
+    async def heard():
+        pull = await bus.pull("cg_cmd_v1", durable="taster", patterns=["cg.v1.*.*.cmd.tool.taste.call"])
+        return await pull.fetch(10, timeout=1)
+
+    link.submit(furnish()).result(5)
+    link.use(bus)
+    run = played(started(village["baker"], "advised", loaves=1))
+    wait = run.waits.get()
+    deliveries.ask(wait.id)
+    deliveries.ask(wait.id)
+    [message] = link.submit(heard()).result(5)
+    payload = json.loads(message.data)["payload"]
+    assert (payload["tool_name"], payload["tool_call_id"]) == ("taste", wait.payload["tool_call_id"])
+    assert Card.objects.get(sha256=payload["tool_call_card_id"]).content == wait.payload["arguments"]
+    assert message.headers["OpenVibe-Answer-To"].endswith(f"t_{run.id}.cmd.sys.reply.{wait.id}")
+
+    answer = Inbound(run.project_id, inbox.REPLY, wait.id, "", {"wait_id": wait.id, "payload": {"result": "nutty"}})
+    for item in inbox.receive([answer]):
+        inbox.apply(item)
+    assert played(run).status == "completed"
 
 
 def test_a_run_whose_steps_take_longer_than_its_workflow_allows_fails(village):
