@@ -1,3 +1,4 @@
+# long: one village, and all that goes between its runs or pauses them
 """What goes from run to run: events, requests, the shared context; and pauses that no person ends."""
 
 from __future__ import annotations
