@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -78,8 +79,8 @@ def tick() -> None:
     _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
     _each(_unannounced_runs(now), _tell_run)
     _each(_unannounced_channels(), _tell_channel)
-    _each(_undelivered(now), deliveries.deliver)
-    _each(_unsent(now), deliveries.ask)
+    _each_while_taken(_undelivered(now), deliveries.deliver)
+    _each_while_taken(_unsent(now), deliveries.ask)
     _each(_unreplied(now), deliveries.reply)
     _each(inbox.stuck(MOST), inbox.apply)
     _each(subscriptions.behind(MOST), subscriptions.derive)
@@ -98,6 +99,21 @@ def _each(found: list[T], act: Callable[[T], None]) -> None:
         except Exception:
             # One row that cannot be dealt with must not hold up all others, look after look.
             logger.exception("The clock could not deal with %s", item)
+
+
+def _each_while_taken(found: list[str], act: Callable[[str], bool]) -> None:
+    """Do it for one after the other, until the bus keeps one waiting and does not take it.
+
+    Each of the others would wait as long, and hold up every timer meanwhile. What is refused at once holds nobody up.
+    """
+    kept_waiting = threading.Event()
+
+    def take(item: str) -> None:
+        began = time.monotonic()
+        if not kept_waiting.is_set() and not act(item) and time.monotonic() - began > LONGEST_SLEEP:
+            kept_waiting.set()
+
+    _each(found, take)
 
 
 def _lost(now: datetime) -> list[str]:

@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 PATIENCE = 5.0
 
 
-def deliver(emission_id: str) -> None:
-    """Start the workflows that listen to an emitted event, and hand it to the bus."""
+def deliver(emission_id: str) -> bool:
+    """Start the workflows that listen to an emitted event, and hand it to the bus; False if that did not take it."""
     emission = Emission.objects.select_related("run").get(id=emission_id)
     if emission.delivered_at is None:
         start_listeners(
@@ -39,11 +39,14 @@ def deliver(emission_id: str) -> None:
         )
         subscriptions.emitted(emission)
         Emission.objects.filter(id=emission.id).update(delivered_at=timezone.now())
-    if emission.published_at is None:
-        # Who hears of the event elsewhere finds what was put with it.
-        mirroring.push()
-    if emission.published_at is None and _published(emission):
+    if emission.published_at is not None:
+        return True
+    # Who hears of the event elsewhere finds what was put with it.
+    mirroring.push()
+    published = _published(emission)
+    if published:
         Emission.objects.filter(id=emission.id).update(published_at=timezone.now())
+    return published
 
 
 def start_listeners(
@@ -85,11 +88,11 @@ def start_listeners(
     return started
 
 
-def ask(wait_id: str) -> None:
-    """Tell whoever is to answer a wait that a run waits for him."""
+def ask(wait_id: str) -> bool:
+    """Tell whoever is to answer a wait that a run waits for him; False if the bus did not take it."""
     wait = Wait.objects.pending().select_related("run").filter(id=wait_id).first()
     if wait is None:
-        return
+        return True
     match wait.kind:
         case Wait.Kind.REPLY:
             sent = _request(wait)
@@ -103,6 +106,7 @@ def ask(wait_id: str) -> None:
             sent = True
     if sent:
         Wait.objects.filter(id=wait_id).update(sent_at=timezone.now())
+    return sent
 
 
 def reply(run_id: str) -> None:

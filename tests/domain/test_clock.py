@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -12,11 +13,12 @@ from django.db import connection
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.errors import BusError
 from openvibe.protocol import streams
 from operators import clock
 from operators.link import link
 from operators.models import Event, Run, Wait
-from operators.services import announcements, leases
+from operators.services import announcements, intake, leases
 from tests.domain.lab import kinds, played, started
 
 LONG_AGO = timedelta(minutes=5)
@@ -166,3 +168,30 @@ def _soon(happened) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+class Mute(MemoryBus):
+    """A bus that lets whoever sends to a session wait, and then takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried = 0
+
+    async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        if subject.startswith("sessions."):
+            self.tried += 1
+            await asyncio.sleep(clock.LONGEST_SLEEP * 1.1)
+        raise BusError("nothing is taken")
+
+
+def test_a_bus_that_keeps_the_clock_waiting_is_asked_once_a_look(registered):
+    workflow = registered["revenue_ops"].workflows.get(slug="engagement")
+    for _ in range(3):
+        played(intake.request(workflow, input=workflow.sample_input, actor=None))
+    Wait.objects.update(opened_at=timezone.now() - timedelta(minutes=1))
+    bus = Mute()
+    link.submit(bus.connect()).result(5)
+    link.use(bus)
+    clock.tick()
+    assert bus.tried == 1
+    assert Wait.objects.filter(sent_at=None).count() == 3
