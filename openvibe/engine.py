@@ -25,7 +25,18 @@ from openvibe.graph import pump
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
-from openvibe.outcomes import Completed, Emission, Failed, OpenWait, Outcome, Paused, Progress, WaitRequest
+from openvibe.outcomes import (
+    HAPPENED,
+    NOT_HAPPENED,
+    Completed,
+    Emission,
+    Failed,
+    OpenWait,
+    Outcome,
+    Paused,
+    Progress,
+    WaitRequest,
+)
 from openvibe.session import Session, StepNotes
 
 #: LangGraph's internal name for "refuse an answer to an interrupt that is not pending"; `strict_resume_works` tests it.
@@ -42,9 +53,6 @@ BACKOFF = "backoff/"
 
 #: The longest pause between two tries, in seconds, whatever a provider asks for.
 LONGEST_PAUSE = 7 * 24 * 3600.0
-
-#: What a person may say about an effect that nobody can tell of.
-HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 
 
 def play(

@@ -32,8 +32,6 @@ from openvibe.tracing import NoTracer, Tracer
 
 logger = logging.getLogger(__name__)
 
-#: How many runs may stand above one: a chain in which each run starts the next breaks there.
-MOST_DEPTH = 20
 _OUTSIDE = (Overtaken, sqlite3.Error)
 
 
@@ -74,10 +72,10 @@ class Scene:
             RecursionTooDeep: it would be one too many of a chain.
         """
         depth = parent.depth + 1 if parent else depth
-        if depth >= MOST_DEPTH:
+        if depth >= headers.MOST_DEPTH:
             raise RecursionTooDeep(
                 f"recursion_depth_exceeded: {definition.operator_id}.{definition.spec.id} would be run number "
-                f"{depth + 1} of a chain in which each run starts the next; {MOST_DEPTH} is the most"
+                f"{depth + 1} of a chain in which each run starts the next; {headers.MOST_DEPTH} is the most"
             )
         now = self.now()
         limit = definition.spec.max_duration

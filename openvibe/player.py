@@ -11,12 +11,12 @@ from typing import Any
 from openvibe import answers, tracing
 from openvibe.configuration import Configuration
 from openvibe.doors import Doors
-from openvibe.engine import HAPPENED
 from openvibe.errors import RunError
 from openvibe.hooks import Hooks
 from openvibe.host import Host
 from openvibe.ledger import Ledger
 from openvibe.llm import LLMProvider
+from openvibe.outcomes import HAPPENED
 from openvibe.performance import RunHost, Scene, fail, play, too_long
 from openvibe.registry import Registry
 from openvibe.runs import Run, Wait

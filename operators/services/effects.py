@@ -7,9 +7,8 @@ from typing import Any
 
 from openvibe import host
 from openvibe.events import Event as Fact
+from openvibe.outcomes import HAPPENED
 from operators.models import Effect, Wait
-
-HAPPENED = "it_happened"
 
 
 def known(run_id: str, *, step_id: str, key: str) -> Effect | None:

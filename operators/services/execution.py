@@ -202,7 +202,7 @@ class Performance:
         now = timezone.now()
         rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now)
         kept = stored(checkpoints, writes) if self._checkpointed else []
-        self._strike(rows, kept, now=now, grown={**_grown(progress)}, **_headway(progress))
+        self._strike(rows, kept, now=now, grown=_grown(progress), **_headway(progress))
         if rows:
             transaction.on_commit(partial(announcements.tell, rows))
 

@@ -31,8 +31,6 @@ from operators.services import doorbell, endings, sources, timeline
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {GateRejected.__name__: "was rejected by a person", "RunOutlived": "has lived longer than its workflow allows"}
-#: Runs in a chain in which each starts the next.
-MOST_DEPTH = 20
 
 
 def workflow_of(operator: Operator, trigger: str) -> Workflow:
@@ -72,7 +70,7 @@ def request(
 
     Raises:
         KeyReused: the key came before, with another body.
-        RecursionTooDeep: runs that start runs have come to `MOST_DEPTH`.
+        RecursionTooDeep: runs that start runs have come to `headers.MOST_DEPTH`.
         OperatorDisabled: an administrator has switched the operator off.
         Misfit: the input does not fit the workflow's fields; each misfit is named.
     """
@@ -110,11 +108,11 @@ def require_enabled(operator: Operator) -> None:
 
 
 def _require_shallow(workflow: Workflow, depth: int) -> None:
-    if depth >= MOST_DEPTH:
+    if depth >= headers.MOST_DEPTH:
         raise RecursionTooDeep(
             f"{workflow.operator.slug}.{workflow.slug} would be run number {depth + 1} of a chain in which each run "
-            f"starts the next; {MOST_DEPTH} is the most. Break the circle: start it by an event or a request on a "
-            "condition only",
+            f"starts the next; {headers.MOST_DEPTH} is the most. Break the circle: start it by an event or a request "
+            "on a condition only",
             depth=depth,
         )
 

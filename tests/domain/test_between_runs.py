@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.protocol import headers
 from openvibe.protocol.streams import STREAMS
 from openvibe.registry import define
 from operators import clock, definitions
@@ -97,7 +98,7 @@ def test_a_listener_that_is_switched_off_is_not_started(village):
 
 def test_an_event_that_would_go_round_for_ever_is_refused_and_said_so(village):
     run = started(village["baker"], "bake", flour=50)
-    Run.objects.filter(id=run.id).update(depth=intake.MOST_DEPTH - 1)
+    Run.objects.filter(id=run.id).update(depth=headers.MOST_DEPTH - 1)
     run = played(run)
     delivered()
     assert children(run) == []

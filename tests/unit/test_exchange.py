@@ -27,8 +27,8 @@ from openvibe.bus.memory import MemoryBus
 from openvibe.errors import BusError, InputError
 from openvibe.llm import LLMResponse, ToolCall
 from openvibe.llm.scripted import ScriptedProvider
-from openvibe.performance import MOST_DEPTH
 from openvibe.protocol import envelope
+from openvibe.protocol.headers import MOST_DEPTH
 from openvibe.testing import MemoryHost
 from tests.unit.desks import Double, Write, desk, speakers
 
