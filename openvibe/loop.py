@@ -59,9 +59,9 @@ def aside(thing: T) -> T:
 
     The loop waits for it, as it would for any plain call.
     """
-    if threading.current_thread() is _of_this_process().thread:
-        return cast(T, _Aside(thing))
-    return thing
+    # Asked without starting a loop: most processes never need one.
+    own = _loops.get(os.getpid())
+    return cast(T, _Aside(thing)) if own and threading.current_thread() is own.thread else thing
 
 
 class _Aside:
