@@ -17,6 +17,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from agents_ui.sockets import websocket_urlpatterns  # noqa: E402
+from openvibe_site import lifespan  # noqa: E402
 from openvibe_site.threads import ThreadedHandler  # noqa: E402
 from operators.link import link  # noqa: E402
 
@@ -31,6 +32,6 @@ _router = ProtocolTypeRouter(
 async def application(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Answer one connection; the first one gives the bus its event loop."""
+    """Answer one connection; the first one gives the bus its event loop. A server's lifespan is one, too."""
     link.adopt(asyncio.get_running_loop())
-    await _router(scope, receive, send)
+    await (lifespan.live if scope["type"] == "lifespan" else _router)(scope, receive, send)

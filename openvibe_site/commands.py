@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 
 from openvibe_site import ports
-from openvibe_site.env import Environment
+from openvibe_site.env import Environment, Web
 
 PYTHON = (sys.executable, "-P", "-m")
 PREPARE = (*PYTHON, "openvibe_site", "prepare")
@@ -28,8 +29,24 @@ def worker(number: int, environment: Environment) -> tuple[str, ...]:
 
 
 def web(environment: Environment) -> tuple[str, ...]:
-    """No HTTP timeout: daphne counts it from the request's start and would cut every event stream."""
+    """Whichever server was chosen: what it does by itself beyond that is switched off, so that pages behave alike."""
+    return (*PYTHON, "openvibe_site.launcher", *WEBS[environment.web](environment), "openvibe_site.asgi:application")
+
+
+def _daphne(environment: Environment) -> tuple[str, ...]:
+    # No HTTP timeout: it counts from the request's start and would cut every event stream.
+    return ("daphne", "-b", ports.LOOPBACK, "-p", str(environment.port), "--websocket_timeout", "-1")
+
+
+def _uvicorn(environment: Environment) -> tuple[str, ...]:
     return (
-        *(*PYTHON, "openvibe_site.launcher", "daphne", "-b", ports.LOOPBACK, "-p", str(environment.port)),
-        *("--websocket_timeout", "-1", "openvibe_site.asgi:application"),
+        *("uvicorn", "--host", ports.LOOPBACK, "--port", str(environment.port), "--lifespan", "on"),
+        *("--log-level", "warning", "--no-access-log", "--no-proxy-headers"),
+        # Compression would be done anew for each of the sockets that are sent the same bytes.
+        *("--ws-per-message-deflate", "false"),
+        # Streams and sockets have no end of their own; browsers come back.
+        *("--timeout-graceful-shutdown", "2"),
     )
+
+
+WEBS: Mapping[Web, Callable[[Environment], tuple[str, ...]]] = {"daphne": _daphne, "uvicorn": _uvicorn}

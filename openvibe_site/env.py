@@ -21,6 +21,7 @@ from openvibe.protocol.streams import DEFAULT_SERVER
 Tracing = Literal["none", "otel", "langfuse", "langsmith"]
 Llm = Literal["simulated", "anthropic", "openai", "ollama"]
 Scheduler = Literal["celery", "none"]
+Web = Literal["daphne", "uvicorn"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Choice = TypeVar("Choice", bound=str)
 
@@ -35,6 +36,7 @@ PROJECT_ROOT = Path.cwd() if INSTALLED else CODE_ROOT
 TRACINGS: tuple[Tracing, ...] = ("none", "otel", "langfuse", "langsmith")
 LLMS: tuple[Llm, ...] = ("simulated", "anthropic", "openai", "ollama")
 SCHEDULERS: tuple[Scheduler, ...] = ("celery", "none")
+WEBS: tuple[Web, ...] = ("daphne", "uvicorn")
 LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: What the name of a variable contains whose value is a secret, and how long such a value is at least.
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
@@ -56,6 +58,7 @@ class Environment:
     """Everything that OpenVibe takes from environment variables; secrets stay out of its repr."""
 
     port: int
+    web: Web
     home: Path
     database_url: str = field(repr=False)
     broker_url: str = field(repr=False)
@@ -94,6 +97,7 @@ def read(environ: Mapping[str, str]) -> Environment:
     """Raises `SetupError` at the first variable that does not say what it should."""
     return Environment(
         port=whole(environ, "OPENVIBE_PORT", 8000, least=1, most=65535),
+        web=choice(environ, "OPENVIBE_WEB", "daphne", choices=WEBS),
         home=path(environ, "OPENVIBE_HOME", ".openvibe"),
         database_url=text(environ, "DATABASE_URL"),
         broker_url=text(environ, "CELERY_BROKER_URL"),

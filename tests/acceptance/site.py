@@ -179,6 +179,7 @@ def launch(home: Path, **environment: str) -> Site:
         "OPENVIBE_HOME": str(home),
         "OPENVIBE_PORT": str(port),
         "OPENVIBE_LEASE_SECONDS": "3",
+        "OPENVIBE_WEB": os.environ.get("OPENVIBE_TEST_WEB", "daphne"),
         **environment,
     }
     output = home / "supervisor.out"
