@@ -22,6 +22,7 @@ Tracing = Literal["none", "otel", "langfuse", "langsmith"]
 Llm = Literal["simulated", "anthropic", "openai", "ollama"]
 Scheduler = Literal["celery", "none"]
 Web = Literal["daphne", "uvicorn"]
+Bus = Literal["nats", "redis", "memory"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Choice = TypeVar("Choice", bound=str)
 
@@ -37,6 +38,7 @@ TRACINGS: tuple[Tracing, ...] = ("none", "otel", "langfuse", "langsmith")
 LLMS: tuple[Llm, ...] = ("simulated", "anthropic", "openai", "ollama")
 SCHEDULERS: tuple[Scheduler, ...] = ("celery", "none")
 WEBS: tuple[Web, ...] = ("daphne", "uvicorn")
+BUSES: tuple[Bus, ...] = ("nats", "redis", "memory")
 LOG_LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: What the name of a variable contains whose value is a secret, and how long such a value is at least.
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
@@ -62,7 +64,9 @@ class Environment:
     home: Path
     database_url: str = field(repr=False)
     broker_url: str = field(repr=False)
+    bus: Bus
     nats_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
     workflow_prefix: tuple[str, ...]
     llm: Llm
     simulated_pace: float
@@ -101,7 +105,9 @@ def read(environ: Mapping[str, str]) -> Environment:
         home=path(environ, "OPENVIBE_HOME", ".openvibe"),
         database_url=text(environ, "DATABASE_URL"),
         broker_url=text(environ, "CELERY_BROKER_URL"),
+        bus=choice(environ, "OPENVIBE_BUS", "nats", choices=BUSES),
         nats_url=text(environ, "NATS_URL"),
+        redis_url=text(environ, "REDIS_URL", "redis://127.0.0.1:6379/0"),
         workflow_prefix=prefixes(environ, "OPENVIBE_WORKFLOW_PREFIX", "workflow"),
         llm=choice(environ, "OPENVIBE_LLM", "simulated", choices=LLMS),
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),

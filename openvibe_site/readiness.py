@@ -16,7 +16,7 @@ REMEDIES = {
     "database": "the database does not answer (is DATABASE_URL right?)",
     "worker": "no worker lives (is CELERY_BROKER_URL right? see worker-1.log)",
     "bridge": "the bridge does not live (see bridge.log)",
-    "bus": "no process reaches NATS (is NATS_URL right?)",
+    "bus": "no process reaches the bus (is NATS_URL right or, with OPENVIBE_BUS=redis, REDIS_URL?)",
 }
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -12,7 +12,9 @@ home.Home(OPENVIBE.home).make()
 SECRET_KEY = home.secret_key(OPENVIBE)
 DEBUG = OPENVIBE.debug
 ALLOWED_HOSTS = list(OPENVIBE.allowed_hosts)
+BUS = OPENVIBE.bus
 NATS_URL = OPENVIBE.nats_url or "nats://127.0.0.1:4222"
+REDIS_URL = OPENVIBE.redis_url
 
 INSTALLED_APPS = [
     "daphne",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from openvibe.bus.address import without_password
 from openvibe.errors import SetupError
 from openvibe_site import commands, crew, env, nats_server, ports, preparation, readiness
 from openvibe_site.children import Child
@@ -38,6 +39,7 @@ def main(environ: Mapping[str, str] = os.environ, *, folder: Path = PROJECT_ROOT
     try:
         environment = env.read(environ)
         require_key(environment)
+        require_shared_bus(environment)
         home = Home(environment.home)
         home.make()
         with home.claimed():
@@ -63,6 +65,14 @@ def require_key(environment: Environment) -> None:
         raise SetupError(
             f"OPENVIBE_LLM is {environment.llm!r} but {name} is not set: "
             f"set it to a key of your {vendor} account, or leave OPENVIBE_LLM out to use the simulated model."
+        )
+
+
+def require_shared_bus(environment: Environment) -> None:
+    if environment.bus == "memory":
+        raise SetupError(
+            "OPENVIBE_BUS is 'memory', which reaches one process, and a site is several: leave it out for the NATS "
+            "server that OpenVibe brings along, or set it to 'redis'. Scripts use OperatorRuntime(bus=\"memory\")."
         )
 
 
@@ -128,7 +138,11 @@ class Supervisor:
             self.console.say("ready again")
 
     def start_nats(self) -> int | None:
-        """The embedded server starts while the database is prepared; None when somebody else's is used."""
+        """The embedded server starts while the database is prepared; None when somebody else's is used, or no NATS."""
+        if self.environment.bus != "nats":
+            # An agent that found the address of an earlier start would talk to nobody.
+            self.home.nats_url.unlink(missing_ok=True)
+            return None
         if self.nats_url:
             write_private(self.home.nats_url, self.nats_url)
             return None
@@ -186,7 +200,10 @@ class Supervisor:
         link = self.home.signin.read_text("utf-8").strip() if self.home.signin.exists() else "make signin"
         self.console.tell("sign in", link, strong=True)
         self.console.tell("API token", f"in {self.home.token}")
-        self.console.tell("NATS", f"address in {self.home.nats_url}")
+        if self.environment.bus == "nats":
+            self.console.tell("NATS", f"address in {self.home.nats_url}")
+        else:
+            self.console.tell("bus", f"Redis at {without_password(self.environment.redis_url)}; agents cannot use it")
         self.console.tell("logs", f"in {self.home.logs}")
         self.console.tell("stop", "Ctrl-C")
         self.console.write()

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 
+from openvibe import bus as buses
 from openvibe.bus import Bus
-from openvibe.bus.nats import NatsBus
 from openvibe.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ class Link:
 
     async def _connected(self) -> Bus:
         if time.monotonic() - self._refused_at < CONNECT_PAUSE:
-            raise BusError("NATS did not answer a moment ago")
-        bus = NatsBus(settings.NATS_URL)
+            raise BusError("The bus did not answer a moment ago")
+        bus = buses.bus(settings.BUS, url=_address())
         try:
             await bus.connect()
         except BusError:
@@ -109,6 +109,11 @@ class Link:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="nats-link", daemon=True).start()
             return self._loop
+
+
+def _address() -> str:
+    # What is in memory has none.
+    return {"nats": settings.NATS_URL, "redis": settings.REDIS_URL}.get(settings.BUS, "")
 
 
 link = Link()

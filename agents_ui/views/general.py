@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -29,5 +30,6 @@ def channel(request: PageRequest) -> HttpResponse:
         "projects": list(projects.values()),
         "timeline": rendering.timeline(events),
         "after": events[-1].seq if events else 0,
+        "agents_may_post": settings.BUS == "nats",
     }
     return render(request, "general/index.html", context)

@@ -210,6 +210,8 @@ def _nats_url(given: str) -> str:
     try:
         return (home / "nats.url").read_text("utf-8").strip()
     except OSError as error:
+        if _env("OPENVIBE_BUS") not in ("", "nats"):
+            raise SetupError(f"OPENVIBE_BUS is {_env('OPENVIBE_BUS')!r}: agents are heard over NATS only.") from error
         raise SetupError(f"Where is NATS? Set --nats or NATS_URL; there is no nats.url in {home.resolve()}.") from error
 
 

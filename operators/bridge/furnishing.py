@@ -44,8 +44,9 @@ async def settle(act: Act) -> list[Difference]:
 
 
 async def furnish() -> None:
-    """Make the server as the table says, as soon as it answers, and tell what cannot be made so."""
-    while True:
+    """Make NATS as the table says, as soon as it answers, and tell what cannot be made so; nothing on other buses."""
+    # There the readers make their streams, and nothing of them can differ.
+    while settings.BUS == "nats":
         try:
             found = await settle("apply")
         except AWAY as error:

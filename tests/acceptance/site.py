@@ -173,7 +173,8 @@ def launch(home: Path, **environment: str) -> Site:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("OPENVIBE_") and name not in ("DATABASE_URL", "NATS_URL", "CELERY_BROKER_URL")
+        if not name.startswith("OPENVIBE_")
+        and name not in ("DATABASE_URL", "NATS_URL", "REDIS_URL", "CELERY_BROKER_URL")
     }
     environment = {
         "OPENVIBE_HOME": str(home),

@@ -36,6 +36,10 @@ class Command(BaseCommand):
         if act == "yaml":
             self._write(folder)
             return
+        if settings.BUS != "nats":
+            raise CommandError(
+                f"OPENVIBE_BUS is {settings.BUS!r}: only NATS has streams to compare; leave it out for NATS"
+            )
         found = _looked(act)
         if json:
             self.stdout.write(orjson.dumps([dataclasses.asdict(item) for item in found]).decode())
