@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from openvibe import canonical
+from openvibe.calls import HangUp
 from openvibe.events import Event
 
 
@@ -52,7 +54,10 @@ class Host(Protocol):
         """Return how many tries of a step have failed in earlier plays of the run."""
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words; they may get lost. Raises when the run is no longer ours to play."""
+        """Pass on a model's words; they may get lost."""
+
+    def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
+        """A step waits for somebody outside inside this block; call `hang_up` when the run is no longer ours."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
@@ -88,6 +93,10 @@ class MemoryHost:
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Forget them."""
+
+    def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
+        """Nobody else plays the run."""
+        return nullcontext()
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

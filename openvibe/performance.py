@@ -8,11 +8,13 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from openvibe import answers, engine
+from openvibe.calls import Calls, HangUp
 from openvibe.compiler import CompiledWorkflow, compile_workflow
 from openvibe.errors import RunError, SetupError
 from openvibe.events import GATE_OPENED, Event
@@ -53,6 +55,7 @@ class Scene:
     emitted: Callable[[Run, Emission], None]
     ask: Callable[[Run, Wait], None]
     tracer: Tracer = field(default_factory=NoTracer)
+    calls: Calls[str] = field(default_factory=Calls)
 
     def compiled(self, run: Run) -> CompiledWorkflow:
         """Return a run's workflow; raises `SetupError` if it is not known here."""
@@ -134,6 +137,13 @@ class RunHost:
         if self.scene.host is not None:
             self.scene.host.words(node=node, step_id=step_id, text=text)
         self.scene.hooks.tell(self.run, "words", at=self.now(), node=node, data={"text": text})
+
+    @contextmanager
+    def calling(self, hang_up: HangUp) -> Iterator[None]:
+        """Let somebody hang up who knows that the run is not ours any more."""
+        theirs = self.scene.host.calling(hang_up) if self.scene.host is not None else nullcontext()
+        with theirs, self.scene.calls.making(self.run.id, hang_up):
+            yield
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

@@ -14,7 +14,7 @@ from openvibe.doors import Doors
 from openvibe.errors import RunError
 from openvibe.hooks import Hooks
 from openvibe.host import Host
-from openvibe.ledger import Ledger
+from openvibe.ledger import Ledger, Overtaken
 from openvibe.llm import LLMProvider
 from openvibe.outcomes import HAPPENED
 from openvibe.performance import RunHost, Scene, fail, play, too_long
@@ -113,6 +113,7 @@ class Player:
             run.end("cancelled", now=self._now())
             self._ledger.change(run)
         self._hooks.tell(run, "run.cancelled", at=self._now(), duration=run.metrics.duration_seconds)
+        self.scene.calls.hang_up(run_id, Overtaken(run_id))
         self.work([], ended=[run])
         return run
 

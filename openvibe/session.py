@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -14,11 +14,12 @@ from openvibe import canonical
 from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.host import Host, MemoryHost, Tries
+from openvibe.line import Line
 from openvibe.llm import LLMProvider
 from openvibe.tracing import NOT_TRACED, RunTrace, StepTrace
 from openvibe.tracing.provider import TracedProvider
 
-#: How long a thread may take to notice, in seconds, that what it awaits was cancelled.
+#: How long a thread may take to notice, in seconds, that its line was hung up.
 _GRACE = 1.0
 #: The longest pause between two tries for which a step keeps its thread, in seconds, unless the session says otherwise.
 PATIENCE = 60.0
@@ -42,13 +43,11 @@ class StepNotes:
     puts: dict[tuple[str, str], Any] = field(default_factory=dict)
     sleep: timedelta | None = None
     shown: Mapping[str, Any] = field(default_factory=dict)
-    abandoned: bool = False
-    awaited: Future[Any] | None = None
+    line: Line = field(default_factory=Line)
 
     def check(self) -> None:
         """Stop a thread that nobody listens to any more before it does something to the outside world."""
-        if self.abandoned:
-            raise StepTimeout("This step's time is up; nobody listens to it any more")
+        self.line.check()
 
     def forget(self) -> None:
         """Drop what a failed try has said; what it used, it has used."""
@@ -103,13 +102,17 @@ class Session:
     def abandon(self, step_id: str, thread: threading.Thread) -> None:
         """Listen no more to a try whose time is up; what it used, it has used."""
         late = self._notes[step_id]
-        late.abandoned = True
         self._notes[step_id] = StepNotes(usages=list(late.usages))
-        if late.awaited:
-            late.awaited.cancel()
+        if late.line.hang_up(StepTimeout("This step's time is up; nobody listens to it any more")):
             thread.join(_GRACE)
         if thread.is_alive():
             self.abandoned.append(thread)
+
+    @contextmanager
+    def calling(self, notes: StepNotes) -> Iterator[None]:
+        """Wait for somebody outside inside the block: not longer than the try's time, nor than the run is ours."""
+        with notes.line.talking(), self.host.calling(notes.line.hang_up):
+            yield
 
     def told(self, step_id: str) -> StepNotes:
         """Hand out a step's notes, once."""
@@ -139,3 +142,7 @@ class StepListener:
         """A try failed."""
         self.notes.check()
         self.session.failed(node=self.node, step_id=self.step_id, told=canonical.jsonable(data))
+
+    def calling(self) -> AbstractContextManager[None]:
+        """A call runs inside this block."""
+        return self.session.calling(self.notes)

@@ -41,9 +41,10 @@ class Method:
         result = self._function(view, ctx) if self._takes_ctx else self._function(view)
         if not inspect.iscoroutine(result):
             return result
-        awaited = ctx.notes.awaited = loop.submit(result)
+        awaited = loop.submit(result)
         try:
-            return awaited.result()
+            with ctx.session.calling(ctx.notes), ctx.notes.line.held(awaited.cancel):
+                return awaited.result()
         finally:
             awaited.cancel()
 
@@ -150,7 +151,9 @@ class Step:
                 faults.append(error)
 
         # The interrupt's scratchpad lives in context variables.
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(perform,), daemon=True)
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(perform,), name=f"step {self.node.id}", daemon=True
+        )
         thread.start()
         thread.join(self.node.timeout.total_seconds())
         if thread.is_alive():

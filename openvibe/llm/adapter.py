@@ -8,7 +8,7 @@ from decimal import Decimal
 from queue import SimpleQueue
 from typing import Any, TypeGuard
 
-from openvibe import loop
+from openvibe import line, loop
 from openvibe.errors import ModelError, SetupError
 from openvibe.llm import schemas
 from openvibe.llm.protocol import LLMProvider, LLMResponse, Tool, Turn
@@ -67,7 +67,7 @@ class Adapter:
         elif streams and on_words:
             answer = _heard(self._complete, options, on_words)
         else:
-            answer = loop.run(self._complete(**options, **({"on_words": None} if streams else {})))
+            answer = _awaited(self._complete(**options, **({"on_words": None} if streams else {})))
         if on_words and not streams and answer.content:
             on_words(answer.content)
         return _response(answer)
@@ -81,9 +81,20 @@ def _heard(
     future = loop.submit(complete(**options, on_words=words.put))
     future.add_done_callback(lambda _: words.put(None))
     try:
-        while (text := words.get()) is not None:
-            on_words(text)
-        return future.result()
+        with line.current().held(future.cancel):
+            while (text := words.get()) is not None:
+                on_words(text)
+            return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _awaited(answer: Coroutine[Any, Any, Any]) -> Any:
+    future = loop.submit(answer)
+    try:
+        with line.current().held(future.cancel):
+            return future.result()
     except BaseException:
         future.cancel()
         raise

@@ -12,7 +12,7 @@ import httpx2
 from anthropic.types import Message
 
 from openvibe.errors import ModelError, SetupError, TransientModelError
-from openvibe.llm import prices, refusals, schemas
+from openvibe.llm import prices, refusals, schemas, wire
 from openvibe.llm.pool import PerProcess
 from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 
@@ -51,9 +51,7 @@ class AnthropicProvider:
             )
         self.aliases = dict(aliases or {})
         limits = httpx2.Timeout(timeout, connect=min(timeout, 10.0))
-        self._clients = PerProcess(
-            lambda: anthropic.Anthropic(api_key=key, base_url=base_url, timeout=limits, max_retries=0)
-        )
+        self._clients = PerProcess(lambda: _client(key, base_url, limits))
 
     def complete(
         self,
@@ -154,6 +152,12 @@ class AnthropicProvider:
 def provider(**options: Any) -> AnthropicProvider:
     """Make the provider (called by `openvibe.llm.provider`)."""
     return AnthropicProvider(**options)
+
+
+def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> anthropic.Anthropic:
+    limits = httpx2.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS)
+    http = wire.listening(anthropic.DefaultHttpxClient(limits=limits, timeout=timeout))
+    return anthropic.Anthropic(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
 
 
 def _system(text: str) -> str | list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +36,9 @@ class Listener(Protocol):
 
     def attempt_failed(self, *, attempt: int, attempts: int, error: str, pause: float) -> None:
         """A try failed; another follows after `pause` seconds."""
+
+    def calling(self) -> AbstractContextManager[None]:
+        """A call runs inside this block; who has the right to may hang up."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +174,11 @@ class _Caller:
         raise OutOfTries(f"Node {self._node!r} asked {self._model} {attempts} times: {error}")
 
     def _call(self, **parts: Any) -> LLMResponse:
-        response = self._provider.complete(
-            model=self._model, max_tokens=self._spec.max_tokens, temperature=self._spec.temperature,
-            on_words=self._listener.words, **parts,
-        )  # fmt: skip
+        with self._listener.calling():
+            response = self._provider.complete(
+                model=self._model, max_tokens=self._spec.max_tokens, temperature=self._spec.temperature,
+                on_words=self._listener.words, **parts,
+            )  # fmt: skip
         self._listener.usage(_usage(response, self._provider))
         if self._is_cut_off(response) and not response.content.strip() and not response.tool_calls:
             # A model that thinks first may spend all it has on that.

@@ -15,7 +15,7 @@ import httpx
 import ollama
 
 from openvibe.errors import TransientModelError
-from openvibe.llm import refusals, schemas
+from openvibe.llm import refusals, schemas, wire
 from openvibe.llm.pool import PerProcess
 from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 
@@ -112,13 +112,16 @@ def provider(**options: Any) -> OllamaProvider:
 
 
 def _client(base_url: str | None, api_key: str | None, timeout: float) -> ollama.Client:
-    return ollama.Client(
+    made = ollama.Client(
         host=base_url,
         timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        limits=httpx.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS),
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         # The SDK's own error keeps no headers, and `retry-after` is one.
         event_hooks={"response": [_refuse]},
     )
+    wire.listening(made._client)
+    return made
 
 
 def _refuse(response: httpx.Response) -> None:

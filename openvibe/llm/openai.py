@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
 
 from openvibe.errors import ModelError, SetupError, TransientModelError
-from openvibe.llm import prices, refusals, schemas
+from openvibe.llm import prices, refusals, schemas, wire
 from openvibe.llm.pool import PerProcess
 from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 
@@ -56,7 +56,7 @@ class OpenAIProvider:
             )
         self.aliases = dict(aliases or {})
         limits = httpx2.Timeout(timeout, connect=min(timeout, 10.0))
-        self._clients = PerProcess(lambda: openai.OpenAI(api_key=key, base_url=base_url, timeout=limits, max_retries=0))
+        self._clients = PerProcess(lambda: _client(key, base_url, limits))
 
     def complete(
         self,
@@ -116,6 +116,12 @@ class OpenAIProvider:
 def provider(**options: Any) -> OpenAIProvider:
     """Make the provider (called by `openvibe.llm.provider`)."""
     return OpenAIProvider(**options)
+
+
+def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> openai.OpenAI:
+    limits = httpx2.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS)
+    http = wire.listening(openai.DefaultHttpxClient(limits=limits, timeout=timeout))
+    return openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:

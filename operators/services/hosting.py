@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -11,14 +11,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from openvibe import canonical, host
+from openvibe.calls import HangUp
 from openvibe.events import Event as Fact
-from operators.models import Effect, Run
-from operators.services import attempts, context, effects
-from operators.services.leases import Claim, ClaimLost
+from operators.models import Effect
+from operators.services import attempts, calls, context, effects
+from operators.services.leases import Claim
 from operators.services.words import Words
-
-#: How often, in seconds, somebody who talks to a model looks whether the run is still his to play.
-LOOK = 1.0
 
 
 def release() -> None:
@@ -33,7 +31,6 @@ class ClaimHost:
 
     def __init__(self, claim: Claim, change: Callable[[list[Fact]], None], words: Words) -> None:
         self._claim, self._change, self._words = claim, change, words
-        self._looked = time.monotonic()
 
     def record(self, event: Fact) -> None:
         """Commit a fact at once, in the middle of a step."""
@@ -50,14 +47,12 @@ class ClaimHost:
         return found
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words, and stop whoever says them when the run is not ours any more."""
+        """Pass on a model's words."""
         self._words.add(node=node, step_id=step_id, text=text)
-        if time.monotonic() - self._looked > LOOK:
-            self._looked = time.monotonic()
-            held = Run.objects.claimed(self._claim.run.id, self._claim.epoch).exists()
-            release()
-            if not held:
-                raise ClaimLost(self._claim.run.id)
+
+    def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
+        """Let the process hang up when the run is not ours any more."""
+        return calls.making(self._claim, hang_up)
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -71,6 +72,9 @@ class Notebook:
 
     def attempt_failed(self, *, attempt: int, attempts: int, error: str, pause: float) -> None:
         self.failed.append({"attempt": attempt, "attempts": attempts, "error": error, "pause": pause})
+
+    def calling(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def ask(provider: Scripted, listener: Notebook, *, types: Mapping[str, Any] | None = None, **options: Any) -> dict:

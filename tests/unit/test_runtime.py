@@ -4,6 +4,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -258,6 +259,29 @@ def test_a_run_that_is_cancelled_while_it_is_played_stores_nothing_more(runtime)
     runtime.register(desk(Long))
     run = runtime.activate("desk", "write")
     assert (run.status, run.output, run.metrics.nodes_executed) == ("cancelled", None, 0)
+
+
+def test_cancelling_ends_what_a_run_awaits_at_once(runtime):
+    asked, ended, runs = threading.Event(), threading.Event(), []
+
+    @workflow(id="write")
+    class Long:
+        @node
+        async def draft(self, state, ctx):
+            runs.append(ctx.run_id)
+            asked.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+    runtime.register(desk(Long))
+    with ThreadPoolExecutor(1) as thread:
+        played = thread.submit(runtime.activate, "desk", "write")
+        assert asked.wait(30)
+        runtime.cancel(runs[0])
+        assert played.result(30).status == "cancelled"
+    assert ended.wait(30)
 
 
 def test_a_gate_decides_by_itself_when_its_time_is_up(runtime, heard):
