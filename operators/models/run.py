@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from openvibe.protocol import turns
 from operators.models.operator import Operator, Workflow
 from operators.models.project import Actor, Project
 from operators.models.statements import update_returning
@@ -56,8 +57,8 @@ class Run(models.Model):
     comes twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
     `forked_from` is the run whose state this one began with, `forked_at` the step there. Of the runs that wait for a
     slot the one with the highest `priority` is next, then the oldest. `losses` counts the workers that died while they
-    played it, since its last finished step. `archived_at` is when its events were taken out of the database,
-    `pruned_at` when its checkpoints were.
+    played it, since its last finished step; `retries` how often it was let try again after it had failed. `archived_at`
+    is when its events were taken out of the database, `pruned_at` when its checkpoints were.
     """
 
     class Status(models.TextChoices):
@@ -97,6 +98,7 @@ class Run(models.Model):
     rung_at = models.DateTimeField(null=True, blank=True)
     rings = models.PositiveSmallIntegerField(default=0)
     losses = models.PositiveSmallIntegerField(default=0)
+    retries = models.PositiveSmallIntegerField(default=0)
     last_seq = models.PositiveIntegerField(default=0)
     announced_seq = models.PositiveIntegerField(default=0)
 
@@ -159,6 +161,11 @@ class Run(models.Model):
     def active(self) -> bool:
         """Whether it has not ended."""
         return self.status in Run.ACTIVE
+
+    @property
+    def turn_id(self) -> str:
+        """Its `agent_turn_id` on the wire: each retry is a turn of its own."""
+        return turns.turn_id(self.id, self.retries)
 
     @property
     def cost(self) -> Decimal | None:

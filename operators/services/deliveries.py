@@ -193,7 +193,7 @@ def _command(wait: Wait) -> bool:
             "tool_call_id": call["tool_call_id"],
             "tool_call_card_id": card["card"],
             "agent_id": wait.node,
-            "agent_turn_id": run.id,
+            "agent_turn_id": run.turn_id,
             "turn_epoch": run.epoch,
             "after_execution": "suspend",
         },

@@ -210,9 +210,11 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
     with transaction.atomic():
         changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED, archived_at=None, pruned_at=None).change(
             "last_seq",
+            "retries",
             status=Run.Status.QUEUED,
             error=None,
             losses=0,
+            retries=F("retries") + 1,
             ended_at=None,
             rung_at=now,
             rings=0,
@@ -228,7 +230,7 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
             project_id=run.project_id,
             run_id=run.id,
             last_seq=changed[0],
-            facts=[Fact("run.retried")],
+            facts=[Fact("run.retried", data={"retry": changed[1]})],
             now=now,
             actor=actor.get_username(),
         )

@@ -45,7 +45,7 @@ class Words:
         text, self._text = masked(self._text[:length]), self._text[length:]
         channel = subjects.thread(self.run.id)
         body = {
-            "agent_turn_id": self.run.id,
+            "agent_turn_id": self.run.turn_id,
             "step_id": self._step_id,
             "node": self._node,
             "chunk_type": "content",

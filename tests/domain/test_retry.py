@@ -86,6 +86,18 @@ def test_a_run_may_fail_and_be_retried_more_than_once(shaky: Operator, alice: Us
     assert run.output == {"done": ["first", "second", "third"]}
 
 
+def test_each_retry_is_a_turn_of_its_own(shaky: Operator, alice: User) -> None:
+    run = intake.request(shaky.workflows.get(), input={}, actor=None)
+    turns = [run.turn_id]
+    for _ in range(2):
+        execution.perform(run.id)
+        run.refresh_from_db()
+        turns.append(intake.retry(run, actor=alice).turn_id)
+
+    assert turns == [f"{run.id}-0", f"{run.id}-1", f"{run.id}-2"]
+    assert [event.data for event in Event.objects.filter(run=run, kind="run.retried")] == [{"retry": 1}, {"retry": 2}]
+
+
 def test_two_retries_at_once_are_one(shaky: Operator, alice: User) -> None:
     run = failed(shaky, alice)
     same = Run.objects.get(pk=run.pk)
