@@ -59,6 +59,9 @@ class Host(Protocol):
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """A step waits for somebody outside inside this block; call `hang_up` when the run is no longer ours."""
 
+    def abandoned(self, thread: threading.Thread) -> None:
+        """A step's time is up, and its thread goes on unheard; nobody can stop it."""
+
     def now(self) -> datetime:
         """Return the time, in UTC."""
 
@@ -97,6 +100,9 @@ class MemoryHost:
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """Nobody else plays the run."""
         return nullcontext()
+
+    def abandoned(self, thread: threading.Thread) -> None:
+        """Let it be."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sqlite3
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +145,11 @@ class RunHost:
         theirs = self.scene.host.calling(hang_up) if self.scene.host is not None else nullcontext()
         with theirs, self.scene.calls.making(self.run.id, hang_up):
             yield
+
+    def abandoned(self, thread: threading.Thread) -> None:
+        """Tell the author's host."""
+        if self.scene.host is not None:
+            self.scene.host.abandoned(thread)
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

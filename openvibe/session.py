@@ -107,6 +107,7 @@ class Session:
             thread.join(_GRACE)
         if thread.is_alive():
             self.abandoned.append(thread)
+            self.host.abandoned(thread)
 
     @contextmanager
     def calling(self, notes: StepNotes) -> Iterator[None]:

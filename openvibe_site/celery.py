@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import celery
@@ -59,6 +60,9 @@ app.conf.update(
 )
 
 
+#: How long a worker that ends by itself may take, in seconds, until its runs have come to their next boundary.
+DRAIN = 60.0
+
 #: Ends this worker's saying that it lives.
 _absent: threading.Event | None = None
 
@@ -70,6 +74,7 @@ def _appear(sender: Any, **_: Any) -> None:
 
     global _absent
     _absent = presence.announce(Process.Kind.WORKER)
+    threading.Thread(target=_end_with_strays, name="strays-watch", daemon=True).start()
     if beat := getattr(sender.controller, "beat", None):
         threading.Thread(target=_end_with, args=(beat,), name="beat-watch", daemon=True).start()
 
@@ -82,6 +87,18 @@ def _end_with(beat: Any) -> None:
     if not leases.stopping.is_set():
         logger.error("Beat has died; this worker ends, so that its supervisor starts both again")
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_with_strays() -> None:
+    """End this worker in order when it holds as many strays as it may: only with their process do they end."""
+    from operators.services.strays import strays
+
+    strays.enough.wait()
+    logger.error("This worker holds too many threads that nobody can stop; it ends, so that its supervisor starts it")
+    os.kill(os.getpid(), signal.SIGTERM)
+    # What does not come to a boundary by then is played elsewhere when its lease is over.
+    time.sleep(DRAIN)
+    os._exit(1)
 
 
 @worker_shutdown.connect

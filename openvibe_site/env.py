@@ -86,6 +86,7 @@ class Environment:
     allowed_hosts: tuple[str, ...]
     lease_seconds: float
     most_losses: int
+    most_strays: int
     worker_threads: int
     worker_processes: int
     time_zone: str
@@ -97,7 +98,7 @@ class Environment:
     log_level: LogLevel
 
 
-def read(environ: Mapping[str, str]) -> Environment:
+def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each variable
     """Raises `SetupError` at the first variable that does not say what it should."""
     return Environment(
         port=whole(environ, "OPENVIBE_PORT", 8000, least=1, most=65535),
@@ -127,6 +128,7 @@ def read(environ: Mapping[str, str]) -> Environment:
         allowed_hosts=names(environ, "OPENVIBE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"),
         lease_seconds=number(environ, "OPENVIBE_LEASE_SECONDS", 15.0, positive=True),
         most_losses=whole(environ, "OPENVIBE_MOST_LOSSES", 5, least=1, most=1000),
+        most_strays=whole(environ, "OPENVIBE_MOST_STRAYS", 5, least=1, most=1000),
         worker_threads=whole(environ, "OPENVIBE_WORKER_THREADS", 32, least=1, most=1000),
         worker_processes=whole(environ, "OPENVIBE_WORKER_PROCESSES", 1, least=1, most=100),
         time_zone=time_zone(environ, "OPENVIBE_TIME_ZONE", "UTC"),

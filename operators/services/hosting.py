@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -16,6 +17,7 @@ from openvibe.events import Event as Fact
 from operators.models import Effect
 from operators.services import attempts, calls, context, effects
 from operators.services.leases import Claim
+from operators.services.strays import strays
 from operators.services.words import Words
 
 
@@ -53,6 +55,10 @@ class ClaimHost:
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """Let the process hang up when the run is not ours any more."""
         return calls.making(self._claim, hang_up)
+
+    def abandoned(self, thread: threading.Thread) -> None:
+        """Count a thread that nobody can stop."""
+        strays.add(thread)
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
