@@ -56,8 +56,8 @@ class Watched:
 
     def _look(self, made: list[tuple[str, int]]) -> None:
         try:
-            rows = Run.objects.filter(id__in={run_id for run_id, _ in made}, status=Run.Status.RUNNING)
-            held = set(rows.values_list("id", "epoch"))
+            rows = Run.objects.filter(id__in={run_id for run_id, _ in made}).values_list("id", "status", "epoch")
+            held = {run_id: epoch if status == Run.Status.RUNNING else None for run_id, status, epoch in rows}
         except DatabaseError:
             # Nobody knows then whose the runs are; the lease decides.
             logger.exception("Calls could not be looked after")
@@ -65,8 +65,10 @@ class Watched:
             return
         if connection.vendor != "sqlite":
             connection.close()
-        for run_id, epoch in set(made) - held:
-            self._calls.hang_up((run_id, epoch), ClaimLost(run_id))
+        for run_id, epoch in made:
+            # A run that is not to be seen stands in its caller's own transaction.
+            if held.get(run_id, epoch) != epoch:
+                self._calls.hang_up((run_id, epoch), ClaimLost(run_id))
 
 
 _watched = Watched()
