@@ -12,7 +12,7 @@ from agents_ui.entries import Entry
 from openvibe.events import ATTEMPT_FAILED, GATE_OPENED, LOG, STEP_FAILED, STEP_FINISHED, STEP_STARTED
 
 #: Whose answers a step may wait for; the clock's is told beside the step, which has ended by then.
-ASKING = ("gate", "work", "tool", "reply")
+ASKING = ("gate", "work", "tool", "reply", "change")
 EFFECTS = ("attempted", "confirmed", "failed", "unknown", "skipped")
 STEP_KINDS = frozenset(
     {

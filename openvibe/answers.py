@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from openvibe import canonical, interrupts
+from openvibe.ctx import watched
 from openvibe.errors import InputError, RunError, WrongUpdate
 from openvibe.ids import random_text
 from openvibe.outcomes import OpenWait
@@ -98,6 +99,18 @@ def check(wait: Wait, definition: WorkflowDefinition | None, *, decision: str, v
         raise InputError("; ".join(f"{item['field']}: {item['message']}" for item in problems), problems)
 
 
+def settled(kind: str, payload: Mapping[str, Any], *, result: Any, error: str) -> dict[str, Any]:
+    """Return what goes into a graph where a tool, an agent, another operator or the shared context has answered."""
+    about = {"watched": watched(payload["bucket"], payload["key"])} if kind == "change" else {}
+    return {"result": result, "error": error, **about}
+
+
+def silence(kind: str, deadline: datetime) -> str:
+    """Return what a wait that nobody has answered says of it."""
+    what = "It did not change" if kind == "change" else "Nobody answered"
+    return f"{what} before {deadline:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def expired(wait: Wait, *, now: datetime) -> str:
     """Take what the deadline means: ask the next one, or decide, or give up; return the event's kind."""
     if wait.kind == "approval" and wait.escalate_to and not wait.assigned_to:
@@ -111,13 +124,13 @@ def expired(wait: Wait, *, now: datetime) -> str:
         return "gate.expired"
     if wait.kind == "timer":
         return "timer.fired"
-    wait.error = f"Nobody answered before {wait.deadline:%Y-%m-%d %H:%M} UTC"
+    wait.error = silence(wait.kind, wait.deadline)
     return "wait.expired"
 
 
 def _value(wait: Wait) -> Any:
     if wait.kind != "approval":
-        return {"result": wait.result, "error": wait.error}
+        return settled(wait.kind, wait.payload, result=wait.result, error=wait.error)
     answer = {"decision": wait.decision, "notes": wait.notes, "values": wait.values or {}}
     return interrupts.resume(wait.form, wait.payload, answer) if wait.form else answer
 

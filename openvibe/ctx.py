@@ -13,7 +13,7 @@ from typing import Any, Final
 from openvibe import canonical, loop, subscriptions
 from openvibe.errors import EffectUnknown, RunError, UncertainServiceError, WrongUpdate
 from openvibe.events import LOG, Event
-from openvibe.host import Host
+from openvibe.host import Change, Host
 from openvibe.session import Session, StepNotes
 
 #: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
@@ -59,7 +59,7 @@ class Ctx:
     @property
     def context(self) -> SharedContext:
         """The context that all operators of the project share."""
-        return SharedContext(self.session, self.notes)
+        return SharedContext(self.session, self.notes, self.node, self.ask)
 
     def now(self) -> datetime:
         """Return the time, in UTC. A node reads the clock here, so that a test can set it."""
@@ -185,10 +185,12 @@ class SharedContext:
 
     session: Session
     notes: StepNotes
+    node: str
+    ask: Ask
 
     def get(self, bucket: str, key: str, default: Any = None) -> Any:
         """Return a value, this step's own put included."""
-        self._known(bucket)
+        known_bucket(bucket)
         if (bucket, key) in self.notes.puts:
             # A copy: what is changed in place is not put.
             found = canonical.jsonable(self.notes.puts[bucket, key])
@@ -198,18 +200,63 @@ class SharedContext:
 
     def put(self, bucket: str, key: str, value: Any) -> None:
         """Keep a value (any JSON)."""
-        self._known(bucket)
+        known_bucket(bucket)
         self.notes.puts[bucket, key] = canonical.jsonable(value)
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
-        self._known(bucket)
+        known_bucket(bucket)
         own = {key for place, key in self.notes.puts if place == bucket and key.startswith(prefix)}
         return sorted(own | set(loop.aside(self.session.host).keys(bucket, prefix)))
 
-    def _known(self, bucket: str) -> None:
-        if bucket not in BUCKETS:
-            raise RunError(f"The shared context has no bucket {bucket!r}; use one of: {', '.join(BUCKETS)}")
+    def entry(self, bucket: str, key: str) -> Change:
+        """Return a value with its revision, which is 0 if it never was; without what this step has put."""
+        return loop.aside(self.session.host).entry(known_bucket(bucket), key)
+
+    def watch(self, bucket: str, key: str, *, after: int, timeout: timedelta | None = None) -> Change:
+        """Return the first change of a value after the revision that was seen; 0 for none.
+
+        The run waits for it, and holds nothing meanwhile. The node's body runs again from its top when the change is
+        there, and each watch returns then what it has returned before.
+
+        Example:
+            >>> seen = ctx.context.entry("leads", "ada/score")
+            >>> while seen.value is None:
+            ...     seen = ctx.context.watch("leads", "ada/score", after=seen.revision)
+
+        Raises:
+            RunError: it did not change before `timeout`.
+        """
+        self.notes.check()
+        place = watched(known_bucket(bucket), key)
+        answer = self.ask(
+            {
+                "kind": "change",
+                "node": self.node,
+                "prompt": f"A change of {place}",
+                "payload": {"bucket": bucket, "key": key, "after": after},
+                "timeout_seconds": timeout.total_seconds() if timeout is not None else None,
+            }
+        )
+        if answer.get("watched") != place:
+            raise RunError(
+                f"Node {self.node!r} asked in another order than before; what it asks must not hang on values"
+            )
+        if answer["error"]:
+            raise RunError(f"Node {self.node!r} watched {place}: {answer['error']}")
+        return Change(**answer["result"])
+
+
+def known_bucket(bucket: str) -> str:
+    """Return a bucket's name; raises `RunError` if there is none of that name."""
+    if bucket not in BUCKETS:
+        raise RunError(f"The shared context has no bucket {bucket!r}; use one of: {', '.join(BUCKETS)}")
+    return bucket
+
+
+def watched(bucket: str, key: str) -> str:
+    """Return how the answer to a watch names what was watched."""
+    return f"{bucket}/{key}"
 
 
 def _called(function: Callable[[], Any]) -> Any:

@@ -44,6 +44,15 @@ class Tries:
         return (self.step or self.model) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One revision of a value of the shared context. They count from 1; 0 is that of a value which never was."""
+
+    revision: int
+    value: Any = None
+    deleted: bool = False
+
+
 class Host(Protocol):
     """What a run asks of its surroundings, from any thread."""
 
@@ -68,6 +77,9 @@ class Host(Protocol):
     def value(self, bucket: str, key: str) -> Any:
         """Return a value of the shared context, or None."""
 
+    def entry(self, bucket: str, key: str) -> Change:
+        """Return the latest revision of a value of the shared context."""
+
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Return the keys of a bucket of the shared context that begin with `prefix`, sorted."""
 
@@ -85,7 +97,8 @@ class MemoryHost:
     buckets: dict[str, dict[str, Any]] = field(default_factory=dict)
     effects: dict[tuple[str, str], Effect] = field(default_factory=dict)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _history: dict[tuple[str, str], list[Change]] = field(default_factory=dict)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
 
     def record(self, event: Event) -> None:
         """Forget it."""
@@ -113,6 +126,21 @@ class MemoryHost:
         with self._lock:
             return canonical.jsonable(self.buckets.get(bucket, {}).get(key))
 
+    def entry(self, bucket: str, key: str) -> Change:
+        """Return the latest revision of a value of the shared context."""
+        with self._lock:
+            return (self._changes(bucket, key) or [Change(0)])[-1]
+
+    def first_after(self, bucket: str, key: str, revision: int) -> Change | None:
+        """Return the first change of a value after this revision, or None."""
+        with self._lock:
+            return next((item for item in self._changes(bucket, key) if item.revision > revision), None)
+
+    def await_news(self, seconds: float) -> None:
+        """Return when a value has been put, or after so many seconds."""
+        with self._lock:
+            self._lock.wait(seconds)
+
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
         with self._lock:
@@ -122,7 +150,16 @@ class MemoryHost:
         """Keep values of the shared context: (bucket, key) → value."""
         with self._lock:
             for (bucket, key), value in values.items():
-                self.buckets.setdefault(bucket, {})[key] = canonical.jsonable(value)
+                known, kept = self._changes(bucket, key), canonical.jsonable(value)
+                known.append(Change(len(known) + 1, kept))
+                self.buckets.setdefault(bucket, {})[key] = kept
+            self._lock.notify_all()
+
+    def _changes(self, bucket: str, key: str) -> list[Change]:
+        known = self._history.setdefault((bucket, key), [])
+        if not known and key in self.buckets.get(bucket, {}):
+            known.append(Change(1, self.buckets[bucket][key]))
+        return known
 
     def effect(self, *, node: str, step_id: str, key: str) -> Effect:
         """Look an effect up, and note a new one as attempted."""

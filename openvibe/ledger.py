@@ -7,6 +7,7 @@ belongs to whoever took it last.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -16,7 +17,7 @@ from openvibe import canonical
 from openvibe.errors import SetupError
 from openvibe.graph.rows import CheckpointRow, WriteRow
 from openvibe.graph.sqlite import MEMORY, Database, SqliteRows
-from openvibe.host import Effect
+from openvibe.host import Change, Effect
 from openvibe.runs import Run
 
 _TABLES = """
@@ -28,7 +29,9 @@ CREATE INDEX IF NOT EXISTS run_due ON run (due) WHERE due IS NOT NULL;
 CREATE TABLE IF NOT EXISTS effect (
     run_id TEXT, step_id TEXT, key TEXT, state TEXT, result TEXT, attempt INTEGER, PRIMARY KEY (run_id, step_id, key)
 );
-CREATE TABLE IF NOT EXISTS context (bucket TEXT, key TEXT, value TEXT, PRIMARY KEY (bucket, key));
+CREATE TABLE IF NOT EXISTS context_revision (
+    bucket TEXT, key TEXT, revision INTEGER, value TEXT, PRIMARY KEY (bucket, key, revision)
+) WITHOUT ROWID;
 """
 
 
@@ -43,6 +46,7 @@ class Ledger:
         self._database = Database(path)
         self.rows = SqliteRows(self._database)
         self._database.create(_TABLES)
+        self._news = threading.Condition()
 
     def close(self) -> None:
         """Close the database."""
@@ -113,25 +117,66 @@ class Ledger:
             if stored != [("running", run.epoch)]:
                 raise Overtaken(run.id)
             self.rows.save(checkpoints, writes)
-            self.put(puts)
+            self._put(puts)
             self.change(run)
             for other in started:
                 self.add(other)
+        self._tell(puts)
 
     def value(self, bucket: str, key: str) -> Any:
         """Return a value of the shared context, or None."""
-        found = self._database.rows("SELECT value FROM context WHERE bucket = ? AND key = ?", (bucket, key))
-        return json.loads(found[0][0]) if found else None
+        return self.entry(bucket, key).value
+
+    def entry(self, bucket: str, key: str) -> Change:
+        """Return the latest revision of a value of the shared context."""
+        latest = (
+            "SELECT revision, value FROM context_revision WHERE bucket = ? AND key = ? ORDER BY revision DESC LIMIT 1"
+        )
+        found = self._database.rows(latest, (bucket, key))
+        return _changed(found[0]) if found else Change(0)
+
+    def first_after(self, bucket: str, key: str, revision: int) -> Change | None:
+        """Return the first change of a value after this revision, or None."""
+        first = "SELECT revision, value FROM context_revision WHERE bucket = ? AND key = ? AND revision > ? LIMIT 1"
+        found = self._database.rows(first, (bucket, key, revision))
+        return _changed(found[0]) if found else None
+
+    def await_news(self, seconds: float) -> None:
+        """Return when a value has been put in this process, or after so many seconds."""
+        with self._news:
+            self._news.wait(seconds)
+
+    def watching(self, *, operators: Sequence[str]) -> list[Run]:
+        """Return the runs of these operators that wait for a change of the shared context, the oldest first."""
+        waits = (
+            "SELECT 1 FROM json_each(told, '$.waits') "
+            "WHERE json_extract(value, '$.kind', '$.status') = json_array('change', 'pending')"
+        )
+        among = f"operator_id IN ({','.join('?' * len(operators))})"
+        return self._runs(f"WHERE status = 'waiting' AND {among} AND EXISTS ({waits})", *operators)
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
-        found = self._database.rows("SELECT key FROM context WHERE bucket = ?", (bucket,))
+        found = self._database.rows("SELECT DISTINCT key FROM context_revision WHERE bucket = ?", (bucket,))
         return sorted(key for (key,) in found if key.startswith(prefix))
 
     def put(self, values: Mapping[tuple[str, str], Any]) -> None:
         """Keep values of the shared context: (bucket, key) → value."""
-        rows = [(bucket, key, canonical.dumps(value)) for (bucket, key), value in values.items()]
-        self._database.write_many("INSERT OR REPLACE INTO context VALUES (?,?,?)", rows)
+        self._put(values)
+        self._tell(values)
+
+    def _put(self, values: Mapping[tuple[str, str], Any]) -> None:
+        rows = [(*place, canonical.dumps(value), *place) for place, value in values.items()]
+        self._database.write_many(
+            "INSERT INTO context_revision SELECT ?, ?, coalesce(max(revision), 0) + 1, ? FROM context_revision "
+            "WHERE bucket = ? AND key = ?",
+            rows,
+        )
+
+    def _tell(self, values: Mapping[tuple[str, str], Any]) -> None:
+        if values:
+            with self._news:
+                self._news.notify_all()
 
     def effect(self, run_id: str, step_id: str, key: str) -> Effect:
         """Look an effect up; a new one is noted as attempted."""
@@ -174,6 +219,10 @@ def ledger(checkpointer: Any) -> Ledger:
     if kind not in makers or (kind == "sqlite") != bool(path):
         raise SetupError(f"checkpointer={checkpointer!r}: use 'memory' or 'sqlite:///runs.db'")
     return makers[kind](path)
+
+
+def _changed(row: tuple[int, str]) -> Change:
+    return Change(row[0], json.loads(row[1]))
 
 
 def _columns(run: Run) -> tuple[Any, ...]:

@@ -11,8 +11,9 @@ from openvibe.events import Event, Figures
 #: What a person may say about an effect that nobody can tell of.
 HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 
-#: Whose answer a wait needs: a person's, the clock's, a tool's, an external agent's, another operator's.
-WaitKind = Literal["approval", "timer", "tool", "work", "reply"]
+#: Whose answer a wait needs: a person's, the clock's, a tool's, an external agent's, another operator's, or whoever's
+#: that changes a value of the shared context.
+WaitKind = Literal["approval", "timer", "tool", "work", "reply", "change"]
 
 
 @dataclass(frozen=True)

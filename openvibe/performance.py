@@ -22,7 +22,7 @@ from openvibe.events import GATE_OPENED, Event
 from openvibe.fields import check_input
 from openvibe.graph.saver import RowSaver
 from openvibe.hooks import Hooks
-from openvibe.host import Effect, Host, Tries
+from openvibe.host import Change, Effect, Host, Tries
 from openvibe.ids import run_id
 from openvibe.ledger import Ledger, Overtaken
 from openvibe.llm import LLMProvider
@@ -55,6 +55,7 @@ class Scene:
     now: Callable[[], datetime]
     emitted: Callable[[Run, Emission], None]
     ask: Callable[[Run, Wait], None]
+    changed: Callable[[], list[str]]
     tracer: Tracer = field(default_factory=NoTracer)
     calls: Calls[str] = field(default_factory=Calls)
 
@@ -158,6 +159,10 @@ class RunHost:
     def value(self, bucket: str, key: str) -> Any:
         """Return a value of the shared context, or None."""
         return (self.scene.host or self.scene.ledger).value(bucket, key)
+
+    def entry(self, bucket: str, key: str) -> Change:
+        """Return the latest revision of a value of the shared context."""
+        return (self.scene.host or self.scene.ledger).entry(bucket, key)
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
@@ -275,6 +280,8 @@ class Performance:
         self._scene.ledger.commit(run, checkpoints=checkpoints, writes=writes, puts=puts, started=started)
         if self._host.keeps and progress.puts:
             self._host.keeps(progress.puts)
+        if progress.puts:
+            self._next += self._scene.changed()
         self._next += [child.id for child in started]
         for event in (*progress.reopened, *progress.events, *facts):
             took = event.data.get("duration_seconds", 0.0)
@@ -313,6 +320,7 @@ class Performance:
                     if wait.interrupt_id not in known
                 ]
                 run.waits += fresh
+                self._elsewhere += [wait for wait in fresh if wait.kind == "change"]
                 run.status = "waiting"
                 asked = [child for wait in fresh if wait.kind == "reply" for child in self._asked(wait)]
                 told = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from openvibe import answers, tracing
 from openvibe.configuration import Configuration
@@ -20,6 +21,7 @@ from openvibe.outcomes import HAPPENED
 from openvibe.performance import RunHost, Scene, fail, play, too_long
 from openvibe.registry import Registry
 from openvibe.runs import Run, Wait
+from openvibe.sharing import Store
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Player:
         self._registry, self._ledger, self._hooks, self._now = registry, ledger, hooks, now
         self.doors = Doors(chosen.bus if bus is None else bus, heard=self._heard, served=self._served)
         self.scene = Scene(
-            registry, ledger, provider, dict(chosen.models), hooks, host, now, self.doors.emit, self._ask,
+            registry, ledger, provider, dict(chosen.models), hooks, host, now, self.doors.emit, self._ask, self.changed,
             tracing.tracer(chosen.tracing, chosen.tracing_project),
         )  # fmt: skip
 
@@ -96,7 +98,7 @@ class Player:
         with self._ledger.transaction():
             run = self._ledger.run(run_id)
             wait = run.wait(wait_id) if run else None
-            if run is None or wait is None or not wait.pending or wait.kind not in ("tool", "work", "reply"):
+            if run is None or wait is None or not wait.pending or wait.kind in ("approval", "timer"):
                 return False
             wait.result, wait.error = result, error
             self._close(run, wait)
@@ -172,8 +174,30 @@ class Player:
         where = {"node": wait.node, "step_id": wait.step_id, "key": wait.payload["effect"]}
         RunHost(self.scene, run).settle(**where, state=state, result=result)
 
+    def changed(self) -> list[str]:
+        """Wake the runs that wait for a change of the shared context which is there by now; return their ids."""
+        found = self._ledger.watching(operators=[definition.spec.id for definition in self._registry])
+        return [run.id for run in found if any(self._look(run, wait) for wait in run.open_waits)]
+
+    def _look(self, run: Run, wait: Wait) -> bool:
+        if wait.kind != "change":
+            return False
+        asked, store = wait.payload, self.store
+        change = store.first_after(asked["bucket"], asked["key"], asked["after"])
+        if change is None:
+            return False
+        return self.answer(run.id, wait.id, result=dataclasses.asdict(change), error="")
+
+    @property
+    def store(self) -> Store:
+        """What keeps the shared context."""
+        return cast(Store, self.scene.host or self._ledger)
+
     def _ask(self, run: Run, wait: Wait) -> None:
-        """Ask an operator that is not registered here, by the bus."""
+        """Look whether what a run waits for has changed already; else ask an operator elsewhere, by the bus."""
+        if wait.kind == "change":
+            self._look(run, wait)
+            return
         timeout = timedelta(seconds=wait.timeout_seconds) if wait.timeout_seconds else None
         result, error = self.doors.ask(run, wait.payload, timeout=timeout)
         self.answer(run.id, wait.id, result=result, error=error)

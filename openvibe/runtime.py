@@ -26,6 +26,7 @@ from openvibe.player import Player
 from openvibe.registry import OperatorDefinition, Registry, WorkflowDefinition, define
 from openvibe.runs import Run
 from openvibe.scheduler.none import NoScheduler
+from openvibe.sharing import RuntimeContext
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -205,9 +206,16 @@ class OperatorRuntime:
             RunError: nobody waits for it.
         """
         run = next((run for run in self._ledger.left() if run.wait(wait_id)), None)
+        if run is not None and any(wait.id == wait_id and wait.kind == "change" for wait in run.open_waits):
+            raise RunError(f"{wait_id!r} waits for a change of the shared context: runtime.context.put answers it")
         if run is None or not self._player.answer(run.id, wait_id, result=result, error=error):
             raise RunError(f"Nobody waits at {wait_id!r} for a result")
         return self._rung(self._player.play(run.id))
+
+    @property
+    def context(self) -> RuntimeContext:
+        """The shared context: `get`, `put`, `keys`, `entry` and `watch`. A put plays on the runs that waited for it."""
+        return RuntimeContext(self._player.store, self._changed)
 
     def cancel(self, run_id: str) -> Run:
         """End a run that has not ended; a step that is being played is not stored any more.
@@ -236,14 +244,16 @@ class OperatorRuntime:
     def tick(self, now: datetime | None = None) -> list[Run]:
         """Do what is due: wake sleepers, decide or escalate at deadlines, end what took too long; return these runs.
 
-        `now` sets the clock forward first.
+        `now` sets the clock forward first. What another process has put into the shared context is found as well.
         """
         if now is not None and now > self.now():
             self._offset += now - self.now()
         due = [run.id for run in self._ledger.due(self.now(), operators=self._ids)]
         for run_id in due:
             self._player.fire(run_id)
-        return [self._player.known(run_id) for run_id in due]
+        woken = self._player.changed()
+        self._player.work(woken)
+        return [self._player.known(run_id) for run_id in dict.fromkeys([*due, *woken])]
 
     def advance(self, seconds: float | timedelta) -> list[Run]:
         """Let time pass at once: everything that falls due meanwhile happens, in order, cron triggers included.
@@ -305,6 +315,10 @@ class OperatorRuntime:
             names = ", ".join(sorted({name for flow in flows for name in (flow.spec.trigger.id, flow.spec.id)}))
             raise RunError(f"Operator {operator!r} has no trigger or workflow {trigger!r}; it has: {names}")
         return found
+
+    def _changed(self) -> None:
+        self._player.work(self._player.changed())
+        self._clock.ring()
 
     def _rung(self, run: Run) -> Run:
         self._clock.ring()

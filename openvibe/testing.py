@@ -68,8 +68,8 @@ def play(
     """Play one run of a workflow, sleeping through its rests, and return it as it stands when nothing is left to say.
 
     `answers` are given in turn, one to each wait for a person, a tool, work or another operator: a decision such as
-    `"approve"`, or `{"decision": …, "values": …}`, or `{"result": …}`, or `{"error": …}`. A run that still waits after
-    the last one is returned waiting.
+    `"approve"`, or `{"decision": …, "values": …}`, or `{"result": …}`, or `{"error": …}`; one to a watch of the shared
+    context is what is put there, `{"value": …}`. A run that still waits after the last one is returned waiting.
 
     Raises:
         RunError: an answer was left over.
@@ -119,6 +119,9 @@ def _rested(runtime: OperatorRuntime, run: Run) -> Run:
 
 def _answered(runtime: OperatorRuntime, run: Run, wait: Wait, answer: Answer) -> Run:
     given = {"decision": answer} if isinstance(answer, str) else dict(answer)
+    if wait.kind == "change":
+        runtime.context.put(wait.payload["bucket"], wait.payload["key"], given["value"])
+        return runtime.run(run.id) or run
     if wait.kind == "approval":
         return runtime.resume(run.id, wait_id=wait.id, **given)
     return runtime.answer(wait.id, **given)

@@ -217,8 +217,8 @@ def _undelivered(now: datetime) -> list[str]:
 def _unsent(now: datetime) -> list[str]:
     rows = Wait.objects.pending().exclude(kind=Wait.Kind.TIMER)
     rows = rows.filter(sent_at=None, opened_at__lt=now - NEWS_PAUSE)
-    # Without the bus only other operators can be asked.
-    rows = rows if link.connected else rows.filter(kind=Wait.Kind.REPLY)
+    # Without the bus only other operators can be asked, and the shared context be looked at.
+    rows = rows if link.connected else rows.filter(kind__in=[Wait.Kind.REPLY, Wait.Kind.CHANGE])
     return list(rows.order_by("opened_at").values_list("id", flat=True)[:MOST])
 
 

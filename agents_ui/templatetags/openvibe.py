@@ -283,7 +283,7 @@ def channel_icon(channel: Any) -> str:
 @register.filter
 def wait_icon(kind: str) -> str:
     """Name the symbol of a wait."""
-    return {"approval": "gate", "timer": "queued", "reply": "message"}.get(kind, "waiting")
+    return {"approval": "gate", "timer": "queued", "reply": "message", "change": "card"}.get(kind, "waiting")
 
 
 @register.filter

@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from openvibe import loop
-from openvibe.ctx import Ctx
+from openvibe.ctx import Ctx, watched
 from openvibe.errors import Backoff, EffectUnknown, StepTimeout, WrongUpdate
 from openvibe.fields import REST
 from openvibe.session import Session, StepListener, StepNotes
@@ -188,14 +188,26 @@ class Attempt:
 
 
 class _Asking:
-    """Asks through LangGraph, which counts what a step asks over all its tries: a further try gets the same answers."""
+    """Asks through LangGraph, which counts what a step asks over all its tries: a further try gets the same answers.
+
+    What a step watches may hang on a value that has changed by now: the answer to a watch that is not asked for any
+    more is left out.
+    """
 
     def __init__(self, answers: list[Any]) -> None:
         self._answers = answers
         self._asked = 0
 
     def __call__(self, request: dict[str, Any]) -> Any:
-        self._asked += 1
-        if self._asked > len(self._answers):
-            self._answers.append(interrupt(request))
-        return self._answers[self._asked - 1]
+        while True:
+            self._asked += 1
+            if self._asked > len(self._answers):
+                self._answers.append(interrupt(request))
+            answer = self._answers[self._asked - 1]
+            if "watched" not in answer or answer["watched"] == _watched(request):
+                return answer
+
+
+def _watched(request: dict[str, Any]) -> str | None:
+    payload = request["payload"]
+    return watched(payload["bucket"], payload["key"]) if request["kind"] == "change" else None

@@ -23,7 +23,8 @@ class ContextQuerySet(models.QuerySet["ContextEntry"]):
 class ContextEntry(models.Model):
     """One value. `revision` rises with every change, also over a deletion; a writer may quote the one it read.
 
-    `mirrored_revision` is the newest one that NATS KV has, and `kv_revision` what NATS KV calls it.
+    `watched` says whether runs may be waiting for the next change. `mirrored_revision` is the newest one that NATS KV
+    has, and `kv_revision` what NATS KV calls it.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="context")
@@ -34,6 +35,7 @@ class ContextEntry(models.Model):
     deleted = models.BooleanField(default=False)
     author = models.CharField(max_length=200, blank=True)
     updated_at = models.DateTimeField()
+    watched = models.BooleanField(default=False)
     mirrored_revision = models.PositiveIntegerField(default=0)
     kv_revision = models.PositiveBigIntegerField(default=0)
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from openvibe import interrupts
+from openvibe import answers, interrupts
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -47,6 +47,7 @@ class Wait(models.Model):
         TOOL = "tool"
         WORK = "work"
         REPLY = "reply"
+        CHANGE = "change"
 
     class Status(models.TextChoices):
         """Where a wait stands."""
@@ -120,6 +121,6 @@ class Wait(models.Model):
     def answer(self) -> Any:
         """What goes into the graph."""
         if self.kind != Wait.Kind.APPROVAL:
-            return {"result": self.result, "error": self.error}
+            return answers.settled(self.kind, self.payload, result=self.result, error=self.error)
         answer = {"decision": self.decision, "notes": self.notes, "values": self.values or {}}
         return interrupts.resume(self.form, self.payload, answer) if self.form else answer

@@ -12,8 +12,10 @@ from django.utils import timezone
 
 from openvibe import canonical
 from openvibe.ctx import BUCKETS
+from openvibe.host import Change
 from operators.errors import RevisionMoved, Unknown
 from operators.models import ContextEntry, ContextRevision, Project
+from operators.services import changes
 
 #: The author of what came in by the mirror in NATS KV.
 NATS = "nats"
@@ -25,6 +27,12 @@ def value(project_id: str, bucket: str, key: str) -> Any:
     """Return a value, or None."""
     rows = ContextEntry.objects.present().filter(project_id=project_id, bucket=bucket, key=key)
     return rows.values_list("value", flat=True).first()
+
+
+def entry(project_id: str, bucket: str, key: str) -> Change:
+    """Return the latest revision of a value."""
+    rows = ContextEntry.objects.filter(project_id=project_id, bucket=bucket, key=key)
+    return Change(*(rows.values_list("revision", "value", "deleted").first() or (0,)))
 
 
 def keys(project_id: str, bucket: str, prefix: str = "") -> list[str]:
@@ -123,9 +131,11 @@ def _write(
     entry.value, entry.deleted, entry.author, entry.updated_at = value, deleted, author, now
     entry.revision += 1
     # No `save()`: it counts the rows that an update changed, and in a pipeline there is no count yet.
-    changes = {name: getattr(entry, name) for name in ("value", "deleted", "author", "updated_at", "revision")}
-    ContextEntry.objects.filter(pk=entry.pk).update(**changes)
+    written = {name: getattr(entry, name) for name in ("value", "deleted", "author", "updated_at", "revision")}
+    ContextEntry.objects.filter(pk=entry.pk).update(**written)
     ContextRevision.objects.create(
         entry=entry, revision=entry.revision, value=value, deleted=deleted, author=author, created_at=now
     )
+    if entry.watched:
+        changes.tell(entry)
     return entry

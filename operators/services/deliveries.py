@@ -22,7 +22,18 @@ from operators import definitions
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
-from operators.services import asking, cards, endings, intake, mirroring, sources, subscriptions, timeline, waits
+from operators.services import (
+    asking,
+    cards,
+    changes,
+    endings,
+    intake,
+    mirroring,
+    sources,
+    subscriptions,
+    timeline,
+    waits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +113,9 @@ def ask(wait_id: str) -> bool:
             sent = _publish(wait, "approvals", "approval.request", _question(wait))
         case Wait.Kind.TOOL:
             sent = _command(wait)
+        case Wait.Kind.CHANGE:
+            changes.look(wait)
+            return True
         case _:
             sent = True
     if sent:

@@ -70,6 +70,12 @@ class ClaimHost:
         release()
         return found
 
+    def entry(self, bucket: str, key: str) -> host.Change:
+        """Return the latest revision of a value of the shared context."""
+        found = context.entry(self._claim.run.project_id, bucket, key)
+        release()
+        return found
+
     def keys(self, bucket: str, prefix: str) -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
         found = context.keys(self._claim.run.project_id, bucket, prefix)

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from openvibe import answers as answers_of
 from openvibe import canonical
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
@@ -178,7 +179,8 @@ def expire(wait: Wait) -> bool:
             fields = {"status": Wait.Status.EXPIRED, "decision": wait.on_timeout, "notes": notes, "decider": CLOCK}
             return _close(wait, fields)
         case _:
-            error = f"Nobody answered before {wait.deadline:%Y-%m-%d %H:%M:%S} UTC"
+            assert wait.deadline is not None
+            error = answers_of.silence(wait.kind, wait.deadline)
             return _close(wait, {"status": Wait.Status.EXPIRED, "error": error, "decider": CLOCK})
 
 

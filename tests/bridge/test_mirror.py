@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from django.utils import timezone
 from openvibe.bus import Entry
 from openvibe.bus.nats import NatsBus
 from openvibe.errors import BusError
+from operators import definitions
 from operators.bridge import mirror
-from operators.models import ContextEntry, ContextRevision, Project
-from operators.services import context, mirroring
+from operators.models import ContextEntry, ContextRevision, Project, Wait
+from operators.services import compiled, context, deliveries, mirroring, registration
 from tests.bridge.conftest import Bridge, eventually, letters
+from tests.domain.lab import played, started
+from tests.domain.test_changes import Watcher
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
@@ -201,3 +205,20 @@ def test_an_older_revision_that_arrives_late_is_dropped(bridge: Bridge) -> None:
     late = Entry("k", b'"old"', newest - 1, timezone.now())
     kv(bridge, lambda bus: mirror._heard(bus, "leads", late))
     assert context.value("default", "leads", "k") == "new"
+
+
+def test_a_foreign_put_wakes_a_run_that_waits_for_it(bridge: Bridge, project: Project) -> None:
+    definition = definitions.registry.register(Watcher)
+    try:
+        run = played(started(registration.register(project, definition), "next"))
+        deliveries.ask(Wait.objects.get(run=run).id)
+        put(bridge, "ada/score", 7)
+        eventually(lambda: context.value("default", "leads", "ada/score") == 7)
+        # No worker hears the bell here; the clock, which rides in the bridge, makes up for that.
+        Wait.objects.update(opened_at=timezone.now() - timedelta(seconds=10))
+        eventually(lambda: Wait.objects.get(run=run).status == "resolved")
+        run = played(run)
+    finally:
+        definitions.registry.remove("watcher")
+        compiled.workflow.cache_clear()
+    assert (run.status, run.output["value"], Wait.objects.get(run=run).decider) == ("completed", 7, "nats")

@@ -39,7 +39,7 @@ EMITTING = [
     ROOT / "openvibe/events.py",
 ]
 #: Whose answers are told by kinds of their own.
-ASKED = (models.Wait.Kind.TOOL, models.Wait.Kind.WORK, models.Wait.Kind.REPLY)
+ASKED = (models.Wait.Kind.TOOL, models.Wait.Kind.WORK, models.Wait.Kind.REPLY, models.Wait.Kind.CHANGE)
 #: What the REST framework raises on our behalf.
 RAISED = ("ParseError", "NotAuthenticated", "AuthenticationFailed", "PermissionDenied", "MethodNotAllowed")
 #: How the name of a file of this project begins.
