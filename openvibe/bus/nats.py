@@ -356,8 +356,16 @@ def _pulled(message: Msg) -> Message:
         with _translated(f"{message.subject} was not refused"):
             await message.nak()
 
-    deliveries = message.metadata.num_delivered
-    return Message(message.subject, message.data, message.headers or {}, "", acknowledge, refuse, deliveries)
+    return Message(message.subject, message.data, message.headers or {}, "", acknowledge, refuse, _deliveries(message))
+
+
+def _deliveries(message: Msg) -> int:
+    """Read how often a message was delivered off its address for acknowledgements, and nothing else that stands there.
+
+    `$JS.ACK.<stream>.<consumer>.<deliveries>.…`, with a domain and an account before the stream on newer servers.
+    """
+    tokens = message.reply.split(".", 7)
+    return int(tokens[4] if message.reply.count(".") == 8 else tokens[6])
 
 
 async def _log_error(error: Exception) -> None:

@@ -86,7 +86,7 @@ def misplaced(body: Mapping[str, Any]) -> list[str]:
     """Return the keys of a body and of its payload that belong into headers."""
     payload = body.get("payload")
     keys = [*body, *(payload if isinstance(payload, dict) else ())]
-    return sorted({key for key in keys if key.upper().startswith("CG-")})
+    return sorted({key for key in keys if key[:3].upper() == "CG-"})
 
 
 def _natural(text: str) -> bool:

@@ -8,8 +8,10 @@ several ways; what a body leaves out its subject tells.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal
 
 from openvibe.protocol.envelope import Malformed
@@ -52,6 +54,20 @@ _CANCELLED = frozenset({"cancelled", "canceled", "terminated", "stopped"})
 Ending = Literal["", "completed", "failed", "cancelled"]
 
 
+def _spellings() -> dict[str, list[tuple[str, int]]]:
+    found: dict[str, list[tuple[str, int]]] = {}
+    for field, names in {**ALIASES, **ATTRIBUTES}.items():
+        for rank, name in enumerate(names):
+            found.setdefault(name, []).append((field, rank))
+    return found
+
+
+#: The fields that a name in a body may stand for, each with its place in their order of preference.
+_SPELLINGS: Mapping[str, Sequence[tuple[str, int]]] = _spellings()
+#: What a body says of each field.
+Given = Mapping[str, Sequence[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Which run of an external runtime is meant; all texts may be empty but `uid` of a run's own message."""
@@ -79,6 +95,7 @@ class Told:
     ending: Ending
 
 
+@lru_cache(maxsize=4096)
 def run_id(project: str, uid: str) -> str:
     """Return the id by which OpenVibe knows an external run."""
     digest = hashlib.sha256(f"{project}\n{token(uid)}".encode()).hexdigest()
@@ -99,28 +116,31 @@ def read(subject: str, body: Mapping[str, Any], *, prefixes: Sequence[str] = (PR
     Raises:
         Malformed: the subject is none of this dialect, the body has no text, or speaks of another run.
     """
-    namespace, name, uid, agent, kind = _parts(subject, prefixes)
+    namespace, name, uid, agent, kind = _parts(subject, tuple(prefixes))
     flat = _flattened(body)
-    identity = Identity(_uid(flat, uid), _text(flat, "name") or name, _text(flat, "namespace") or namespace,
-                        _text(flat, "run_id"))  # fmt: skip
+    given = _spelled(flat)
+    identity = Identity(_uid(given, uid), _text(given, "name") or name, _text(given, "namespace") or namespace,
+                        _text(given, "run_id"))  # fmt: skip
     told = _word(kind)
-    attrs = _attributes(flat)
+    attrs = _attributes(flat.get("attrs"), given)
     return Told(
         identity=identity,
         general=not uid,
         kind=told,
-        id=_text(flat, "id"),
-        agent=_text(flat, "agent") or agent or identity.name or "agent",
-        role=_role(flat, told),
-        content=_content(flat),
-        step_id=_text(flat, "step_id"),
-        sent_at=_text(flat, "sent_at"),
+        id=_text(given, "id"),
+        agent=_text(given, "agent") or agent or identity.name or "agent",
+        role=_role(given, told),
+        content=_content(given),
+        step_id=_text(given, "step_id"),
+        sent_at=_text(given, "sent_at"),
         attrs=attrs,
         ending=_ending(told, attrs),
     )
 
 
-def _parts(subject: str, prefixes: Sequence[str]) -> tuple[str, str, str, str, str]:
+# An agent speaks often on one subject.
+@lru_cache(maxsize=4096)
+def _parts(subject: str, prefixes: tuple[str, ...]) -> tuple[str, str, str, str, str]:
     """Take a subject apart: namespace, name, uid, agent and kind, the first four empty for a general one."""
     for prefix in prefixes:
         if not subject.startswith(f"{prefix}."):
@@ -136,58 +156,65 @@ def _parts(subject: str, prefixes: Sequence[str]) -> tuple[str, str, str, str, s
     )
 
 
-def _flattened(body: Mapping[str, Any]) -> dict[str, Any]:
+def _flattened(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the body with what lies inside `message` or `data` beside the rest of it."""
-    flat = dict(body)
+    flat = body
     for name in ("data", "message"):
-        if isinstance(flat.get(name), dict):
-            flat = {**flat, **flat.pop(name)}
+        if isinstance(inner := flat.get(name), dict):
+            flat = {**{key: value for key, value in flat.items() if key != name}, **inner}
     return flat
 
 
-def _given(flat: Mapping[str, Any], names: Sequence[str]) -> Iterator[Any]:
-    return (flat[name] for name in names if flat.get(name) not in (None, "", {}, []))
+def _spelled(body: Mapping[str, Any]) -> Given:
+    """Return what a body says of each field, in the order in which its spellings are preferred."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    for name, value in body.items():
+        if name in _SPELLINGS and (value or value not in (None, "", {}, [])):
+            for field, rank in _SPELLINGS[name]:
+                found.setdefault(field, []).append((rank, value))
+    return {field: [value for _, value in sorted(values, key=itemgetter(0))] for field, values in found.items()}
 
 
-def _text(flat: Mapping[str, Any], field: str) -> str:
-    for value in _given(flat, ALIASES[field]):
+def _first(given: Given, field: str) -> Any:
+    return given[field][0] if field in given else None
+
+
+def _text(given: Given, field: str) -> str:
+    for value in given.get(field, ()):
         if isinstance(value, str | int | float):
             return str(value)
     return ""
 
 
-def _uid(flat: Mapping[str, Any], told: str) -> str:
-    given = _text(flat, "uid")
-    if told and given and given != told and token(given) != told:
-        raise Malformed(f"workflow_uid: {given!r} is not the run of the subject, {told!r}")
-    return given or told
+def _uid(given: Given, told: str) -> str:
+    uid = _text(given, "uid")
+    if told and uid and uid != told and token(uid) != told:
+        raise Malformed(f"workflow_uid: {uid!r} is not the run of the subject, {told!r}")
+    return uid or told
 
 
-def _content(flat: Mapping[str, Any]) -> str:
-    found = next(_given(flat, ALIASES["content"]), None)
+def _content(given: Given) -> str:
+    found = _first(given, "content")
     if isinstance(found, str):
         return found
-    tool = next(_given(flat, ATTRIBUTES["tool"]), None)
+    tool = _first(given, "tool")
     if found is None and tool is not None:
         return str(tool.get("name") or "tool") if isinstance(tool, dict) else str(tool)
-    exit_code = next(_given(flat, ALIASES["exit_code"]), None)
+    exit_code = _first(given, "exit_code")
     if found is None and exit_code is not None:
         return f"exit code {exit_code}"
     raise Malformed("content: a text is needed (content, text, message, status or error)")
 
 
-def _role(flat: Mapping[str, Any], kind: str) -> str:
-    given = _text(flat, "role")
-    return given if given in ROLES else "system" if kind in ("status", "error") or kind in COMPLETE else "assistant"
+def _role(given: Given, kind: str) -> str:
+    role = _text(given, "role")
+    return role if role in ROLES else "system" if kind in ("status", "error") or kind in COMPLETE else "assistant"
 
 
-def _attributes(flat: Mapping[str, Any]) -> dict[str, Any]:
-    given = flat.get("attrs")
-    found = dict(given) if isinstance(given, dict) else {}
-    for name, aliases in ATTRIBUTES.items():
-        value = next(_given(flat, aliases), None)
-        if value is not None:
-            found.setdefault(name, value)
+def _attributes(attrs: Any, given: Given) -> dict[str, Any]:
+    found = dict(attrs) if isinstance(attrs, dict) else {}
+    for name in [name for name in ATTRIBUTES if name in given]:
+        found.setdefault(name, given[name][0])
     return found
 
 

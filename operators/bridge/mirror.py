@@ -16,7 +16,7 @@ from openvibe.bus import Bus, Entry, Message
 from openvibe.ctx import BUCKETS
 from openvibe.errors import BusError
 from openvibe.protocol import keys
-from operators.bridge import ingest
+from operators.bridge import letters
 from operators.link import link
 from operators.models import ContextEntry
 from operators.models.project import DEFAULT
@@ -76,7 +76,7 @@ async def _heard(bus: Bus, bucket: str, entry: Entry) -> None:
     while True:
         try:
             return await _take(bus, bucket, entry)
-        except ingest.AWAY as error:
+        except letters.AWAY as error:
             # What a watcher drops does not come again.
             logger.info("%s/%s waits for the database: %s", bucket, entry.key, error)
             await asyncio.sleep(PAUSE)
@@ -90,11 +90,11 @@ async def _take(bus: Bus, bucket: str, entry: Entry) -> None:
             return
     try:
         await aside(_written, bucket, entry)
-    except ingest.AWAY:
+    except letters.AWAY:
         raise
     except Exception as error:
         name = f"$KV.{keys.CONTEXT}{bucket}.{keys.encoded(entry.key)}"
-        await aside(ingest.bury, Message(name, entry.value), f"{type(error).__name__}: {error}")
+        await aside(letters.bury, Message(name, entry.value), f"{type(error).__name__}: {error}")
 
 
 def _seen(bucket: str, key: str) -> int:

@@ -91,8 +91,9 @@ async def _read(bus: Bus, pull: Pull) -> None:
             await _refuse(messages)
             raise
         failed = set(map(id, again))
-        await asyncio.gather(*[message.acknowledge() for message in messages
-                               if message.acknowledge and id(message) not in failed])  # fmt: skip
+        for message in messages:
+            if message.acknowledge and id(message) not in failed:
+                await message.acknowledge()
         if not again:
             pause = RETRY_SECONDS
             continue
@@ -102,4 +103,6 @@ async def _read(bus: Bus, pull: Pull) -> None:
 
 
 async def _refuse(messages: Sequence[Message]) -> None:
-    await asyncio.gather(*[message.refuse() for message in messages if message.refuse])
+    for message in messages:
+        if message.refuse:
+            await message.refuse()

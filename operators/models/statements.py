@@ -83,6 +83,44 @@ def insert(rows: Sequence[models.Model], *, on_conflict: OnConflict = "fail") ->
             cursor.execute(_insert_sql(model, len(part), on_conflict), values)
 
 
+def load(model: type[models.Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write many rows, given as what the database keeps in these columns: by `COPY` where there is one."""
+    table = f"{quoted(model)} ({', '.join(map(connection.ops.quote_name, names))})"
+    with connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            marks = ", ".join(["%s"] * len(names))
+            cursor.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608  # names of our own models
+            return
+        # A row's fault may show only at the end of the copying, where none of Django's cursors translates it.
+        with connection.wrap_database_errors, cursor.copy(f"COPY {table} FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+
+def present(model: type[models.Model], names: Sequence[str], keys: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return which of these combinations of texts stand in these columns of some row."""
+    if not keys:
+        return set()
+    columns = ", ".join(map(connection.ops.quote_name, names))
+    parameters: list[Any]
+    if connection.vendor == "postgresql":
+        # One parameter a column: a mark for each of hundreds of values costs more than looking them up.
+        given = f"SELECT * FROM unnest({', '.join(['%s::text[]'] * len(names))})"  # noqa: S608  # marks only
+        parameters = [list(values) for values in zip(*keys, strict=True)]
+    else:
+        given = "VALUES " + ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(keys))
+        parameters = [value for key in keys for value in key]
+    with connection.cursor() as cursor:
+        sql = f"SELECT {columns} FROM {quoted(model)} WHERE ({columns}) IN ({given})"  # noqa: S608  # as above
+        cursor.execute(sql, parameters)
+        return set(cursor.fetchall())
+
+
+def quoted(model: type[models.Model]) -> str:
+    """Return the name of a model's table, as it stands in a statement."""
+    return connection.ops.quote_name(model._meta.db_table)
+
+
 @contextmanager
 def transaction_in_few_trips() -> Iterator[None]:
     """Hold a transaction whose statements are sent together where the database can take them so.

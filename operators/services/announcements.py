@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import orjson
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F
 
@@ -23,6 +24,7 @@ from openvibe.errors import BusError
 from openvibe.protocol import envelope, headers, subjects
 from operators.link import link
 from operators.models import Channel, Event, Run
+from operators.models.event import Told
 from operators.models.statements import transaction_in_few_trips
 
 logger = logging.getLogger(__name__)
@@ -65,13 +67,13 @@ class Taken:
 class Announcer:
     """The thread, and what it has been told."""
 
-    _told: queue.Queue[Sequence[Event]] = field(default_factory=queue.Queue)
+    _told: queue.Queue[Sequence[Told]] = field(default_factory=queue.Queue)
     _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _taken: list[Taken] = field(default_factory=list)
     _hurried: threading.Event = field(default_factory=threading.Event)
 
-    def tell(self, events: Sequence[Event]) -> None:
+    def tell(self, events: Sequence[Told]) -> None:
         """Announce these events of one channel soon."""
         self._told.put(events)
         with self._starting:
@@ -117,7 +119,7 @@ class Announcer:
             for _ in told:
                 self._told.task_done()
 
-    def _next(self) -> list[Sequence[Event]]:
+    def _next(self) -> list[Sequence[Told]]:
         try:
             told = [self._told.get(timeout=MARK_PAUSE if self._taken else None)]
         except queue.Empty:
@@ -126,7 +128,7 @@ class Announcer:
             told.append(self._told.get())
         return told
 
-    def _announce(self, batch: list[Event]) -> None:
+    def _announce(self, batch: list[Told]) -> None:
         news = [event for event in batch if _is_news(event)]
         sent = [(events, send(events)) for events in _unbroken(batch)]
         repeated = publicly(news) if news else []
@@ -135,7 +137,7 @@ class Announcer:
             if _arrived(future):
                 self._took(events)
 
-    def _took(self, events: list[Event]) -> None:
+    def _took(self, events: list[Told]) -> None:
         first, last = events[0], events[-1]
         if last.channel == subjects.PUBLIC:
             rows = Channel.objects.filter(project_id=last.project_id, name=last.channel)
@@ -163,25 +165,27 @@ tell = _announcer.tell
 settle = _announcer.settle
 
 
-def send(events: Sequence[Event]) -> concurrent.futures.Future[None]:
+def send(events: Sequence[Told]) -> concurrent.futures.Future[None]:
     """Send events of one channel, as one message or a few, to be kept by its stream."""
     return link.submit(_sent(list(events)))
 
 
-async def _sent(events: list[Event]) -> None:
-    part: list[Event] = []
+async def _sent(events: list[Told]) -> None:
+    part: list[Told] = []
+    texts: list[bytes] = []
     size = 0
     for event in events:
-        weight = len(envelope.dumps(event.wire()))
-        if part and size + weight > MESSAGE_SIZE:
-            await _send_part(part)
-            part, size = [], 0
+        text = envelope.dumps(event.wire())
+        if part and size + len(text) > MESSAGE_SIZE:
+            await _send_part(part, texts)
+            part, texts, size = [], [], 0
         part.append(event)
-        size += weight
-    await _send_part(part)
+        texts.append(text)
+        size += len(text)
+    await _send_part(part, texts)
 
 
-async def _send_part(events: list[Event]) -> None:
+async def _send_part(events: list[Told], texts: list[bytes]) -> None:
     last = events[-1]
     subject = subjects.recorded(last.project_id, last.channel)
     batch = f"{last.channel}:{events[0].seq}-{last.seq}"
@@ -196,13 +200,14 @@ async def _send_part(events: list[Event]) -> None:
         "seq": last.seq,
         "role": "system",
         "kind": "event",
-        "payload": {"events": [event.wire() for event in events]},
+        # Put in as they are: each event is made text once.
+        "payload": {"events": [orjson.Fragment(text) for text in texts]},
     }
     stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, batch))
     await link.store(subject, envelope.dumps(body), stamps)
 
 
-def publicly(news: Sequence[Event]) -> list[Event]:
+def publicly(news: Sequence[Told]) -> list[Event]:
     """Repeat a run's events on the public channels of their projects, each once, in a short transaction."""
     repeated: list[Event] = []
     for project_id, events in _by_project(news).items():
@@ -235,7 +240,7 @@ def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
     return Channel.objects.select_for_update().get(project_id=project_id, name=name)
 
 
-def _copy(event: Event) -> Event:
+def _copy(event: Told) -> Event:
     return Event(
         project_id=event.project_id,
         channel=subjects.PUBLIC,
@@ -250,18 +255,18 @@ def _copy(event: Event) -> Event:
     )
 
 
-def _is_news(event: Event) -> bool:
+def _is_news(event: Told) -> bool:
     return event.channel != subjects.PUBLIC and event.kind in PUBLIC_KINDS
 
 
-def _id(event: Event) -> str:
+def _id(event: Told) -> str:
     return f"{event.run_id}:{event.seq}"
 
 
-def _unbroken(events: Iterable[Event]) -> list[list[Event]]:
+def _unbroken(events: Iterable[Told]) -> list[list[Told]]:
     """Return each channel's events in order, parted where a number is missing: another process tells that one."""
     numbered = {(event.project_id, event.channel, event.seq): event for event in events}
-    parts: list[list[Event]] = []
+    parts: list[list[Told]] = []
     for key in sorted(numbered):
         project_id, channel, seq = key
         if (project_id, channel, seq - 1) not in numbered:
@@ -270,8 +275,8 @@ def _unbroken(events: Iterable[Event]) -> list[list[Event]]:
     return parts
 
 
-def _by_project(events: Iterable[Event]) -> dict[str, list[Event]]:
-    groups: dict[str, list[Event]] = defaultdict(list)
+def _by_project(events: Iterable[Told]) -> dict[str, list[Told]]:
+    groups: dict[str, list[Told]] = defaultdict(list)
     for event in events:
         groups[event.project_id].append(event)
     return groups

@@ -1,0 +1,46 @@
+"""Runs over REST and approvals at a site, against bare LangGraph with its own saver on the same kind of database."""
+
+from __future__ import annotations
+
+from benchmarks import bounds, load
+from benchmarks.figures import median, quantile, tell
+from benchmarks.ground import Ground
+from tests.acceptance import site as sites
+from tests.acceptance.site import Site
+
+
+def measure(ground: Ground) -> None:
+    """Tell latency and rate of runs of four nodes, and how long an approval takes to the end of its run."""
+    with bounds.official_saver(ground.database, str(ground.home / "bare.db")) as saver:
+        bare_rate, bare_seconds = bounds.runs_per_second(saver, seconds=ground.options.seconds)
+        bare_resume = bounds.resume_seconds(saver, times=50)
+    with sites.running(
+        ground.home / "runs",
+        OPENVIBE_OPERATORS="benchmarks.operator",
+        OPENVIBE_LEASE_SECONDS="30",
+        OPENVIBE_LOG_LEVEL="WARNING",
+        OPENVIBE_WORKER_THREADS=str(ground.options.threads),
+        **ground.environment(),
+    ) as site:
+        endings = load.Endings(site.nats_url)
+        load.latencies(site, endings, times=10)
+        _runs(ground, site, endings, bare_rate, bare_seconds)
+        _approvals(ground, site, endings, bare_resume)
+        endings.close()
+
+
+def _runs(ground: Ground, site: Site, endings: load.Endings, bare_rate: float, bare_seconds: float) -> None:
+    taken = load.latencies(site, endings, times=100)
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        seconds = quantile(taken, share)
+        tell(f"rest_linear4_latency_{name}", seconds * 1e3, "ms", where=ground.where, bound="bare LangGraph run, p50",
+             bound_value=bare_seconds * 1e3, ratio=seconds / bare_seconds)  # fmt: skip
+    rate = load.runs_per_second(site, endings, runs=ground.options.runs, callers=8)
+    tell("rest_linear4_runs", rate, "runs/s", where=ground.where, bound="bare LangGraph, official saver, one thread",
+         bound_value=bare_rate, ratio=rate / bare_rate)  # fmt: skip
+
+
+def _approvals(ground: Ground, site: Site, endings: load.Endings, bare_resume: float) -> None:
+    seconds = median(load.approvals(site, endings, times=50))
+    tell("approve_to_done_p50", seconds * 1e3, "ms", where=ground.where, bound="bare LangGraph resume, p50",
+         bound_value=bare_resume * 1e3, ratio=seconds / bare_resume)  # fmt: skip
