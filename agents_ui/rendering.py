@@ -17,6 +17,7 @@ from agents_ui.steps import STEP_KINDS, Step
 from openvibe.events import STEP_STARTED
 from openvibe.protocol import subjects
 from operators.models import Event, Run, Wait
+from operators.services import serving
 from operators.services import timeline as threads
 
 State = Literal["connecting", "live", "catching-up", "offline"]
@@ -89,6 +90,7 @@ def head(run: Run) -> dict[str, Any]:
     waits = list(Wait.objects.pending().filter(run=run)) if run.active else []
     return {
         "run": run,
+        "unserved": run.status == Run.Status.QUEUED and not serving.served(run.operator),
         "simulated": _simulated(run),
         "gates": [wait for wait in waits if wait.kind == Wait.Kind.APPROVAL],
         "waits": [wait for wait in waits if wait.kind != Wait.Kind.APPROVAL],

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import celery
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, worker_ready, worker_shutdown, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
 
@@ -62,6 +62,16 @@ app.conf.update(
 
 #: How long a worker that ends by itself may take, in seconds, until its runs have come to their next boundary.
 DRAIN = 60.0
+
+
+@celeryd_init.connect
+def _listen(**_: Any) -> None:
+    """Hear the bells of the operators that this worker holds; `-Q` says otherwise."""
+    from operators.services import doorbell, serving
+
+    # Chosen by name: a queue in which this process merely rings is none that it hears.
+    app.amqp.queues.select(doorbell.queues(serving.held()))
+
 
 #: Ends this worker's saying that it lives.
 _absent: threading.Event | None = None

@@ -21,21 +21,34 @@ SCHEME = "spool"
 
 
 class Channel(filesystem.Channel):
-    """Messages as files of one folder; their names sort by time."""
+    """Messages as files, a folder for each queue; their names sort by time."""
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
-        name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
-        target = Path(self.data_folder_out) / name
+        target = Path(self.data_folder_out) / queue / f"{time.time_ns():020d}_{uuid.uuid4().hex}.msg"
         draft = target.with_suffix(".draft")
+        draft.parent.mkdir(mode=0o700, exist_ok=True)
         draft.write_text(dumps(payload), encoding="utf-8")
         draft.rename(target)
 
     def _get(self, queue: str) -> Any:
-        ending = f".{queue}.msg"
-        for name in sorted(os.listdir(self.data_folder_in)):
-            if name.endswith(ending) and (text := _taken(Path(self.data_folder_in) / name)):
+        for path in self._waiting(queue):
+            if text := _taken(path):
                 return loads(text)
         raise Empty
+
+    def _size(self, queue: str) -> int:
+        return len(self._waiting(queue))
+
+    def _purge(self, queue: str) -> int:
+        return sum(_taken(path) is not None for path in self._waiting(queue))
+
+    def _waiting(self, queue: str) -> list[Path]:
+        """Return the messages of a queue, the oldest first."""
+        folder = Path(self.data_folder_in) / queue
+        try:
+            return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".msg")]
+        except FileNotFoundError:
+            return []
 
 
 class Transport(filesystem.Transport):

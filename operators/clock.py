@@ -24,6 +24,7 @@ from openvibe.protocol import subjects
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Channel, Emission, Event, Run, Wait
+from operators.models.run import RunQuerySet
 from operators.services import (
     announcements,
     deliveries,
@@ -73,8 +74,8 @@ def run_until(ended: threading.Event) -> None:
 def tick() -> None:
     """Do everything that is due now."""
     now = timezone.now()
-    _each(_lost(now), lambda run_id: _requeue(run_id, now))
-    _each(_unheard(now), lambda run_id: _ring_again(run_id, now))
+    _each(_lost(now), lambda run: _requeue(run, now))
+    _each(_unheard(now), lambda run: _ring_again(run, now))
     _each(_due(now), _expire)
     _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
     _each(_unannounced_runs(now), _tell_run)
@@ -116,12 +117,18 @@ def _each_while_taken(found: list[str], act: Callable[[str], bool]) -> None:
     _each(found, take)
 
 
-def _lost(now: datetime) -> list[str]:
+def _lost(now: datetime) -> list[Run]:
     rows = Run.objects.filter(status=Run.Status.RUNNING, lease_until__lt=now)
-    return list(rows.order_by("lease_until").values_list("id", flat=True)[:MOST])
+    return list(_rung(rows.order_by("lease_until"))[:MOST])
 
 
-def _requeue(run_id: str, now: datetime) -> None:
+def _rung(runs: RunQuerySet) -> RunQuerySet:
+    """Read no more of runs than a bell needs."""
+    return runs.select_related("operator").only("id", "rung_at", "rings", "operator")
+
+
+def _requeue(run: Run, now: datetime) -> None:
+    run_id = run.id
     lost = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, lease_until__lt=now)
     most = settings.OPENVIBE.most_losses
     with transaction.atomic():
@@ -135,7 +142,7 @@ def _requeue(run_id: str, now: datetime) -> None:
             return
         fact = Fact("run.lost", data={"epoch": changed[2], "losses": changed[3]})
         timeline.record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now)
-        transaction.on_commit(lambda: doorbell.ring(run_id))
+        transaction.on_commit(lambda: doorbell.ring(run_id, run.operator))
 
 
 def _killer(run_id: str, losses: int) -> dict[str, Any]:
@@ -146,24 +153,24 @@ def _killer(run_id: str, losses: int) -> dict[str, Any]:
     return {"message": told, "kind": "WorkerLost", "node": node, "step_id": step_id, "losses": losses}
 
 
-def _unheard(now: datetime) -> list[str]:
+def _unheard(now: datetime) -> list[Run]:
     quiet = Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE)
     # A run that waits for a slot hears no bell before there is one.
     rows = limits.unlimited(Run.objects.filter(quiet, status=Run.Status.QUEUED)).order_by("created_at")
-    found = list(rows.values_list("id", "rung_at", "rings")[:MOST])
+    found = list(_rung(rows)[:MOST])
     for queue in limits.queues():
-        found += queue.turns().values_list("id", "rung_at", "rings")[:MOST]
-    return [run_id for run_id, rung_at, rings in found if rung_at is None or rung_at < now - _pause(rings)]
+        found += _rung(queue.turns())[:MOST]
+    return [run for run in found if run.rung_at is None or run.rung_at < now - _pause(run.rings)]
 
 
 def _pause(rings: int) -> timedelta:
     return min(RING_PAUSE * (1 << min(rings, 10)), RING_LIMIT)
 
 
-def _ring_again(run_id: str, now: datetime) -> None:
-    queued = Run.objects.filter(id=run_id, status=Run.Status.QUEUED)
+def _ring_again(run: Run, now: datetime) -> None:
+    queued = Run.objects.filter(id=run.id, status=Run.Status.QUEUED)
     if queued.update(rung_at=now, rings=Least(F("rings") + 1, Value(MOST_RINGS))):
-        doorbell.ring(run_id)
+        doorbell.ring(run.id, run.operator)
 
 
 def _due(now: datetime) -> list[Wait]:

@@ -18,7 +18,7 @@ from agents_ui import kinship, questions, triggers
 from agents_ui import markdown as md
 from operators import definitions
 from operators.models import Run, Workflow
-from operators.services import sources
+from operators.services import serving
 
 register = template.Library()
 
@@ -200,9 +200,10 @@ def starter(run: Run) -> str:
 
 @register.filter
 def served(workflow: Workflow) -> bool:
-    """Tell whether this server knows the code of a workflow."""
-    sources.ready(workflow.operator)
-    return definitions.registry.workflow(workflow.operator.slug, workflow.slug) is not None
+    """Tell whether this server or, sharing its database, another one knows the code of a workflow."""
+    if serving.holds(workflow.operator):
+        return definitions.registry.workflow(workflow.operator.slug, workflow.slug) is not None
+    return serving.served(workflow.operator)
 
 
 @register.filter

@@ -11,6 +11,7 @@ from django.utils import timezone
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from operators.models import DeadLetter, Process, Run, Wait
+from operators.services import serving
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -44,7 +45,7 @@ def _bus() -> bool:
 
 CHECKS: dict[str, Callable[[], bool]] = {
     "database": _database,
-    "worker": lambda: Process.alive(Process.Kind.WORKER),
+    "worker": serving.complete,
     "bridge": lambda: Process.alive(Process.Kind.BRIDGE),
     "bus": _bus,
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import models
 
+from openvibe.subscriptions import Listen
 from operators.models.project import Actor, Project
 
 
@@ -97,6 +98,13 @@ class Workflow(models.Model):
         """An input that works."""
         sample: dict[str, Any] = self.spec["sample_input"]
         return sample
+
+    @property
+    def subscriptions(self) -> tuple[Listen, ...]:
+        """Every event that starts it: its trigger's, if that is one, and those it listens to."""
+        kind, _, source = self.trigger.partition(":")
+        own = (Listen(source),) if kind == "event" else ()
+        return own + tuple(Listen(**item) for item in self.spec.get("listens", ()))
 
     @property
     def gates(self) -> list[str]:

@@ -13,7 +13,7 @@ SILENCE_SECONDS = 20.0
 
 
 class Process(models.Model):
-    """One worker or bridge process."""
+    """One worker or bridge process. `operators` are the ids of those whose code it has."""
 
     class Kind(models.TextChoices):
         """What the process does."""
@@ -23,6 +23,7 @@ class Process(models.Model):
 
     id = models.CharField(primary_key=True, max_length=200)
     kind = models.CharField(max_length=10, choices=Kind)
+    operators = models.JSONField(default=list)
     bus_connected = models.BooleanField(default=False)
     seen_at = models.DateTimeField()
 

@@ -6,19 +6,18 @@ Everything here may happen twice and has its effect once: the key of each starte
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.events import Event as Fact
 from openvibe.protocol import envelope, headers, requests, sessions, subjects
-from openvibe.registry import WorkflowDefinition
-from operators import definitions
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
@@ -29,7 +28,8 @@ from operators.services import (
     endings,
     intake,
     mirroring,
-    sources,
+    servers,
+    serving,
     subscriptions,
     timeline,
     waits,
@@ -70,14 +70,13 @@ def start_listeners(
     depth: int = 0,
     traceparent: str = "",
 ) -> list[Run]:
-    """Start every workflow of a project that listens to an event, once per message and workflow."""
+    """Start every workflow of a project that listens to an event, once per message and workflow.
+
+    Whose code they are is no matter: servers that share the database share its listeners.
+    """
     started = []
-    sources.refresh()
-    for definition, given in definitions.registry.listeners(name, payload):
-        workflow = _row(project_id, definition)
-        if workflow is None or not workflow.operator.enabled:
-            continue
-        place = f"{definition.operator_id}.{definition.spec.id}"
+    for workflow, given in _listeners(project_id, name, payload):
+        place = f"{workflow.operator.slug}.{workflow.slug}"
         try:
             started.append(
                 intake.request(
@@ -97,6 +96,16 @@ def start_listeners(
                 told = {"name": name, "workflow": place, "reason": str(error), "code": error.code}
                 timeline.note(parent.id, Fact("event.refused", data=told))
     return started
+
+
+def _listeners(project_id: str, name: str, payload: Mapping[str, Any]) -> Iterator[tuple[Workflow, dict[str, Any]]]:
+    """Yield, once each, the workflows that an event starts, with the input that its payload gives them."""
+    listening = Q(trigger__startswith="event:") | ~Q(spec__listens=[])
+    rows = Workflow.objects.select_related("operator").filter(listening, operator__project_id=project_id, retired=False)
+    for workflow in rows.filter(operator__enabled=True).order_by("operator__slug", "position"):
+        heard = (item for item in workflow.subscriptions if item.hears(name, payload, owner=workflow.operator.slug))
+        if (first := next(heard, None)) is not None:
+            yield workflow, first.input(payload, workflow.spec.get("inputs", ()))
 
 
 def ask(wait_id: str) -> bool:
@@ -139,9 +148,7 @@ def reply(run_id: str) -> None:
 
 def _request(wait: Wait) -> bool:
     asked = wait.payload
-    sources.refresh()
-    definition = definitions.registry.server(asked["operator"], asked["capability"])
-    workflow = _row(wait.run.project_id, definition) if definition else None
+    workflow = _answering(wait)
     if workflow is None:
         return asking.elsewhere(wait)
     known = {name: value for name, value in asked["payload"].items() if name in workflow.spec["inputs"]}
@@ -216,9 +223,15 @@ def _command(wait: Wait) -> bool:
     return _stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})
 
 
-def _row(project_id: str, definition: WorkflowDefinition) -> Workflow | None:
-    rows = Workflow.objects.select_related("operator").filter(operator__project_id=project_id, retired=False)
-    return rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
+def _answering(wait: Wait) -> Workflow | None:
+    """Return the workflow of ours that answers; None if there is none, or only another server can play it now."""
+    operator, capability = wait.payload["operator"], wait.payload["capability"]
+    rows = Workflow.objects.select_related("operator").filter(operator__project_id=wait.run.project_id, retired=False)
+    offering = Q(trigger=f"request:{capability}") | Q(spec__capability=capability)
+    workflow = rows.filter(offering, operator__slug=operator).order_by("position").first()
+    if workflow is None or serving.holds(workflow.operator) or serving.served(workflow.operator):
+        return workflow
+    return None if servers.offered(operator, capability) else workflow
 
 
 def _published(emission: Emission) -> bool:

@@ -1,11 +1,18 @@
-"""Rings for a worker. The bell carries an id and nothing else; an unheard ring is repeated by the clock."""
+"""Rings for a worker. The bell carries an id and nothing else; an unheard ring is repeated by the clock.
+
+The bells of an operator's runs hang in a queue of its own, which the workers of the servers that hold its code hear.
+What brings no code, and what belongs to no operator, hangs in the shared queue, which all workers hear.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from celery import current_app
 from kombu.exceptions import OperationalError
+
+from operators.models import Operator
 
 logger = logging.getLogger(__name__)
 
@@ -15,34 +22,47 @@ ASK = "operators.ask"
 REPLY = "operators.reply"
 POST = "operators.post"
 
-
-def ring(run_id: str) -> None:
-    """Tell the workers that a run is queued."""
-    _send(PERFORM, run_id)
+#: The queue that all workers hear.
+SHARED = "runs"
 
 
-def deliver(emission_id: str) -> None:
-    """Tell the workers that an event for other operators is there."""
-    _send(DELIVER, emission_id)
+def queue(operator: Operator) -> str:
+    """Return the queue in which an operator's bells hang."""
+    return SHARED if operator.source else f"{SHARED}-{operator.slug}"
 
 
-def ask(wait_id: str) -> None:
-    """Tell the workers that a run waits for somebody who has to be told: a tool, an agent, another operator."""
-    _send(ASK, wait_id)
+def queues(held: Iterable[str]) -> list[str]:
+    """Return the queues that a worker hears which holds the code of these operators."""
+    return [SHARED, *(f"{SHARED}-{slug}" for slug in held)]
 
 
-def reply(run_id: str) -> None:
-    """Tell the workers that a run has ended which another one waits for."""
-    _send(REPLY, run_id)
+def ring(run_id: str, operator: Operator) -> None:
+    """Tell the operator's workers that a run is queued."""
+    _send(PERFORM, run_id, queue(operator))
+
+
+def deliver(emission_id: str, operator: Operator) -> None:
+    """Tell the operator's workers that an event of it for other operators is there."""
+    _send(DELIVER, emission_id, queue(operator))
+
+
+def ask(wait_id: str, operator: Operator) -> None:
+    """Tell the operator's workers that a run waits for somebody to be told: a tool, an agent, another operator."""
+    _send(ASK, wait_id, queue(operator))
+
+
+def reply(run_id: str, operator: Operator) -> None:
+    """Tell the operator's workers that a run has ended which another one waits for."""
+    _send(REPLY, run_id, queue(operator))
 
 
 def post(delivery_id: str) -> None:
     """Tell the workers that an event is to be told to a subscription."""
-    _send(POST, delivery_id)
+    _send(POST, delivery_id, SHARED)
 
 
-def _send(task: str, id: str) -> None:
+def _send(task: str, id: str, queue: str) -> None:
     try:
-        current_app.send_task(task, args=[id])
+        current_app.send_task(task, args=[id], queue=queue)
     except (OperationalError, OSError) as error:
         logger.warning("The broker did not take the bell for %s; the clock rings again: %s", id, error)

@@ -49,5 +49,5 @@ def follow(run_id: str, *, key: str | None, operator: Operator, now: datetime) -
     """Do what follows from a run's end: nobody is waited for, whoever asked is answered, the next one may begin."""
     waits.cancel_open(run_id, now=now)
     if (key or "").startswith(REPLY_KEY):
-        transaction.on_commit(partial(doorbell.reply, run_id))
+        transaction.on_commit(partial(doorbell.reply, run_id, operator))
     limits.freed(operator)

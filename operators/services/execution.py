@@ -36,7 +36,6 @@ from operators.services import (
     endings,
     leases,
     limits,
-    sources,
     timeline,
     waits,
 )
@@ -87,7 +86,6 @@ class Performance:
         self._claim = claim
         self._run = claim.run
         operator = self._run.operator
-        sources.ready(operator)
         self._workflow = compiled.workflow(operator.slug, self._run.workflow.slug, operator.source)
         checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
         # What keeps nothing between its steps starts over at every claim.
@@ -208,12 +206,12 @@ class Performance:
 
     def _ring(self, opened: list[Wait], emissions: list[Emission], changes: Mapping[str, Any]) -> None:
         for emission in emissions:
-            transaction.on_commit(partial(doorbell.deliver, emission.id))
+            transaction.on_commit(partial(doorbell.deliver, emission.id, self._run.operator))
         for wait in opened:
             if wait.kind != Wait.Kind.TIMER:
-                transaction.on_commit(partial(doorbell.ask, wait.id))
+                transaction.on_commit(partial(doorbell.ask, wait.id, self._run.operator))
         if changes.get("status") == Run.Status.QUEUED:
-            transaction.on_commit(partial(doorbell.ring, self._run.id))
+            transaction.on_commit(partial(doorbell.ring, self._run.id, self._run.operator))
 
     def _untold(self, reopened: list[Fact]) -> list[Fact]:
         """Return the beginnings of steps that the timeline does not tell yet: those after a rest."""
@@ -243,7 +241,7 @@ class Performance:
     def _hand_back(self) -> None:
         with transaction.atomic():
             self._change([Fact("run.handed_back")], status=Run.Status.QUEUED, lease_until=None, rung_at=None)
-            transaction.on_commit(lambda: doorbell.ring(self._run.id))
+            transaction.on_commit(partial(doorbell.ring, self._run.id, self._run.operator))
 
     def _change(self, facts: list[Fact], *, grown: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> None:
         """Change the run under its claim and record what happened; part of the caller's transaction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jsonschema
 from django.contrib.auth.models import AbstractUser
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -134,7 +135,7 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
             )
             if beside:
                 beside()
-            transaction.on_commit(lambda: doorbell.ring(run.id))
+            transaction.on_commit(lambda: doorbell.ring(run.id, run.operator))
     except IntegrityError:
         # The same request came twice at the same time, and the other one was a moment faster.
         if found := known(run.workflow, run.key or "", run.key_sha256):
@@ -149,11 +150,25 @@ def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
     sources.ready(workflow.operator)
     definition = definitions.registry.workflow(workflow.operator.slug, workflow.slug)
     if definition is None:
-        raise Unknown(f"This server does not know the code of {workflow.operator.slug}.{workflow.slug}")
+        return _fitting(workflow, input)
     try:
         return check_input(definition.input_model, input)
     except InputError as error:
         raise Misfit(str(error), errors=error.problems) from error
+
+
+def _fitting(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
+    """Return input as its schema takes it: the code is on another server."""
+    given = dict(input)
+    problems = [
+        {"field": ".".join(map(str, error.path)), "message": error.message}
+        for error in jsonschema.Draft202012Validator(workflow.input_schema).iter_errors(given)
+    ]
+    if not problems and canonical.jsonable(given) != given:
+        problems = [{"field": "", "message": "holds a whole number from 2**53 on, a NUL or half a character"}]
+    if problems:
+        raise Misfit("; ".join(f"{item['field'] or 'input'}: {item['message']}" for item in problems), errors=problems)
+    return given
 
 
 def queued(
@@ -234,6 +249,6 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
             now=now,
             actor=actor.get_username(),
         )
-        transaction.on_commit(lambda: doorbell.ring(run.id))
+        transaction.on_commit(lambda: doorbell.ring(run.id, run.operator))
     run.refresh_from_db()
     return run

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
@@ -18,7 +19,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from operators.models import Run
 from operators.models.run import RunQuerySet
-from operators.services import limits, timeline
+from operators.services import doorbell, limits, serving, timeline
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ stopping = threading.Event()
 
 class ClaimLost(Exception):
     """Somebody else holds the run now, or it has ended; whatever this worker still does changes nothing."""
+
+
+class _NotOurs(Exception):
+    """This process does not hold the code of the operator that is named."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +56,34 @@ def until() -> datetime:
 def take(run_id: str) -> Claim | None:
     """Claim a queued run, or return None because there is nothing to claim.
 
-    Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them.
+    Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them. A run whose operator
+    this process does not hold stays queued, for a worker that does.
     """
+    try:
+        return _taken(run_id)
+    except _NotOurs as reason:
+        logger.info("Run %s stays queued: this worker does not hold %s", run_id, reason)
+        return None
+
+
+@transaction.atomic
+def _taken(run_id: str) -> Claim | None:
     now = timezone.now()
-    with transaction.atomic():
-        claimed = _claimed(limits.unlimited(Run.objects.filter(id=run_id)), now) or _in_turn(run_id, now)
-        if claimed is None:
-            return None
-        found, epoch, last_seq = claimed
-        run = Run.objects.select_related("operator__project", "workflow").get(id=found)
-        timeline.record(
-            project_id=run.project_id,
-            run_id=run.id,
-            last_seq=last_seq,
-            facts=[_begun(run, epoch)],
-            now=now,
-        )
+    claimed = _claimed(limits.unlimited(Run.objects.filter(id=run_id)), now) or _in_turn(run_id, now)
+    if claimed is None:
+        return None
+    found, epoch, last_seq = claimed
+    run = Run.objects.select_related("operator__project", "workflow").get(id=found)
+    if not serving.holds(run.operator):
+        # Raised, because that undoes the claim; to look first would be a query for every run.
+        raise _NotOurs(run.operator.slug)
+    timeline.record(
+        project_id=run.project_id,
+        run_id=run.id,
+        last_seq=last_seq,
+        facts=[_begun(run, epoch)],
+        now=now,
+    )
     return Claim(run, epoch)
 
 
@@ -92,8 +109,14 @@ def _in_turn(run_id: str, now: datetime) -> tuple[str, int, int] | None:
     if run is None or queue is None:
         return None
     queue.hold()
-    following = queue.turns().values_list("id", flat=True).first()
-    claimed = _claimed(Run.objects.filter(id=following), now) if following else None
+    following = queue.turns().select_related("operator").first()
+    if following is None:
+        return None
+    if not serving.holds(following.operator):
+        # Its turn comes first, and its own workers are to hear of it.
+        transaction.on_commit(partial(doorbell.ring, following.id, following.operator))
+        return None
+    claimed = _claimed(Run.objects.filter(id=following.id), now)
     if claimed and claimed[0] != run_id:
         # This bell was good for another run; if there is a slot for one more, somebody must hear of it.
         limits.freed(run.operator)

@@ -1,8 +1,9 @@
 """How many runs are played at once, and whose turn it is when a slot is free.
 
 An operator or a project with a limit has a queue: the highest priority first, then the oldest run. Within a limited
-project all operators stand in the project's queue, and one that has reached its own limit is passed over. Claims of one
-queue follow one another, by a lock on the row that bears the limit; where there is no limit there is no lock.
+project all operators stand in the project's queue; one that has reached its own limit is passed over, and so is one
+whose servers are all away. Claims of one queue follow one another, by a lock on the row that bears the limit; where
+there is no limit there is no lock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q
 
 from operators.models import Operator, Project, Run
 from operators.models.run import RunQuerySet
-from operators.services import doorbell
+from operators.services import doorbell, serving
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Queue:
         if free <= 0:
             return Run.objects.none()
         waiting = self._runs.queue()
-        return (waiting if self.operator else waiting.exclude(operator_id__in=_full(self.project)))[:free]
+        return (waiting if self.operator else waiting.exclude(operator_id__in=_passed_over(self.project)))[:free]
 
 
 def unlimited(runs: RunQuerySet) -> RunQuerySet:
@@ -82,11 +83,13 @@ def freed(operator: Operator) -> None:
 
 def _ring(found: Queue) -> None:
     # For every free slot: of two that are freed at the same time each one alone would ring for the same run.
-    for run_id in found.turns().values_list("id", flat=True):
-        doorbell.ring(run_id)
+    for run in found.turns().select_related("operator").only("id", "operator"):
+        doorbell.ring(run.id, run.operator)
 
 
-def _full(project: Project) -> list[int]:
-    bounded = Operator.objects.filter(project=project).exclude(max_running=None)
+def _passed_over(project: Project) -> set[int]:
+    """Return the operators whose runs have no turn: those with no slot left, and those that nobody can play now."""
+    operators = Operator.objects.filter(project=project)
     playing = Count("runs", filter=Q(runs__status=Run.Status.RUNNING))
-    return [operator.pk for operator in bounded.annotate(playing=playing).filter(playing__gte=F("max_running"))]
+    full = operators.exclude(max_running=None).annotate(playing=playing).filter(playing__gte=F("max_running"))
+    return {operator.pk for operator in full} | serving.orphaned(operators)

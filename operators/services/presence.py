@@ -14,6 +14,7 @@ from django.utils import timezone
 from operators.link import link
 from operators.models import Process
 from operators.models.process import BEAT_SECONDS, SILENCE_SECONDS
+from operators.services import serving
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def _beat(kind: Process.Kind, ended: threading.Event) -> None:
 
 def _say(name: str, kind: Process.Kind) -> None:
     now = timezone.now()
-    seen = {"kind": kind, "seen_at": now, "bus_connected": link.connected}
+    seen = {"kind": kind, "seen_at": now, "bus_connected": link.connected, "operators": serving.held()}
     Process.objects.update_or_create(id=name, defaults=seen)
     Process.objects.filter(seen_at__lt=now - timedelta(seconds=10 * SILENCE_SECONDS)).delete()
     if connection.vendor != "sqlite":

@@ -23,7 +23,7 @@ from openvibe.scheduler import GRACE
 from openvibe.scheduler.cron import Cron
 from operators.errors import DomainError
 from operators.models import Project, Run, Workflow
-from operators.services import intake
+from operators.services import doorbell, intake
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def _write_task(name: str, workflow: Workflow, cron: Cron) -> None:
     wanted = {
         "task": FIRE,
         "crontab": _crontab(cron),
+        "queue": doorbell.queue(workflow.operator),
         "kwargs": json.dumps({"workflow_id": workflow.pk}),
         "headers": json.dumps({"cron": cron.text, "timezone": cron.timezone}),
         "description": DESCRIPTION,

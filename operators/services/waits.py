@@ -20,7 +20,7 @@ from openvibe.events import Event as Fact
 from openvibe.ids import random_text
 from openvibe.outcomes import OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
-from operators.models import Run, Wait
+from operators.models import Operator, Run, Wait
 from operators.services import doorbell, effects, timeline
 
 CLOCK = "clock"
@@ -245,7 +245,8 @@ def _check_fit(wait: Wait, given: Answer) -> None:
 def _close(wait: Wait, fields: dict[str, Any]) -> bool:
     now = timezone.now()
     # The run's row before its waits', as whoever plays or cancels it takes them: two orders would be a deadlock.
-    Run.objects.select_for_update(no_key=True).values("id").get(id=wait.run_id)
+    rows = Run.objects.select_related("operator").only("id", "operator")
+    run = rows.select_for_update(of=("self",), no_key=True).get(id=wait.run_id)
     fields = {**fields, "closed_at": now}
     open_still = Wait.objects.pending().filter(id=wait.id, version=wait.version, payload_sha256=wait.payload_sha256)
     if not open_still.update(**fields):
@@ -254,18 +255,18 @@ def _close(wait: Wait, fields: dict[str, Any]) -> bool:
         setattr(wait, name, value)
     if wait.form == "effect":
         effects.told(wait, now=now)
-    _wake(wait, now=now)
+    _wake(wait, run.operator, now=now)
     return True
 
 
-def _wake(wait: Wait, *, now: datetime) -> None:
+def _wake(wait: Wait, operator: Operator, *, now: datetime) -> None:
     """Queue the run, unless it goes on at another branch already: then it finds the answer when it pauses again."""
     counted = {"updated_at": now, "last_seq": F("last_seq") + 1}
     runs = Run.objects.filter(id=wait.run_id)
     queued = {"status": Run.Status.QUEUED, "rung_at": now, "rings": 0}
     changed = runs.filter(status=Run.Status.WAITING).change("last_seq", "project_id", **queued, **counted)
     if changed is not None:
-        transaction.on_commit(lambda: doorbell.ring(wait.run_id))
+        transaction.on_commit(lambda: doorbell.ring(wait.run_id, operator))
     else:
         changed = runs.active().change("last_seq", "project_id", **counted)
     if changed is None:

@@ -15,6 +15,7 @@ from drf_spectacular.validation import validate_schema
 
 from operators.models import DeadLetter, Process
 from operators.models.process import SILENCE_SECONDS
+from operators.services import serving
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def monitor(db):
 
 def _alive(kind, *, bus=True, seen=0.0):
     seen_at = timezone.now() - timedelta(seconds=seen)
-    Process.objects.create(id=f"{kind}@host:1", kind=kind, bus_connected=bus, seen_at=seen_at)
+    Process.objects.create(id=f"{kind}@host:1", kind=kind, bus_connected=bus, seen_at=seen_at, operators=serving.held())
 
 
 def test_a_living_process_says_so(monitor):
@@ -61,6 +62,14 @@ def test_a_process_that_fell_silent_counts_as_gone(monitor):
 
     assert answer.status_code == 503
     assert answer.json()["parts"]["bridge"] == "not ready"
+
+
+def test_it_is_not_ready_while_nobody_plays_what_it_holds(monitor):
+    _alive("worker")
+    _alive("bridge")
+    Process.objects.update(operators=["somebody_elses"])
+
+    assert monitor.get("/readyz").json()["parts"]["worker"] == "not ready"
 
 
 def test_a_bus_that_only_the_dead_were_connected_to_is_not_ready(monitor):

@@ -148,7 +148,7 @@ def test_a_request_that_fails_fails_the_asker_with_the_reason(village):
 
 
 def test_a_request_for_what_nobody_offers_fails_at_once(village):
-    definitions.registry.remove("grocer")
+    village["grocer"].workflows.update(retired=True)
     bus = MemoryBus()
     asyncio.run(bus.connect())
     link.use(bus)
@@ -157,7 +157,6 @@ def test_a_request_for_what_nobody_offers_fails_at_once(village):
     run = played(run)
     assert run.status == "failed"
     assert "nobody offers 'price' of 'grocer'" in run.error["message"]
-    definitions.registry.register(Grocer)
 
 
 def test_a_lost_answer_is_brought_by_the_clock(village):

@@ -66,10 +66,10 @@ def test_a_bell_that_nobody_heard_is_rung_again_with_growing_pauses(lab):
 
     heard = []
     for waited in (1, 3, 3, 5, 5, 9):
-        before = len(list(queue.glob("*.msg")))
+        before = len(list(queue.glob("*/*.msg")))
         Run.objects.filter(pk=run.pk).update(rung_at=timezone.now() - timedelta(seconds=waited))
         clock.tick()
-        heard.append(len(list(queue.glob("*.msg"))) - before)
+        heard.append(len(list(queue.glob("*/*.msg"))) - before)
 
     # Pauses of 2, 4, 4 and 8 seconds: too early, rung, too early, rung, too early, rung.
     assert heard == [0, 1, 0, 1, 0, 1]

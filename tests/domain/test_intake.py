@@ -45,10 +45,10 @@ def test_a_run_goes_on_in_its_callers_trace(registered):
 @pytest.mark.django_db(transaction=True)
 def test_the_bell_rings_once_the_run_is_stored(registered):
     queue = settings.OPENVIBE.home / "queue"
-    before = set(queue.glob("*.msg"))
+    before = set(queue.glob("*/*.msg"))
     started(registered["company_intel"], "research", company_name="Stripe")
 
-    assert len(set(queue.glob("*.msg")) - before) == 1
+    assert len(set(queue.glob("*/*.msg")) - before) == 1
 
 
 def test_an_unknown_trigger_names_what_there_is(registered):

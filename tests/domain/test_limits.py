@@ -50,7 +50,7 @@ def queued(operator: Operator, many: int, *, slug: str = "four", **options) -> l
 def rung() -> list[str]:
     """Return the ids that the bells in the embedded queue carry, and take them out."""
     found = []
-    for file in sorted((settings.OPENVIBE.home / "queue").glob("*.msg"), key=lambda file: file.stat().st_mtime_ns):
+    for file in sorted((settings.OPENVIBE.home / "queue").glob("*/*.msg"), key=lambda file: file.stat().st_mtime_ns):
         if orjson.loads(file.read_bytes())["headers"]["task"] == "operators.perform":
             found.append(orjson.loads(file.read_bytes())["headers"]["argsrepr"].strip("[]'"))
         file.unlink()

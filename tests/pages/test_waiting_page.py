@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from agents_ui import kinship, rendering
 from operators import clock
-from operators.models import Effect, Emission, Event, Operator, Run, Wait
-from operators.services import deliveries, timeline, waits
+from operators.models import Effect, Emission, Event, Operator, Process, Run, Wait
+from operators.services import deliveries, intake, timeline, waits
 from tests.domain.village import accidents
 from tests.pages.conftest import Browse, begun, delivered, place, played, quoted
 
@@ -283,3 +283,16 @@ def test_a_page_with_kin_asks_the_database_a_few_times(
     client = browse(bob)
     with django_assert_max_num_queries(12):
         assert client.get(path.format(run=run.id)).status_code == 200
+
+
+def test_a_queued_run_whose_operator_no_living_worker_holds_says_so(
+    village: Village, vera: User, browse: Browse
+) -> None:
+    found = village["baker"].workflows.select_related("operator").get(slug="bake")
+    run = intake.request(found, input={"flour": 1}, actor=None)
+    told = f"No worker serves {village['baker'].name} now."
+    assert told in page(browse(vera), run)
+    living = Process.objects.create(id="worker@a:1", kind="worker", operators=["grocer"], seen_at=timezone.now())
+    assert told in page(browse(vera), run)
+    Process.objects.filter(pk=living.pk).update(operators=["baker"])
+    assert told not in page(browse(vera), run)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,9 @@ from operators.models.project import DEFAULT
 from operators.services import presence, registration, schedule, signin
 
 ADMINISTRATOR = "admin"
-#: The name of the token that lies in the home folder.
-TOKEN_NAME = "make run"  # noqa: S105  # a label, no secret
+LONGEST_NAME = ApiToken._meta.get_field("name").max_length or 0
+#: Any number that no other program takes for a lock of this database.
+LOCK = 0x0BE41BE
 
 
 class Command(BaseCommand):
@@ -33,6 +38,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it, telling each part."""
         self._reach_database()
+        with one_at_a_time():
+            self._prepare()
+
+    def _prepare(self) -> None:
         self._migrate()
         presence.forget_the_dead()
         project, _ = Project.objects.get_or_create(id=DEFAULT, defaults={"name": "Default"})
@@ -71,6 +80,26 @@ class Command(BaseCommand):
         return user
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Let servers that share a database prepare it one after the other; a file has one server, which holds its home."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+def token_name(home: Path) -> str:
+    """Return the name of the token that lies in a home; servers that share a database have a home each."""
+    name = f"make run: {socket.gethostname()}:{home}"
+    return name if len(name) <= LONGEST_NAME else f"make run: {hashlib.sha256(name.encode()).hexdigest()}"
+
+
 def link(user: AbstractUser) -> str:
     """Return a fresh sign-in link."""
     return f"http://127.0.0.1:{settings.OPENVIBE.port}/signin/{signin.token(user)}/"
@@ -81,9 +110,10 @@ def _token(path: Path, user: AbstractUser, project: Project) -> None:
     if kept and ApiToken.objects.filter(key_sha256=ApiToken.fingerprint(kept)).exists():
         return
     key = ApiToken.new_key()
+    name = token_name(path.parent)
     # Whoever deletes the file wants the old token gone.
-    ApiToken.objects.filter(name=TOKEN_NAME, project=project, user_id=user.pk).delete()
-    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name=TOKEN_NAME, project=project, user_id=user.pk)
+    ApiToken.objects.filter(name=name, project=project, user_id=user.pk).delete()
+    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name=name, project=project, user_id=user.pk)
     _write(path, key)
 
 
