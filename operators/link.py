@@ -11,13 +11,13 @@ import concurrent.futures
 import logging
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from django.conf import settings
 
 from openvibe import bus as buses
-from openvibe.bus import Bus
+from openvibe.bus import Bus, Message
 from openvibe.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,15 @@ class Link:
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Send a message that a stream keeps. Raises `BusError` if it was not kept."""
         await (await self.bus()).store(subject, data, headers=headers)
+
+    async def precede(self, messages: Sequence[Message]) -> None:
+        """Send messages right before one that is stored on the same stream. Raises `BusError` if that must fail too."""
+        bus = await self.bus()
+        if messages and not bus.connected:
+            # They would wait for the server, and again for each time that this is tried.
+            raise BusError("The bus is away")
+        for message in messages:
+            await bus.publish(message.subject, message.data, headers=message.headers)
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Send a message that may get lost."""

@@ -13,8 +13,9 @@ from typing import Any
 from django.conf import settings
 
 from openvibe.bus import Message, matches
-from openvibe.protocol import envelope, headers, requests, sessions, subjects, workflow
+from openvibe.protocol import envelope, headers, requests, sessions, subjects, turns, workflow
 from openvibe.protocol.envelope import Malformed
+from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
 from operators.services import inbox
 from operators.services.inbox import Inbound
@@ -31,7 +32,8 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 class Posting:
     """What an agent said, ready for the timeline. `channel` is `public` or a run's thread.
 
-    `external` is the run of a foreign runtime that it speaks of; `ending` says how that run ended, if it says so.
+    `external` is the run of a foreign runtime that it speaks of; `ending` says how that run ended, if it says so, and
+    `turn` which turn of it, if it has several.
     """
 
     project: str
@@ -43,26 +45,76 @@ class Posting:
     data: dict[str, Any]
     external: Identity | None = None
     ending: Ending = ""
+    turn: str = ""
     traceparent: str = ""
 
 
 def _canonical(message: Message, project: str) -> Posting | None:
     """`cg.v1.{project}.{channel}.evt.{component}.{target}.{suffix}`; our own announcements are skipped."""
-    subject = subjects.parse(message.subject)
-    if subject is None:
-        raise Malformed(f"{message.subject} is no subject of cg.{subjects.VERSION}")
+    subject = _subject(message)
     if subject.component == "sys":
         return None
     body = envelope.read(_body(message))
     return Posting(
         project=subject.project,
-        channel=subject.channel,
+        channel=_thread(subject),
         kind=f"agent.{body.kind or subject.suffix}",
         message_id=_message_id(message, body.id),
         actor=body.operator_id or subject.target,
         content=body.content,
         data={"role": body.role or "assistant", "payload": body.payload, "step_id": body.step_id},
     )
+
+
+def _turn(message: Message, project: str) -> Posting | None:
+    """`cg.v1.{project}.{channel}.evt.agent.{agent}.step|task|state`: how a turn of an agent elsewhere goes.
+
+    A thread that is none of ours is an external run, which the turn that began it ends.
+    """
+    subject = _subject(message)
+    family, sender = subject.suffix, message.headers.get("CG-Sender")
+    if sender == headers.SENDER and message.headers.get("CG-Msg-Type") == f"agent.{family}":
+        return None
+    body = _body(message)
+    told = turns.read(family, body)
+    known = "" if family == "task" else _id(body, message)
+    return Posting(
+        project=subject.project,
+        channel=_thread(subject),
+        kind=f"agent.{family}",
+        # However often its end is told, a turn ends once.
+        message_id=_message_id(message, known) if known else envelope.message_id("task", told.turn_id),
+        actor=subject.target,
+        content=str(body.get("content") or told.text),
+        data={"role": "system", "payload": told.fields, "step_id": told.step_id},
+        external=_external(subject, told.turn_id),
+        ending=told.ending,
+        turn=told.turn_id,
+        traceparent=headers.traceparent(message.headers),
+    )
+
+
+def _subject(message: Message) -> Subject:
+    subject = subjects.parse(message.subject)
+    if subject is None:
+        raise Malformed(f"{message.subject} is no subject of cg.{subjects.VERSION}")
+    return subject
+
+
+def _thread(subject: Subject) -> str:
+    """Return the channel that is meant; a thread that does not name a run by our id is that of an external run."""
+    foreign = _foreign(subject)
+    return subjects.thread(workflow.run_id(subject.project, foreign)) if foreign else subject.channel
+
+
+def _external(subject: Subject, turn_id: str) -> Identity | None:
+    foreign = _foreign(subject)
+    return Identity(uid=foreign, name=subject.target, run_id=turn_id) if foreign else None
+
+
+def _foreign(subject: Subject) -> str:
+    name = subject.channel.removeprefix("t_")
+    return "" if name == subject.channel or name.startswith(turns.OURS) else name
 
 
 def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
@@ -165,6 +217,7 @@ Reader = Callable[[Message, str], Read | list[Posting | Inbound]]
 
 #: Subject pattern and reader; what the streams' durable readers hand out fits one of them.
 DIALECTS: tuple[tuple[str, Reader], ...] = (
+    *((f"cg.{subjects.VERSION}.*.*.evt.agent.*.{family}", _turn) for family in turns.FAMILIES),
     *((f"cg.{subjects.VERSION}.*.*.evt.{component}.*.>", _canonical) for component in ("agent", "user", "tool")),
     ("operators.*.events.>", _operator_event),
     (requests.ANSWERS, _reply),

@@ -116,7 +116,7 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
             cursor.executemany(sql, [(seq, stamp, run) for run, seq in last.items()])
     for item in (item for group in free.values() for item in group if item.ending):
         with transaction.atomic():
-            runs.end(_run_of(item.channel), item.ending, reason=item.content, actor=item.actor)
+            runs.end(_run_of(item.channel), item.ending, reason=item.content, actor=item.actor, turn=item.turn)
     return [place for place in groups if place not in free]
 
 

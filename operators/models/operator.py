@@ -9,6 +9,9 @@ from django.db import models
 from openvibe.subscriptions import Listen
 from operators.models.project import Actor, Project
 
+#: The operator that every external run belongs to; nobody sees it in lists, and nobody can start it.
+EXTERNAL = "external_agents"
+
 
 class OperatorQuerySet(models.QuerySet["Operator"]):
     """Which operators somebody may see."""

@@ -20,12 +20,14 @@ import orjson
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F
 
+from openvibe.bus import Message
 from openvibe.errors import BusError
 from openvibe.protocol import envelope, headers, subjects
 from operators.link import link
 from operators.models import Channel, Event, Run
 from operators.models.event import Told
 from operators.models.statements import transaction_in_few_trips
+from operators.services import turns
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +132,10 @@ class Announcer:
 
     def _announce(self, batch: list[Told]) -> None:
         news = [event for event in batch if _is_news(event)]
-        sent = [(events, send(events)) for events in _unbroken(batch)]
+        parts = _unbroken(batch)
+        sent = [
+            (events, send(events, beside=beside)) for events, beside in zip(parts, turns.messages(parts), strict=True)
+        ]
         repeated = publicly(news) if news else []
         sent += [(events, send(events)) for events in _unbroken(repeated)]
         for events, future in sent:
@@ -165,12 +170,14 @@ tell = _announcer.tell
 settle = _announcer.settle
 
 
-def send(events: Sequence[Told]) -> concurrent.futures.Future[None]:
-    """Send events of one channel, as one message or a few, to be kept by its stream."""
-    return link.submit(_sent(list(events)))
+def send(events: Sequence[Told], *, beside: Sequence[Message] = ()) -> concurrent.futures.Future[None]:
+    """Send events of one channel, as one message or a few, to be kept by its stream, and what goes with them."""
+    return link.submit(_sent(list(events), beside))
 
 
-async def _sent(events: list[Told]) -> None:
+async def _sent(events: list[Told], beside: Sequence[Message]) -> None:
+    # A stream takes what one connection sends in its order: that it keeps what follows says that it has had these.
+    await link.precede(beside)
     part: list[Told] = []
     texts: list[bytes] = []
     size = 0

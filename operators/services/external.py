@@ -15,10 +15,11 @@ from openvibe.events import Event as Fact
 from openvibe.protocol.workflow import Ending, Identity, run_id
 from openvibe.specs import TriggerSpec, WorkflowSpec
 from operators.models import Operator, Run, Workflow
+from operators.models.operator import EXTERNAL
 from operators.services import endings, timeline
 
-#: The operator and workflow that every external run belongs to; nobody sees them in lists, and nobody can start them.
-OPERATOR, WORKFLOW = "external_agents", "external"
+#: The workflow that every external run belongs to.
+WORKFLOW = "external"
 
 
 @transaction.atomic
@@ -52,8 +53,11 @@ def begin(project_id: str, told: Identity, *, traceparent: str = "") -> str:
     return known_as
 
 
-def end(run_id: str, ending: Ending, *, reason: str, actor: str) -> bool:
-    """Let a running external run be over as its runtime says; part of the caller's transaction."""
+def end(run_id: str, ending: Ending, *, reason: str, actor: str, turn: str = "") -> bool:
+    """Let a running external run be over as its runtime says; part of the caller's transaction.
+
+    `turn` is the turn that has ended, where a run has several: the one that began the run is its end.
+    """
     now = timezone.now()
     # There are no checkpoints to go on from, so it can be neither retried nor forked.
     changes: dict[str, Any] = {"pruned_at": now, "status": Run.Status(ending)}
@@ -66,14 +70,16 @@ def end(run_id: str, ending: Ending, *, reason: str, actor: str) -> bool:
         fact = Fact("run.failed", data=error)
     else:
         fact = Fact("run.cancelled", data={"reason": reason})
-    runs = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, operator__slug=OPERATOR)
+    runs = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, operator__slug=EXTERNAL)
+    if turn:
+        runs = runs.filter(input__run_id=turn)
     return endings.end(runs, fact, now=now, actor=actor[:200], **changes)
 
 
 def _workflow(project_id: str) -> Workflow:
     operator, _ = Operator.objects.get_or_create(
         project_id=project_id,
-        slug=OPERATOR,
+        slug=EXTERNAL,
         defaults={"name": "External agents", "enabled": False, "retired": True},
     )
     spec = WorkflowSpec(
@@ -107,7 +113,7 @@ def _named(told: Identity) -> dict[str, str]:
 
 def _described(workflow: Workflow, told: Identity) -> dict[str, Any]:
     return {
-        "operator": OPERATOR,
+        "operator": EXTERNAL,
         "operator_name": workflow.operator.name,
         "workflow": WORKFLOW,
         "workflow_name": told.name or workflow.name,

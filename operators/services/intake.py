@@ -28,7 +28,7 @@ from operators.errors import (
     Unknown,
 )
 from operators.models import Operator, Run, Workflow
-from operators.services import doorbell, endings, sources, timeline
+from operators.services import doorbell, endings, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {GateRejected.__name__: "was rejected by a person", "RunOutlived": "has lived longer than its workflow allows"}
@@ -125,6 +125,7 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
     try:
         with transaction.atomic():
             run.save(force_insert=True)
+            turns.meet(run, seq=0, epoch=0)
             timeline.record(
                 project_id=run.project_id,
                 run_id=run.id,

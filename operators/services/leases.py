@@ -19,7 +19,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from operators.models import Run
 from operators.models.run import RunQuerySet
-from operators.services import doorbell, limits, serving, timeline
+from operators.services import doorbell, limits, serving, timeline, turns
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def _taken(run_id: str) -> Claim | None:
     if not serving.holds(run.operator):
         # Raised, because that undoes the claim; to look first would be a query for every run.
         raise _NotOurs(run.operator.slug)
+    turns.meet(run, seq=last_seq - 1, epoch=epoch)
     timeline.record(
         project_id=run.project_id,
         run_id=run.id,

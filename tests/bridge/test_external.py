@@ -18,7 +18,8 @@ from operators import clock
 from operators.bridge import ingest
 from operators.errors import DomainError, NotRetryable
 from operators.models import Event, Operator, Project, Run
-from operators.services import announcements, external, intake, limits
+from operators.models.operator import EXTERNAL
+from operators.services import announcements, intake, limits
 from tests.bridge.conftest import Bridge, eventually, letters, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
@@ -95,7 +96,7 @@ def test_a_failed_external_run_cannot_be_retried_nor_its_workflow_started(admin_
         intake.retry(run, actor=admin_user)
     with pytest.raises(DomainError):
         intake.request(run.workflow, input={}, actor=admin_user)
-    assert not Operator.objects.visible_to(admin_user).filter(slug=external.OPERATOR).exists()
+    assert not Operator.objects.visible_to(admin_user).filter(slug=EXTERNAL).exists()
 
 
 @pytest.mark.usefixtures("memory")

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(connection.vendor != "sqlite", reason="The fault is a trigger in SQLite's words"),
 ]
 
-PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+PUBLIC = "cg.v1.default.public.evt.agent.scout.message"
 BAD = b"{not json"
 
 

@@ -17,7 +17,7 @@ from tests.bridge.conftest import letters, said
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 
 OPERATORS = "operators.scout.events.company.found"
-PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+PUBLIC = "cg.v1.default.public.evt.agent.scout.message"
 
 
 def event(**stamps: str) -> Message:

@@ -20,7 +20,7 @@ from tests.bridge.conftest import letters, make_run, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 
-PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+PUBLIC = "cg.v1.default.public.evt.agent.scout.message"
 GENERAL = "workflow.general.status"
 OPERATORS = "operators.scout.events.company.found"
 
@@ -35,7 +35,7 @@ def hello(number: int = 1, *, subject: str = PUBLIC) -> Message:
 
 
 def thread(run_id: str) -> str:
-    return f"cg.v1.default.t_{run_id}.evt.agent.scout.step"
+    return f"cg.v1.default.t_{run_id}.evt.agent.scout.message"
 
 
 def nested(depth: int) -> bytes:
@@ -189,10 +189,10 @@ def test_a_text_about_nul_is_no_nul() -> None:
 @pytest.mark.parametrize(
     ("subject", "reason"),
     [
-        ("cg.v1.nowhere.public.evt.agent.scout.step", "There is no project 'nowhere'"),
-        ("cg.v1.default.t_run_99.evt.agent.scout.step", "Nobody knows the channel 't_run_99'"),
-        ("cg.v1.default.u_7.evt.agent.scout.step", "Nobody knows the channel 'u_7'"),
-        ("cg.v1.default.run_01.evt.agent.scout.step", "Nobody knows the channel 'run_01'"),
+        ("cg.v1.nowhere.public.evt.agent.scout.message", "There is no project 'nowhere'"),
+        ("cg.v1.default.t_run_99.evt.agent.scout.message", "Nobody knows the channel 't_run_99'"),
+        ("cg.v1.default.u_7.evt.agent.scout.message", "Nobody knows the channel 'u_7'"),
+        ("cg.v1.default.run_01.evt.agent.scout.message", "Nobody knows the channel 'run_01'"),
     ],
 )
 @pytest.mark.usefixtures("run")
@@ -206,7 +206,7 @@ def test_what_belongs_nowhere_is_a_dead_letter_with_the_whole_original_message(s
 
 
 def test_a_run_of_another_project_cannot_be_spoken_to(run: Run, other_project: Project) -> None:
-    subject = f"cg.v1.{other_project.id}.t_{run.id}.evt.agent.charlie.step"
+    subject = f"cg.v1.{other_project.id}.t_{run.id}.evt.agent.charlie.message"
     ingest.take([hello(1, subject=subject)])
     assert said(f"t_{run.id}") == []
     assert [letter[0] for letter in letters()] == [subject]
@@ -329,6 +329,6 @@ def test_when_the_database_is_busy_nothing_is_buried_and_the_batch_may_come_agai
 
 
 def test_a_message_id_names_the_subject_too() -> None:
-    ingest.take([hello(1), hello(1, subject="cg.v1.default.public.evt.agent.other.step")])
+    ingest.take([hello(1), hello(1, subject="cg.v1.default.public.evt.agent.other.message")])
     assert said() == ["hello 1", "hello 1"]
     assert envelope.message_id("a", "1") != envelope.message_id("b", "1")

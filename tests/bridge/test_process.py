@@ -16,7 +16,7 @@ from tests.bridge.conftest import SOON, Bridge, eventually, letters, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
-PUBLIC = "cg.v1.default.public.evt.agent.scout.step"
+PUBLIC = "cg.v1.default.public.evt.agent.scout.message"
 
 
 def hello(number: int = 1, subject: str = PUBLIC) -> tuple[str, object]:
@@ -33,7 +33,7 @@ def test_a_message_becomes_one_public_event_however_often_it_comes(bridge: Bridg
 
 
 def test_a_message_to_a_run_lands_in_its_thread_with_the_next_number(bridge: Bridge, run: Run) -> None:
-    bridge.send(hello(1, f"cg.v1.default.t_{run.id}.evt.agent.scout.step"))
+    bridge.send(hello(1, f"cg.v1.default.t_{run.id}.evt.agent.scout.message"))
     eventually(lambda: said(f"t_{run.id}") == ["hello 1"])
     assert Event.objects.get(channel=f"t_{run.id}").seq == 4
 
@@ -58,8 +58,8 @@ def test_what_cannot_be_read_or_kept_is_buried_and_the_next_message_still_arrive
         (PUBLIC, b'{"id": "m", "content": "\xff"}'),
         (PUBLIC, nest),
         ("workflow.general.status", b'{"id": "no content"}'),
-        ("cg.v1.default.t_run_99.evt.agent.scout.step", b'{"id": "m", "content": "to nobody"}'),
-        ("cg.v1.nowhere.public.evt.agent.scout.step", b'{"id": "m", "content": "from nowhere"}'),
+        ("cg.v1.default.t_run_99.evt.agent.scout.message", b'{"id": "m", "content": "to nobody"}'),
+        ("cg.v1.nowhere.public.evt.agent.scout.message", b'{"id": "m", "content": "from nowhere"}'),
         ("operators.scout.events.x", b"x" * (MOST_BYTES - 1024)),
     ]
     for number, item in enumerate(bad):

@@ -12,8 +12,8 @@ from tests.bridge.conftest import make_run, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("memory")]
 
-EARLY = Message("cg.v1.default.t_run_77.evt.agent.scout.step", b'{"id": "m1", "content": "too early"}')
-BAD = Message("cg.v1.default.public.evt.agent.scout.step", b"{not json")
+EARLY = Message("cg.v1.default.t_run_77.evt.agent.scout.message", b'{"id": "m1", "content": "too early"}')
+BAD = Message("cg.v1.default.public.evt.agent.scout.message", b"{not json")
 
 
 def test_a_letter_that_is_right_by_now_becomes_what_it_should_once(project: Project) -> None:

@@ -1,0 +1,129 @@
+"""What the timeline tells of turns, for agents of the dialect `cg`: derived from recorded events only.
+
+A run's operator, trace and depth are in no event. Whoever claims or queues a run says them (`meet`), so that hardly any
+run has to be looked up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openvibe.bus import Message
+from openvibe.protocol import envelope, headers, subjects
+from openvibe.protocol import turns as wire
+from openvibe.protocol.turns import Turn
+from operators.models import Event, Run
+from operators.models.event import Told
+from operators.models.operator import EXTERNAL
+
+#: How many runs a process remembers.
+MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A run's turn as the events up to number `seq` left it."""
+
+    turn: Turn
+    seq: int
+    traceparent: str
+    depth: int
+
+
+_lock = threading.Lock()
+_followed: dict[str, _Followed] = {}
+
+
+def meet(run: Run, *, seq: int, epoch: int) -> None:
+    """Know a run, as the events up to number `seq` left it; its operator must be at hand."""
+    _remember(run.id, _Followed(Turn(run.id, run.operator.slug, run.retries, epoch), seq, run.traceparent, run.depth))
+
+
+def messages(parts: Sequence[Sequence[Told]]) -> list[list[Message]]:
+    """Return what consecutive events of threads tell of their runs' turns, for each part."""
+    strange = [part[0] for part in parts if part[0].run_id and not _known(part[0])]
+    if strange:
+        _look_up(strange)
+    return [_told(part) for part in parts]
+
+
+def _told(events: Sequence[Told]) -> list[Message]:
+    found = _followed.get(events[0].run_id or "") if events[0].channel != subjects.PUBLIC else None
+    if found is None or found.turn.agent_id == EXTERNAL:
+        # Whoever plays an external run tells of it himself.
+        return []
+    turn, said = found.turn, []
+    for event in events:
+        turn = turn.after(event.kind, event.data)
+        said += _messages(event, turn, found)
+    _remember(turn.run_id, replace(found, turn=turn, seq=events[-1].seq))
+    return said
+
+
+def _messages(event: Told, turn: Turn, run: _Followed) -> list[Message]:
+    at = event.created_at.isoformat()
+    found = wire.told(turn, event.kind, step_id=event.step_id, node=event.node, data=event.data, at=at)
+    return [_message(event, family, fields, run) for family, fields in found]
+
+
+def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -> Message:
+    agent = run.turn.agent_id
+    subject = str(subjects.Subject(event.project_id, event.channel, "evt", "agent", agent, family))
+    name = f"{event.channel}:{event.seq}:{family}"
+    body = {
+        "version": envelope.VERSION,
+        "id": name,
+        "timestamp": event.created_at,
+        "type": f"agent.{family}",
+        "project": event.project_id,
+        "channel": event.channel,
+        "run_id": event.run_id,
+        "operator_id": agent,
+        "seq": event.seq,
+        "role": "system",
+        "kind": family,
+        **fields,
+        "payload": fields,
+    }
+    stamps = headers.stamped(
+        f"agent.{family}",
+        message_id=envelope.message_id(subject, name),
+        traceparent=run.traceparent,
+        depth=run.depth,
+    )
+    return Message(subject, envelope.dumps(body), stamps)
+
+
+def _known(first: Told) -> bool:
+    found = _followed.get(first.run_id or "")
+    return found is not None and found.seq == first.seq - 1
+
+
+def _look_up(firsts: Sequence[Told]) -> None:
+    """Learn of runs whose thread others have continued meanwhile, or of whom nobody here has heard."""
+    at = {first.run_id: first for first in firsts}
+    for run in Run.objects.filter(id__in=at).select_related("operator"):
+        first = at[run.id]
+        turn = Turn(run.id, run.operator.slug)
+        if run.epoch and first.kind != "run.started":
+            for kind, data in _claims(first):
+                turn = turn.after(kind, data)
+        _remember(run.id, _Followed(turn, first.seq - 1, run.traceparent, run.depth))
+
+
+def _claims(first: Told) -> list[tuple[str, Any]]:
+    rows = Event.objects.filter(project_id=first.project_id, channel=first.channel, seq__lt=first.seq)
+    claims = rows.filter(kind__in=("run.started", "run.resumed", "run.retried")).order_by("seq")
+    return list(claims.values_list("kind", "data"))
+
+
+def _remember(run_id: str, found: _Followed) -> None:
+    with _lock:
+        # Whoever was spoken of last is forgotten last.
+        _followed.pop(run_id, None)
+        _followed[run_id] = found
+        if len(_followed) > MOST:
+            del _followed[next(iter(_followed))]

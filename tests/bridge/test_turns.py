@@ -1,0 +1,159 @@
+"""What agents of the dialect `cg` hear of our own runs' turns: every required field, once, and nothing comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from openvibe.bus import Message
+from openvibe.bus.nats import NatsBus
+from openvibe.protocol import headers
+from openvibe.protocol.turns import REQUIRED
+from operators import definitions
+from operators.models import DeadLetter, Event, Operator, Project, Run
+from operators.services import announcements, compiled, execution, intake, registration, waits
+from tests.bridge.conftest import SOON, Bridge, eventually
+from tests.domain.lab import Lab
+from tests.domain.test_retry import BROKEN, Shaky
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def lab(project: Project) -> Iterator[Operator]:
+    yield registration.register(project, definitions.registry.register(Lab))
+    definitions.registry.remove("lab")
+    compiled.workflow.cache_clear()
+
+
+@pytest.fixture
+def shaky(project: Project) -> Iterator[Operator]:
+    yield registration.register(project, definitions.registry.register(Shaky))
+    definitions.registry.remove("shaky")
+    compiled.workflow.cache_clear()
+    BROKEN.clear()
+    BROKEN.add("second")
+
+
+def kept(url: str, pattern: str, wanted: int) -> list[Message]:
+    """Return what the stream of events keeps on a pattern, as soon as it is so many."""
+
+    async def read() -> list[Message]:
+        bus = NatsBus(url, name="reader")
+        await bus.connect()
+        pull = await bus.pull("cg_evt_v1", durable=f"reader-{abs(hash(pattern))}-{wanted}", patterns=[pattern])
+        found: list[Message] = []
+        async with asyncio.timeout(SOON):
+            while len(found) < wanted:
+                found += await pull.fetch(100, timeout=1)
+        found += await pull.fetch(100, timeout=0.5)
+        await bus.close()
+        return found
+
+    return asyncio.run(read())
+
+
+def bodies(messages: list[Message], family: str) -> list[dict[str, Any]]:
+    return [json.loads(item.data) for item in messages if item.subject.endswith(f".{family}")]
+
+
+def played(operator: Operator, slug: str = "four") -> Run:
+    run = intake.request(operator.workflows.get(slug=slug), input={}, actor=None)
+    execution.perform(run.id)
+    run.refresh_from_db()
+    return run
+
+
+def pattern(run: Run) -> str:
+    return f"cg.v1.default.t_{run.id}.evt.agent.*.>"
+
+
+def test_a_runs_turn_is_told_with_every_required_field(bridge: Bridge, lab: Operator) -> None:
+    run = played(lab)
+    # Four steps that begin and end, three states, one end.
+    messages = kept(bridge.server.url, pattern(run), 12)
+
+    assert len(messages) == 12
+    for family in ("step", "task", "state"):
+        for body in bodies(messages, family):
+            assert all(body[name] not in (None, "") for name in REQUIRED[f"evt.agent.{family}"])
+            assert all(body["payload"][name] == body[name] for name in REQUIRED[f"evt.agent.{family}"])
+            assert (body["agent_turn_id"], body["agent_id"]) == (f"{run.id}-0", "lab")
+    phases = Counter(body["phase"] for body in bodies(messages, "step"))
+    assert phases == {"started": 4, "completed": 4}
+    states = [(body["status"], body["turn_epoch"]) for body in bodies(messages, "state")]
+    assert states == [("dispatched", 0), ("running", 1), ("idle", 1)]
+    assert [body["status"] for body in bodies(messages, "task")] == ["success"]
+
+
+def test_headers_of_a_turns_messages_are_complete_and_go_on_in_the_runs_trace(bridge: Bridge, lab: Operator) -> None:
+    run = played(lab)
+    for message in kept(bridge.server.url, pattern(run), 12):
+        assert message.headers["traceparent"] == run.traceparent
+        assert message.headers[headers.DEPTH] == "0"
+        assert {"CG-Timestamp", "CG-Version", "CG-Msg-Type", "CG-Sender", "Nats-Msg-Id"} <= set(message.headers)
+
+
+def test_each_turn_ends_in_exactly_one_task(bridge: Bridge, shaky: Operator, alice: User) -> None:
+    run = played(shaky, "steps")
+    BROKEN.clear()
+    intake.retry(run, actor=alice)
+    execution.perform(run.id)
+    tasks = bodies(kept(bridge.server.url, f"cg.v1.default.t_{run.id}.evt.agent.shaky.task", 2), "task")
+
+    assert [(body["agent_turn_id"], body["status"]) for body in tasks] == [
+        (f"{run.id}-0", "failed"), (f"{run.id}-1", "success"),
+    ]  # fmt: skip
+    assert (tasks[0]["error_code"], tasks[0]["error"]) == ("RuntimeError", "the outside world is away")
+
+
+def test_a_run_that_never_began_ends_its_turn_too(bridge: Bridge, lab: Operator, alice: User) -> None:
+    run = intake.request(lab.workflows.get(slug="four"), input={}, actor=None)
+    intake.cancel(run, actor=alice)
+    (task,) = bodies(kept(bridge.server.url, f"cg.v1.default.t_{run.id}.evt.agent.lab.task", 1), "task")
+    assert (task["agent_turn_id"], task["status"]) == (f"{run.id}-0", "canceled")
+
+
+def test_what_is_announced_again_is_kept_once_and_says_the_same(bridge: Bridge, shaky: Operator, alice: User) -> None:
+    run = played(shaky, "steps")
+    BROKEN.clear()
+    intake.retry(run, actor=alice)
+    execution.perform(run.id)
+    first = kept(bridge.server.url, pattern(run), 14)
+    events = list(Event.objects.after("default", f"t_{run.id}", 0))
+    # As another process would, from the middle, and everything once more.
+    for part in (events[7:], events[3:], events):
+        announcements.tell(part)
+        assert announcements.settle(SOON)
+
+    again = kept(bridge.server.url, f"cg.v1.default.t_{run.id}.evt.agent.*.*", len(first))
+    assert [item.data for item in again] == [item.data for item in first]
+
+
+def test_our_own_turns_do_not_come_back(bridge: Bridge, lab: Operator) -> None:
+    run = played(lab)
+    kept(bridge.server.url, pattern(run), 12)
+    bridge.send(("cg.v1.default.public.evt.agent.scout.message", {"id": "last", "content": "the last one"}))
+    eventually(lambda: Event.objects.filter(channel="public", kind="agent.message").exists())
+
+    assert not Event.objects.filter(run=run, kind__startswith="agent.").exists()
+    assert not DeadLetter.objects.exists()
+
+
+def test_a_gate_suspends_its_turn(bridge: Bridge, registered: dict[str, Operator], alice: User) -> None:
+    flow = registered["revenue_ops"].workflows.get(slug="engagement")
+    run = intake.request(flow, input=flow.sample_input, actor=alice)
+    execution.perform(run.id)
+    waits.answer(run.waits.select_related("run").get(), waits.Answer("approve"), actor=alice)
+    execution.perform(run.id)
+    states = bodies(kept(bridge.server.url, f"cg.v1.default.t_{run.id}.evt.agent.*.state", 5), "state")
+
+    assert [(body["status"], body["turn_epoch"]) for body in states] == [
+        ("dispatched", 0), ("running", 1), ("suspended", 1), ("running", 2), ("idle", 2),
+    ]  # fmt: skip
