@@ -167,10 +167,16 @@ class Step:
 
     @property
     def tool(self) -> str:
-        """The tool that it calls, as far as that is known."""
-        told = [self.end.data] if self.end else []
-        told += [part.first.data.get("payload") or {} for part in self.parts if part.family == "tool"]
-        return next((str(data["tool"]) for data in told if "tool" in data), "")
+        """The tool that it calls, or several, as far as they are known."""
+        told = self.made or [part.first.data.get("payload") or {} for part in self.parts if part.family == "tool"]
+        return ", ".join(dict.fromkeys(str(data["tool"]) for data in told if "tool" in data))
+
+    @property
+    def made(self) -> list[Mapping[str, Any]]:
+        """The calls that it made, with their results, once it has ended."""
+        if self.end is None:
+            return []
+        return self.end.data.get("made") or [self.end.data]
 
     @property
     def status(self) -> StepStatus:
@@ -193,7 +199,8 @@ class Step:
     @property
     def rejected(self) -> bool:
         """Whether a person's no ended it."""
-        return any(part.closed.data.get("decision") == "reject" for part in self.parts if part.closed)
+        told = [part.closed.data for part in self.parts if part.closed]
+        return any((data.get("group") or data).get("decision") == "reject" for data in told)
 
     @property
     def calls(self) -> list[Mapping[str, Any]]:

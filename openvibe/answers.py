@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from openvibe import canonical, interrupts
+from openvibe import canonical, groups, interrupts
 from openvibe.ctx import watched
 from openvibe.errors import InputError, RunError, WrongUpdate
 from openvibe.ids import random_text
 from openvibe.outcomes import OpenWait
 from openvibe.registry import WorkflowDefinition
 from openvibe.runs import Run, Wait
+
+_ANSWERED = ("resolved", "expired")
 
 
 def opened(run: Run, asked: OpenWait, *, version: str, now: datetime) -> Wait:
@@ -34,6 +36,10 @@ def opened(run: Run, asked: OpenWait, *, version: str, now: datetime) -> Wait:
         node=request.node,
         step_id=asked.step_id,
         interrupt_id=asked.interrupt_id,
+        seat=asked.seat,
+        rule=request.rule,
+        needed=request.needed,
+        approver=request.approver,
         payload_sha256=canonical.sha256(seen),
         prompt=request.prompt,
         payload=dict(request.payload),
@@ -52,15 +58,14 @@ def opened(run: Run, asked: OpenWait, *, version: str, now: datetime) -> Wait:
 def for_graph(run: Run, interrupt_ids: Sequence[str]) -> dict[str, Any]:
     """Return what goes into the graph for those of its interrupts that have been answered."""
     latest = {wait.interrupt_id: wait for wait in run.waits}
-    return {
-        name: _value(latest[name])
-        for name in interrupt_ids
-        if name in latest and latest[name].status in ("resolved", "expired")
-    }
+    found = {name: latest[name] for name in interrupt_ids if name in latest}
+    given = {name: _value(wait) for name, wait in found.items() if not wait.rule and wait.status in _ANSWERED}
+    together = {name: run.group(wait) for name, wait in found.items() if wait.rule}
+    return given | {name: groups.answer(seats) for name, seats in together.items() if groups.over(seats)}
 
 
-def chosen(run: Run, wait_id: str | None) -> Wait:
-    """Return the gate that a decision is about.
+def chosen(run: Run, wait_id: str | None, by: str = "") -> Wait:
+    """Return the gate that a decision is about; of several that stand together, the one that `by` is asked at.
 
     Raises:
         RunError: the run stands at no such gate, or at several and none is named.
@@ -72,6 +77,7 @@ def chosen(run: Run, wait_id: str | None) -> Wait:
             raise RunError(f"Run {run.id} has no gate {wait_id!r}; it has: {[wait.id for wait in gates]}")
         return found
     pending = [wait for wait in gates if wait.pending]
+    pending = [wait for wait in pending if by and by in (wait.approver, wait.assigned_to)][:1] or pending
     if len(pending) != 1:
         what = f"waits at {len(pending)} gates; name one by wait_id=" if pending else f"is {run.status} at no gate"
         raise RunError(f"Run {run.id} {what}: {[(wait.id, wait.node) for wait in pending]}")
@@ -109,6 +115,17 @@ def silence(kind: str, deadline: datetime) -> str:
     """Return what a wait that nobody has answered says of it."""
     what = "It did not change" if kind == "change" else "Nobody answered"
     return f"{what} before {deadline:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def check_counts_once(run: Run, wait: Wait, by: str) -> None:
+    """Refuse a second answer of the same person in a group, unless the question was passed on to them.
+
+    Raises:
+        RunError: they have answered already.
+    """
+    others = [other for other in run.group(wait) if other.by and other is not wait]
+    if by and not wait.assigned_to and by in (other.by for other in others):
+        raise RunError(f"{by!r} has answered at gate {wait.node!r} already; everybody counts once")
 
 
 def expired(wait: Wait, *, now: datetime) -> str:

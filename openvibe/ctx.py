@@ -5,15 +5,16 @@ from __future__ import annotations
 import enum
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from openvibe import canonical, loop, subscriptions
-from openvibe.errors import EffectUnknown, RunError, UncertainServiceError, WrongUpdate
+from openvibe import canonical, groups, loop, subscriptions
+from openvibe.errors import EffectUnknown, RunError, SetupError, UncertainServiceError, WrongUpdate
 from openvibe.events import LOG, Event
 from openvibe.host import Change, Host
+from openvibe.outcomes import SEATS, Rule
 from openvibe.session import Session, StepNotes
 
 #: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
@@ -161,22 +162,45 @@ class Ctx:
             RunError: nobody offers the capability, the other run failed, or no answer came before `timeout`.
         """
         self.notes.check()
-        answer = self.ask(
-            {
-                "kind": "reply",
-                "node": self.node,
-                "prompt": f"{capability} of {operator}",
-                "payload": {
-                    "operator": operator,
-                    "capability": capability,
-                    "payload": canonical.jsonable(dict(payload or {})),
-                },
-                "timeout_seconds": timeout.total_seconds() if timeout else None,
-            }
-        )
+        answer = self.ask({**self._asked(timeout), **_question(operator, capability, payload)})
         if answer.get("error"):
             raise RunError(f"Node {self.node!r} asked {operator} for {capability}: {answer['error']}")
         return answer.get("result")
+
+    def request_each(
+        self, operators: Sequence[str], capability: str, payload: Mapping[str, Any] | None = None, *,
+        rule: Rule | None = None, quorum: int = 0, timeout: timedelta | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Ask several operators the same at the same time, and return the answers by operator.
+
+        By `rule` the run goes on when `all` have answered (the default), after `any` one good answer, or after so many
+        as `quorum` says; who is later is not listened to. It is waited for as in `request`.
+
+        Example:
+            >>> offers = ctx.request_each(["north", "south"], "price", {"loaves": 3}, rule="any")
+
+        Raises:
+            RunError: too few gave a good answer; the message tells what the others said.
+            SetupError: the rule asks for more answers than there are operators, or one is asked twice.
+        """
+        self.notes.check()
+        where = f"Node {self.node!r} asked {', '.join(operators)} for {capability}"
+        if not operators or len(set(operators)) < len(operators):
+            raise SetupError(f"{where}: name each operator once")
+        chosen, needed = groups.needed(where, rule, quorum, len(operators))
+        asked = [_question(operator, capability, payload) for operator in operators]
+        told = self.ask({**self._asked(timeout), "rule": chosen, "needed": needed, SEATS: asked})
+        heard = {operator: answer for operator, answer in zip(operators, told["answers"], strict=True) if answer}
+        good = {operator: answer["result"] for operator, answer in heard.items() if not answer["error"]}
+        if len(good) < needed:
+            faults = "; ".join(
+                f"{operator}: {answer['error']}" for operator, answer in heard.items() if answer["error"]
+            )
+            raise RunError(f"{where}; {len(good)} of the {needed} good answers came: {faults}")
+        return good
+
+    def _asked(self, timeout: timedelta | None) -> dict[str, Any]:
+        return {"kind": "reply", "node": self.node, "timeout_seconds": timeout.total_seconds() if timeout else None}
 
 
 @dataclass(frozen=True)
@@ -257,6 +281,11 @@ def known_bucket(bucket: str) -> str:
 def watched(bucket: str, key: str) -> str:
     """Return how the answer to a watch names what was watched."""
     return f"{bucket}/{key}"
+
+
+def _question(operator: str, capability: str, payload: Mapping[str, Any] | None) -> dict[str, Any]:
+    asked = {"operator": operator, "capability": capability, "payload": canonical.jsonable(dict(payload or {}))}
+    return {"prompt": f"{capability} of {operator}", "payload": asked}
 
 
 def _called(function: Callable[[], Any]) -> Any:

@@ -28,6 +28,7 @@ from openvibe.ids import random_text
 from openvibe.outcomes import (
     HAPPENED,
     NOT_HAPPENED,
+    SEATS,
     Completed,
     Emission,
     Failed,
@@ -156,7 +157,7 @@ class _Teller:
         if part["error"]:
             self._failed(part)
         elif part["interrupts"]:
-            self._waits += [self._wait(part, item) for item in part["interrupts"]]
+            self._waits += [wait for item in part["interrupts"] for wait in self._asked(part, item)]
         else:
             self._finished(part)
             return bool(self._saver.in_flight) and self._saver.await_writes(part["id"], timeout=ARRIVAL)
@@ -188,14 +189,15 @@ class _Teller:
         request = WaitRequest(node=node, kind="timer", prompt=f"Sleeps {sleep}", timeout_seconds=sleep.total_seconds())
         return Paused((OpenWait(step_id, f"timer/{step_id}", request),))
 
-    def _wait(self, part: Mapping[str, Any], item: Mapping[str, Any]) -> OpenWait:
+    def _asked(self, part: Mapping[str, Any], item: Mapping[str, Any]) -> list[OpenWait]:
+        """Return the waits of an interrupt: one, or the group of those that it asks together."""
         value, node = item["value"], node_id(part["name"])
-        request = (
-            interrupts.request(value, node=node, response_schema=item.get("response_schema"))
-            if self._foreign
-            else WaitRequest(**value)
-        )
-        return OpenWait(part["id"], item["id"], request)
+        if self._foreign:
+            asked = [interrupts.request(value, node=node, response_schema=item.get("response_schema"))]
+        else:
+            together = {name: told for name, told in value.items() if name != SEATS}
+            asked = [WaitRequest(**{**together, **own}) for own in value.get(SEATS, [{}])]
+        return [OpenWait(part["id"], item["id"], request, seat) for seat, request in enumerate(asked)]
 
     def _finished(self, part: Mapping[str, Any]) -> None:
         notes = self._session.told(part["id"])

@@ -15,12 +15,20 @@ HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 #: that changes a value of the shared context.
 WaitKind = Literal["approval", "timer", "tool", "work", "reply", "change"]
 
+#: Where an interrupt of ours that asks several says what each is asked besides.
+SEATS = "seats"
+
+#: When a group of waits is over: when all have answered, when one answer is good, or when so many are.
+Rule = Literal["all", "any", "quorum"]
+
 
 @dataclass(frozen=True)
 class WaitRequest:
     """What a wait asks. Its fields are those of the dict that the wait's LangGraph interrupt carries.
 
     `form` names the shape in which a graph that was brought as it is expects the answer; it is empty for our own.
+    Where one interrupt asks several, each is a wait of a group: all have the same `rule`, under which `needed` good
+    answers are enough. `approver` is the user, or the group of users, that this one is asked of.
     """
 
     node: str
@@ -34,15 +42,22 @@ class WaitRequest:
     on_timeout: str | None = None
     escalate_to: str = ""
     form: str = ""
+    rule: Rule | Literal[""] = ""
+    needed: int = 0
+    approver: str = ""
 
 
 @dataclass(frozen=True)
 class OpenWait:
-    """A wait that a run now stands at. An engine wait lies between super-steps and answers no interrupt."""
+    """A wait that a run now stands at. An engine wait lies between super-steps and answers no interrupt.
+
+    `seat` counts the waits of one interrupt, from 0.
+    """
 
     step_id: str
     interrupt_id: str
     request: WaitRequest
+    seat: int = 0
 
 
 @dataclass(frozen=True)

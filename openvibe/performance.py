@@ -356,8 +356,9 @@ class Performance:
         except RunError as error:
             # An answer like any other: the asking node decides what a refusal means.
             wait.status, wait.closed_at, wait.error = "resolved", self._scene.now(), str(error)
-            self._run.status = "queued"
-            self._next.append(self._run.id)
+            if self._run.settled(wait, now=self._scene.now()):
+                self._run.status = "queued"
+                self._next.append(self._run.id)
 
     def _tell(self, kind: str, *, node: str = "", duration: float = 0.0, data: Mapping[str, Any] | None = None) -> None:
         self._scene.hooks.tell(self._run, kind, at=self._scene.now(), node=node, duration=duration, data=data)

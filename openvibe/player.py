@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -69,7 +70,7 @@ class Player:
                 agenda.append(run.parent)
 
     def decide(
-        self, run_id: str, wait_id: str | None, *, decision: str, notes: str, values: Mapping[str, Any]
+        self, run_id: str, wait_id: str | None, *, decision: str, notes: str, values: Mapping[str, Any], by: str = ""
     ) -> bool:  # fmt: skip
         """Take a decision; False when it is the one that was taken before.
 
@@ -79,14 +80,15 @@ class Player:
         """
         with self._ledger.transaction():
             run = self.known(run_id)
-            wait = answers.chosen(run, wait_id)
+            wait = answers.chosen(run, wait_id, by)
             if not wait.pending:
                 if wait.status == "resolved" and (wait.decision, wait.values or {}) == (decision, dict(values)):
                     return False
                 raise RunError(f"Gate {wait.node!r} of run {run_id} is closed: {wait.decision or wait.status}")
             definition = self._registry.workflow(run.operator_id, run.workflow_id)
             answers.check(wait, definition, decision=decision, values=values)
-            wait.decision, wait.notes, wait.values = decision, notes, dict(values) or None
+            answers.check_counts_once(run, wait, by)
+            wait.decision, wait.notes, wait.values, wait.by = decision, notes, dict(values) or None, by
             self._close(run, wait)
             if wait.form == "effect":
                 self._settle(run, wait)
@@ -132,8 +134,9 @@ class Player:
                 fail(run, too_long(definition), now=now)
             else:
                 due = [wait for wait in run.open_waits if wait.deadline and wait.deadline <= now]
-                told = [(answers.expired(wait, now=now), wait) for wait in due]
-                if any(not wait.pending for _, wait in told):
+                told = [(answers.expired(wait, now=now), wait) for wait in due if wait.pending]
+                closed = [wait for _, wait in told if not wait.pending]
+                if any(map(functools.partial(run.settled, now=now), closed)):
                     run.status = "queued"
             self._ledger.change(run)
         for kind, wait in told:
@@ -165,7 +168,8 @@ class Player:
         if run.status != "waiting":
             raise RunError(f"Run {run.id} is {run.status}; it takes answers while it waits")
         wait.status, wait.closed_at = "resolved", self._now()
-        run.status = "queued"
+        if run.settled(wait, now=self._now()):
+            run.status = "queued"
         self._ledger.change(run)
 
     def _settle(self, run: Run, wait: Wait) -> None:

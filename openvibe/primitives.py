@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
+from openvibe import groups
 from openvibe.errors import SetupError
 from openvibe.marks import (
     DURABLE,
@@ -23,6 +24,7 @@ from openvibe.marks import (
     must_be_several,
     spec_of,
 )
+from openvibe.outcomes import Rule
 from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry
 from openvibe.subscriptions import Listen
 
@@ -273,6 +275,9 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     on_timeout: str | None = None,
     escalate_to: str = "",
     goto: Mapping[str, str] | None = None,
+    approvers: tuple[str, ...] | list[str] = (),
+    rule: Rule | None = None,
+    quorum: int = 0,
     next: str = "",
 ) -> Callable[[F], F]:
     """Define a gate: the run pauses until a person decides, and holds nothing meanwhile.
@@ -284,13 +289,18 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
     `on_timeout` (by default `reject`) is taken in the person's place; with `escalate_to` that one is asked first, for
     the same time again. `next` is as in `@node`.
 
+    `approvers` are users, or groups of users, that are asked at the same time, each on their own; a name that stands
+    there twice asks two people of that group. By `rule` the gate is decided when `all` of them have taken the same
+    decision (the default), `any` one of them has, or so many as `quorum` says. Rejections count against it: when no
+    decision can get there any more, the gate is rejected. Nobody counts twice.
+
     Example:
         >>> @human_in_the_loop(prompt="Send this letter?", timeout=timedelta(hours=24), edits=("letter",))
         ... def review(self, state):
         ...     return {"letter": state["letter"]}
 
     Raises:
-        SetupError: there is no decision to take, or `on_timeout` is none of them.
+        SetupError: there is no decision to take, `on_timeout` is none of them, or the approvers cannot come to one.
     """
 
     def mark(function: F) -> F:
@@ -306,13 +316,34 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
             raise SetupError(f"{where}: goto= names {strange}, which are none of its decisions {decisions}")
         if escalate_to and timeout is None:
             raise SetupError(f"{where}: escalate_to= needs a timeout= after which somebody else is asked")
+        together = _together(where, approvers, rule, quorum, decisions=decisions, edits=edits)
         spec = spec_of(
             where, GateSpec, prompt=prompt, timeout=timeout, decisions=decisions, edits=edits, on_reject=on_reject,
-            on_timeout=expiry, escalate_to=escalate_to, goto=dict(goto or {}),
+            on_timeout=expiry, escalate_to=escalate_to, goto=dict(goto or {}), **together,
         )  # fmt: skip
         return attach(function, NodeMark(gate=spec, next=next))
 
     return mark
+
+
+def _together(
+    where: str, approvers: tuple[str, ...] | list[str], rule: Rule | None, quorum: int, *, decisions: tuple[str, ...],
+    edits: tuple[str, ...],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a gate's spec says of its approvers."""
+    must_be_several(f"{where}: approvers", approvers)
+    if not approvers:
+        if rule or quorum:
+            raise SetupError(f"{where}: rule= and quorum= need approvers=, the people that are asked")
+        return {}
+    if not all(isinstance(name, str) and name for name in approvers):
+        raise SetupError(f"{where}: approvers={approvers!r} are no names of users or groups")
+    chosen, needed = groups.needed(where, rule, quorum, len(approvers))
+    if groups.REJECT not in decisions:
+        raise SetupError(f"{where}: approvers= needs 'reject' among its decisions {decisions}: they may not agree")
+    if edits and needed > 1:
+        raise SetupError(f"{where}: edits= with {needed} people: what one changes, the others have not seen")
+    return {"approvers": tuple(approvers), "rule": chosen, "needed": needed}
 
 
 def conditional(*, routes: Mapping[str, Route], next: str = "") -> Callable[[F], F]:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from openvibe import canonical
+from openvibe import canonical, groups
 from openvibe.events import Figures
-from openvibe.outcomes import WaitKind
+from openvibe.outcomes import Rule, WaitKind
 
 Status = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
@@ -39,7 +39,11 @@ class RunMetrics(BaseModel):
 
 
 class Wait(BaseModel):
-    """A pause of a run, and how it ended. `kind` says whose answer it needs."""
+    """A pause of a run, and how it ended. `kind` says whose answer it needs.
+
+    Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
+    `by` is who answered, where that was told.
+    """
 
     id: str
     kind: WaitKind
@@ -47,6 +51,10 @@ class Wait(BaseModel):
     node: str
     step_id: str
     interrupt_id: str
+    seat: int = 0
+    rule: Rule | Literal[""] = ""
+    needed: int = 0
+    approver: str = ""
     version: int = 1
     payload_sha256: str = ""
     prompt: str = ""
@@ -67,6 +75,7 @@ class Wait(BaseModel):
     values: dict[str, Any] | None = None
     result: Any = None
     error: str = ""
+    by: str = ""
 
     @property
     def pending(self) -> bool:
@@ -117,6 +126,20 @@ class Run(BaseModel):
         """Return the wait of that id, or None."""
         return next((wait for wait in self.waits if wait.id == wait_id), None)
 
+    def group(self, wait: Wait) -> list[Wait]:
+        """Return the waits that are answered together with this one, itself among them."""
+        return [other for other in self.waits if other.interrupt_id == wait.interrupt_id]
+
+    def settled(self, wait: Wait, *, now: datetime) -> bool:
+        """Tell whether a wait that was just closed lets the run go on; what is not needed any more is closed then."""
+        together = self.group(wait)
+        if wait.rule and not groups.over(together):
+            return False
+        for other in together:
+            if other.pending:
+                other.status, other.closed_at = "cancelled", now
+        return True
+
     def due(self) -> datetime | None:
         """Return when the clock has something to do with it, or None."""
         if self.status != "waiting":
@@ -158,9 +181,13 @@ class Run(BaseModel):
         return told
 
 
+_PLACE = ("rule", "needed", "seat")
+
+
 def _told(wait: Wait) -> dict[str, Any]:
-    shown = wait.model_dump(mode="json", exclude={"interrupt_id", "step_id", "form", "answer_schema"})
-    return {**shown, "schema": wait.answer_schema}
+    shown = wait.model_dump(mode="json", exclude={"interrupt_id", "step_id", "form", "answer_schema", *_PLACE})
+    group = {"id": wait.interrupt_id, **{name: getattr(wait, name) for name in _PLACE}} if wait.rule else None
+    return {**shown, "group": group, "schema": wait.answer_schema}
 
 
 def _rounded(value: float) -> float:

@@ -179,25 +179,26 @@ class OperatorRuntime:
 
     def resume(
         self, run_id: str, decision: str, notes: str = "", values: Mapping[str, Any] | None = None,
-        wait_id: str | None = None,
+        wait_id: str | None = None, *, by: str = "",
     ) -> Run:  # fmt: skip
         """Decide at a gate, play on, and return the run as it stands then. The same decision again changes nothing.
 
-        `values` are edited fields. `wait_id` may be left out where the run stands at one gate only.
+        `values` are edited fields. `by` is who decides; of several approvers each counts once. `wait_id` may be left
+        out where the run stands at one gate only, and where `by` names one of the approvers.
 
         Raises:
             InputError: the decision does not fit; the gate stays open.
             RunError: the run stands at no such gate, or another decision was first.
         """
-        fresh = self._player.decide(run_id, wait_id, decision=decision, notes=notes, values=values or {})
+        fresh = self._player.decide(run_id, wait_id, decision=decision, notes=notes, values=values or {}, by=by)
         return self._rung(self._player.play(run_id) if fresh else self._player.known(run_id))
 
     async def resume_async(
         self, run_id: str, decision: str, notes: str = "", values: Mapping[str, Any] | None = None,
-        wait_id: str | None = None,
+        wait_id: str | None = None, *, by: str = "",
     ) -> Run:  # fmt: skip
         """Do as `resume` does, on a thread of its own."""
-        return await asyncio.to_thread(self.resume, run_id, decision, notes, values, wait_id)
+        return await asyncio.to_thread(self.resume, run_id, decision, notes, values, wait_id, by=by)
 
     def answer(self, wait_id: str, *, result: Any = None, error: str = "") -> Run:
         """Give the result (or the error) that a run waits for: of a remote tool, of remote work, or of a request.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from openvibe import canonical, misfits
+from openvibe.outcomes import Rule
 from openvibe.subscriptions import Listen
 
 ID = r"^[a-z][a-z0-9_]{0,63}$"
@@ -28,7 +29,8 @@ class GateSpec(Spec):
 
     `timeout` is how long the gate stays open before `on_timeout` decides in the person's place. `edits` names the
     state fields that the person may change. `on_reject` is None (the run fails with the reason), `end` or a node's id;
-    `goto` says where other decisions lead. `escalate_to` is who is asked next, once, when the time is up.
+    `goto` says where other decisions lead. `escalate_to` is who is asked next, once, when the time is up. With
+    `approvers` each of these users, or groups of users, is asked; `needed` of them have to take the same decision.
     """
 
     prompt: str
@@ -39,6 +41,9 @@ class GateSpec(Spec):
     on_timeout: str | None = None
     escalate_to: str = ""
     goto: dict[str, str] = Field(default_factory=dict)
+    approvers: tuple[str, ...] = ()
+    rule: Rule | Literal[""] = ""
+    needed: int = 0
 
 
 class Retry(Spec):

@@ -241,7 +241,7 @@ def _gate(node: GateNode, around: Surroundings) -> tuple[Handler, Any]:
     mark = primitives.human_in_the_loop(
         prompt=node.prompt, timeout=node.timeout, decisions=tuple(node.decisions), edits=tuple(node.edits),
         on_reject=node.on_reject, on_timeout=node.on_timeout, escalate_to=node.escalate_to, goto=node.goto,
-        next=node.next,
+        approvers=node.approvers, rule=node.rule, quorum=node.quorum, next=node.next,
     )  # fmt: skip
     if around.handler:
         return yaml_handlers.as_method(around.handler), mark

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from openvibe.outcomes import Rule
 from openvibe.specs import ID
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -143,6 +144,9 @@ class GateNode(NodePart):
     on_reject: str | None = None
     goto: dict[str, str] = Field(default_factory=dict)
     escalate_to: str = ""
+    approvers: list[str] = Field(default_factory=list, description="Users, or groups of users, that are asked together")
+    rule: Rule | None = None
+    quorum: int = 0
 
 
 class ConditionalNode(NodePart):

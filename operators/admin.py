@@ -110,7 +110,20 @@ class WorkflowAdmin(admin.ModelAdmin):
 
 class WaitInline(admin.TabularInline):
     model = Wait
-    fields = ["id", "kind", "form", "node", "status", "assignee", "decision", "decider", "opened_at", "closed_at"]
+    fields = [
+        "id",
+        "kind",
+        "form",
+        "node",
+        "status",
+        "rule",
+        "approver",
+        "assignee",
+        "decision",
+        "decider",
+        "opened_at",
+        "closed_at",
+    ]
     readonly_fields = fields
     extra = 0
     can_delete = False

@@ -113,6 +113,19 @@ class AlreadyDecided(DomainError):
     code = "already_decided"
 
 
+class NotAsked(DomainError):
+    """The gate is asked of somebody else; the detail says of whom."""
+
+    status = 403
+    code = "not_asked"
+
+
+class CountedAlready(DomainError):
+    """The same person has answered in this group of gates; everybody counts once."""
+
+    code = "counted_already"
+
+
 class QuoteMismatch(DomainError):
     """The decision is about something else than what is open now."""
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.models import AbstractUser
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from agents_ui.access import PageRequest, operates, signed_in
 from agents_ui.gates import GateForm
-from operators.errors import AlreadyDecided, DomainError, Misfit, NotWaiting, QuoteMismatch
+from openvibe import groups
+from operators.errors import (
+    AlreadyDecided,
+    CountedAlready,
+    DomainError,
+    Misfit,
+    NotAsked,
+    NotWaiting,
+    QuoteMismatch,
+)
 from operators.models import Wait
-from operators.services import waits
+from operators.services import seats, waits
 
 #: How many open and how many decided gates the list shows.
 OPEN = 100
@@ -58,7 +68,7 @@ def _decided(request: PageRequest, wait: Wait) -> HttpResponse:
     except Misfit as error:
         form.refuse(error)
         return _drawn(request, form, status=error.status)
-    except (AlreadyDecided, QuoteMismatch, NotWaiting) as error:
+    except (AlreadyDecided, QuoteMismatch, NotWaiting, NotAsked, CountedAlready) as error:
         return _refused(request, wait, form, error)
     return _drawn(request, form) if request.htmx else redirect("run", wait.run_id)
 
@@ -70,8 +80,17 @@ def _refused(request: PageRequest, wait: Wait, sent: GateForm, error: DomainErro
     return _drawn(request, form, status=error.status, refusal=error)
 
 
+def _may_decide(user: AbstractUser, wait: Wait) -> bool:
+    if not operates(user, wait.run.project_id):
+        return False
+    return not wait.approver or seats.open_to(wait, user)
+
+
 def _drawn(request: PageRequest, form: GateForm, *, status: int = 200, **more: Any) -> HttpResponse:
-    may_operate = operates(request.user, form.wait.run.project_id)
-    context = {"form": form, "wait": form.wait, "run": form.wait.run, "may_operate": may_operate, **more}
-    part = "gates/open.html" if form.wait.pending else "gates/closed.html"
+    wait = form.wait
+    context = {"form": form, "wait": wait, "run": wait.run, "may_operate": _may_decide(request.user, wait), **more}
+    if wait.rule:
+        together = list(wait.group)
+        context |= {"seats": together, "standing": groups.standing(together)}
+    part = "gates/open.html" if wait.pending else "gates/closed.html"
     return render(request, part if request.htmx else "gates/page.html", {**context, "part": part}, status=status)

@@ -27,7 +27,9 @@ def add(commands: Commands) -> None:
     for parser in (approve, reject):
         parser.add_argument("run", help="the run's id")
         parser.add_argument("--notes", default="", help="why")
-        parser.add_argument("--gate", default="", help="the gate's node or id, where several are open")
+        parser.add_argument(
+            "--gate", default="", help="the gate's node or id, or whom it is asked of, where several are open"
+        )
         add_server(parser)
 
 
@@ -62,10 +64,11 @@ def _gate(run: dict[str, Any], name: str) -> dict[str, Any]:
     pending: list[dict[str, Any]] = [
         wait for wait in run["waits"] if wait["kind"] == "approval" and wait["status"] == "pending"
     ]
-    found = [wait for wait in pending if not name or name in (wait["id"], wait["node"])]
+    found = [wait for wait in pending if not name or name in (wait["id"], wait["node"], wait.get("approver"))]
     if not found:
         what = f"no open gate {name!r}" if name else "no open gate"
         raise NothingToDecide(f"Run {run['run_id']} has {what}; it is {run['status']}.")
     if len(found) > 1:
-        raise SetupError(f"Several gates are open; name one with --gate: {', '.join(wait['node'] for wait in found)}.")
+        names = ", ".join(wait.get("approver") or wait["node"] for wait in found)
+        raise SetupError(f"Several gates are open; name one with --gate: {names}.")
     return found[0]

@@ -1,6 +1,7 @@
-"""The plays of an `@agent_node`: one LangGraph node asks the model, another one makes one call at a time.
+"""The plays of an `@agent_node`: one LangGraph node asks the model, another one makes its calls.
 
-The talk lives in a channel of the graph's state, as plain data, so that a crash repeats no finished call.
+Calls of functions are made one at a time, a step each; calls of remote tools go out together and are waited for
+together. The talk lives in a channel of the graph's state, as plain data, so that a crash repeats no finished call.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from openvibe.fields import Fields
 from openvibe.graph.nodes import Play, Way
 from openvibe.graph.steps import Method, Step
 from openvibe.llm import ToolCall, Turn, asking
+from openvibe.outcomes import SEATS
 from openvibe.session import Session
 from openvibe.specs import NodeSpec
 from openvibe.tools import ToolDefinition
@@ -75,18 +77,30 @@ def model(node: NodeSpec, method: Method, fields: Fields, *, tools: Tools, after
 
 
 def tool(node: NodeSpec, tools: Tools, way: Way) -> Play:
-    """Return the play that makes the first call that has no answer yet."""
+    """Return the play that makes the first call that has no answer yet, and with a remote one all other remote ones."""
 
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> Command[Any]:
         step, told = Step.of(node, runtime), state[talk(node.id)]
-        call, *others = _open(told["turns"])
-        text, failed = _made(node.id, step, tools, call)
-        turn = Turn("tool", text, call_id=call.id, error=failed)
-        step.notes.shown = {"tool": call.name, "arguments": dict(call.arguments), "result": text, "error": failed}
-        update = {talk(node.id): {**told, "turns": [*told["turns"], turn.as_json()]}}
-        return Command(update=update, goto=way(calls(node.id) if others else node.id))
+        first, *others = _open(told["turns"])
+        if _elsewhere(tools, first):
+            made = [first, *(call for call in others if _elsewhere(tools, call))]
+            answers = _sent(node.id, tools, made)
+        else:
+            made, answers = [first], [_made(node.id, step, tools, first)]
+        turns = [
+            Turn("tool", text, call_id=call.id, error=failed)
+            for call, (text, failed) in zip(made, answers, strict=True)
+        ]
+        shown = [_shown(call, *answer) for call, answer in zip(made, answers, strict=True)]
+        step.notes.shown = shown[0] if len(shown) == 1 else {"made": shown}
+        update = {talk(node.id): {**told, "turns": [*told["turns"], *(turn.as_json() for turn in turns)]}}
+        return Command(update=update, goto=way(calls(node.id) if len(made) <= len(others) else node.id))
 
     return play
+
+
+def _shown(call: ToolCall, text: str, failed: bool) -> dict[str, Any]:
+    return {"tool": call.name, "arguments": dict(call.arguments), "result": text, "error": failed}
 
 
 def _begun(node: str, returned: Any) -> dict[str, Any]:
@@ -108,8 +122,6 @@ def _made(node: str, step: Step, known: Tools, call: ToolCall) -> tuple[str, boo
     found = known.get(call.name)
     if found is None:
         return f"There is no tool {call.name!r}; there are: {', '.join(known)}", True
-    if found.remote:
-        return _sent(node, found, call)
     try:
         return step.tried(lambda attempt: found.call(call.arguments, attempt.ctx)), False
     except ToolError as error:
@@ -117,21 +129,30 @@ def _made(node: str, step: Step, known: Tools, call: ToolCall) -> tuple[str, boo
         return str(error), True
 
 
-def _sent(node: str, tool: ToolDefinition, call: ToolCall) -> tuple[str, bool]:
+def _elsewhere(known: Tools, call: ToolCall) -> bool:
+    return call.name in known and known[call.name].remote is not None
+
+
+def _sent(node: str, known: Tools, made: list[ToolCall]) -> list[tuple[str, bool]]:
+    """Wait for what remote tools make of their calls; return the text of each, and whether it tells of a failure."""
+    asked = [_request(known[call.name], call) for call in made]
+    if len(asked) == 1:
+        return [_read(interrupt({"kind": "tool", "node": node, **asked[0]}))]
+    together = interrupt({"kind": "tool", "node": node, "rule": "all", "needed": len(asked), SEATS: asked})
+    return [_read(answer) for answer in together["answers"]]
+
+
+def _request(tool: ToolDefinition, call: ToolCall) -> dict[str, Any]:
     assert tool.remote is not None
-    answer = interrupt(
-        {
-            "kind": "tool",
-            "node": node,
-            "prompt": f"Tool {call.name}",
-            "payload": {
-                "tool": call.name,
-                "tool_call_id": call.id,
-                "arguments": canonical.jsonable(dict(call.arguments)),
-            },
-            "timeout_seconds": tool.remote.timeout.total_seconds() if tool.remote.timeout else None,
-        }
-    )
+    arguments = canonical.jsonable(dict(call.arguments))
+    return {
+        "prompt": f"Tool {call.name}",
+        "payload": {"tool": call.name, "tool_call_id": call.id, "arguments": arguments},
+        "timeout_seconds": tool.remote.timeout.total_seconds() if tool.remote.timeout else None,
+    }
+
+
+def _read(answer: Mapping[str, Any]) -> tuple[str, bool]:
     if answer.get("error"):
         return str(answer["error"]), True
     return tools.as_text(answer.get("result")), False

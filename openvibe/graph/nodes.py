@@ -15,6 +15,7 @@ from openvibe.fields import Fields
 from openvibe.graph.steps import Attempt, Method, Step
 from openvibe.llm import asking
 from openvibe.marks import Route
+from openvibe.outcomes import SEATS
 from openvibe.session import Session
 from openvibe.specs import GateSpec, NodeSpec
 
@@ -103,6 +104,8 @@ def gate(node: NodeSpec, method: Method, fields: Fields, *, leads: Mapping[str, 
     spec = node.gate
     assert spec is not None
     schema = _answer_schema(spec, fields)
+    asked = [{"approver": name} for name in spec.approvers]
+    seats = {"rule": spec.rule, "needed": spec.needed, SEATS: asked} if asked else {}
 
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> Command[Any]:
         # The body runs again when the answer arrives; the answer decides, whatever the body returns then.
@@ -122,6 +125,7 @@ def gate(node: NodeSpec, method: Method, fields: Fields, *, leads: Mapping[str, 
                 "timeout_seconds": spec.timeout.total_seconds() if spec.timeout else None,
                 "on_timeout": spec.on_timeout,
                 "escalate_to": spec.escalate_to,
+                **seats,
             }
         )
         return _decided(node, fields, answer, leads, way)

@@ -89,8 +89,10 @@ def _require_same(wait: Wait, run: Run, result: Any, error: str) -> None:
     if wait.status == Wait.Status.RESOLVED and (wait.result, wait.error) == (result, error):
         return
     if wait.status == Wait.Status.CANCELLED:
-        run.refresh_from_db(fields=["status"])
-        raise NotWaiting(f"{wait.id} is closed: its run is {run.status}", run_status=run.status)
+        run.refresh_from_db(fields=["status", "ended_at"])
+        others = wait.rule and wait.closed_at != run.ended_at
+        why = "enough others have answered" if others else f"its run is {run.status}"
+        raise NotWaiting(f"{wait.id} is closed: {why}", run_status=run.status)
     what = "has expired" if wait.status == Wait.Status.EXPIRED else f"was answered by {wait.decider or 'somebody'}"
     raise AlreadyDecided(
         f"{wait.id} {what} at {wait.closed_at:%Y-%m-%d %H:%M:%S} UTC, with something else",

@@ -38,18 +38,34 @@ class CancelBody(serializers.Serializer[Any]):
     reason = serializers.CharField(default="", allow_blank=True, max_length=2_000)
 
 
+class GroupView(serializers.Serializer[Any]):
+    """The group in which a wait is answered: its rule, how many good answers it needs, and the wait's place in it."""
+
+    id = serializers.CharField(source="interrupt_id")
+    rule = serializers.ChoiceField(["all", "any", "quorum"])
+    needed = serializers.IntegerField()
+    seat = serializers.IntegerField()
+
+
 class WaitView(serializers.ModelSerializer[Wait]):
     """A wait as programs see it."""
 
     values = serializers.DictField(allow_null=True)
+    group = serializers.SerializerMethodField()
 
     class Meta:
         model = Wait
         fields: tuple[str, ...] = (
             "id", "kind", "status", "node", "version", "payload_sha256", "prompt", "payload", "schema", "decisions",
-            "deadline", "on_timeout", "opened_at", "closed_at", "decision", "notes", "values", "decider",
+            "deadline", "on_timeout", "escalate_to", "approver", "assignee", "group", "opened_at", "closed_at",
+            "decision", "notes", "values", "decider",
         )  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(GroupView(allow_null=True))
+    def get_group(self, wait: Wait) -> dict[str, Any] | None:
+        """Return the group; null for a wait that is answered alone."""
+        return dict(GroupView(wait).data) if wait.rule else None
 
 
 class Metrics(serializers.Serializer[Any]):

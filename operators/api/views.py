@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth.models import AbstractUser
 from django.db.models import prefetch_related_objects
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics
@@ -27,7 +28,7 @@ from operators.errors import Misfit, NotWaiting
 from operators.models import Run, Wait
 from operators.models.run import RunQuerySet
 from operators.numbers import natural
-from operators.services import intake, timeline, waits
+from operators.services import intake, seats, timeline, waits
 
 KEY = "A name that you give the request. The same name with the same body starts one run, however often it comes."
 
@@ -155,12 +156,13 @@ class Resume(APIView):
             version=body.get("version"),
             payload_sha256=body.get("payload_sha256"),
         )
-        waits.answer(_wait(run, body.get("wait_id")), given, actor=scope.caller(request))
+        caller = scope.caller(request)
+        waits.answer(_wait(run, body.get("wait_id"), caller), given, actor=caller)
         run.refresh_from_db()
         return Response(RunDetail(run).data)
 
 
-def _wait(run: Run, wait_id: str | None) -> Wait:
+def _wait(run: Run, wait_id: str | None, caller: AbstractUser) -> Wait:
     gates = Wait.objects.gates().select_related("run").filter(run=run)
     if wait_id is not None:
         found = gates.filter(id=wait_id).first()
@@ -172,7 +174,7 @@ def _wait(run: Run, wait_id: str | None) -> Wait:
     newest = gates.order_by("-opened_at").first()
     if newest is None:
         raise NotWaiting(f"Run {run.id} waits for nobody; it is {run.status}", run_status=run.status)
-    return newest
+    return seats.own(newest, caller) if newest.approver else newest
 
 
 def _read(body: Any, request: Request) -> dict[str, Any]:

@@ -377,6 +377,10 @@ class Migration(migrations.Migration):
                 ('node', models.CharField(max_length=80)),
                 ('step_id', models.CharField(max_length=64)),
                 ('interrupt_id', models.CharField(max_length=200)),
+                ('seat', models.PositiveSmallIntegerField(default=0)),
+                ('rule', models.CharField(blank=True, max_length=8)),
+                ('needed', models.PositiveSmallIntegerField(default=0)),
+                ('approver', models.CharField(blank=True, max_length=200)),
                 ('form', models.CharField(blank=True, max_length=20)),
                 ('version', models.PositiveIntegerField(default=1)),
                 ('payload_sha256', models.CharField(max_length=64)),
@@ -403,7 +407,7 @@ class Migration(migrations.Migration):
                 ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='waits', to='operators.run')),
             ],
             options={
-                'ordering': ['opened_at', 'id'],
+                'ordering': ['opened_at', 'seat', 'id'],
             },
         ),
         migrations.CreateModel(
@@ -543,7 +547,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='wait',
-            constraint=models.UniqueConstraint(fields=('run', 'interrupt_id'), name='one_wait_per_interrupt'),
+            constraint=models.UniqueConstraint(fields=('run', 'interrupt_id', 'seat'), name='one_wait_per_seat'),
         ),
         migrations.AddConstraint(
             model_name='workflow',

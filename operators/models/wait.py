@@ -37,6 +37,10 @@ class Wait(models.Model):
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
     `sent_at` is when whoever is to answer was told, where that is not a person or the clock. Gates have a `decision`,
     the other kinds a `result` or an `error`.
+
+    Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
+    `approver` is the user, or the group of users, that a gate of a group is asked of; `assignee` is who is asked after
+    the deadline.
     """
 
     class Kind(models.TextChoices):
@@ -64,6 +68,10 @@ class Wait(models.Model):
     node = models.CharField(max_length=80)
     step_id = models.CharField(max_length=64)
     interrupt_id = models.CharField(max_length=200)
+    seat = models.PositiveSmallIntegerField(default=0)
+    rule = models.CharField(max_length=8, blank=True)
+    needed = models.PositiveSmallIntegerField(default=0)
+    approver = models.CharField(max_length=200, blank=True)
     form = models.CharField(max_length=20, blank=True)
     version = models.PositiveIntegerField(default=1)
     payload_sha256 = models.CharField(max_length=64)
@@ -94,10 +102,10 @@ class Wait(models.Model):
     objects = WaitQuerySet.as_manager()
 
     class Meta:
-        ordering = ["opened_at", "id"]
+        ordering = ["opened_at", "seat", "id"]
         constraints = [
             # The same pause is one wait, however often its super-step is played.
-            models.UniqueConstraint(fields=["run", "interrupt_id"], name="one_wait_per_interrupt"),
+            models.UniqueConstraint(fields=["run", "interrupt_id", "seat"], name="one_wait_per_seat"),
         ]
         indexes = [
             models.Index(fields=["deadline"], name="wait_due", condition=Q(status="pending")),
@@ -116,6 +124,11 @@ class Wait(models.Model):
     def pending(self) -> bool:
         """Whether nobody has answered yet."""
         return self.status == Wait.Status.PENDING
+
+    @property
+    def group(self) -> WaitQuerySet:
+        """The waits that are answered together with this one, itself among them."""
+        return Wait.objects.filter(run_id=self.run_id, interrupt_id=self.interrupt_id).order_by("seat")
 
     @property
     def answer(self) -> Any:

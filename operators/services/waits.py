@@ -21,7 +21,7 @@ from openvibe.ids import random_text
 from openvibe.outcomes import OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Operator, Run, Wait
-from operators.services import doorbell, effects, timeline
+from operators.services import doorbell, effects, seats, timeline
 
 CLOCK = "clock"
 
@@ -78,6 +78,10 @@ def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
         node=request.node,
         step_id=item.step_id,
         interrupt_id=item.interrupt_id,
+        seat=item.seat,
+        rule=request.rule,
+        needed=request.needed,
+        approver=request.approver,
         form=request.form,
         payload_sha256=canonical.sha256(seen),
         prompt=request.prompt,
@@ -107,6 +111,8 @@ def _told(wait: Wait) -> Fact:
             "decisions": wait.decisions,
             "on_timeout": wait.on_timeout,
         }
+    if wait.rule:
+        data |= {"rule": wait.rule, "needed": wait.needed, **({"approver": wait.approver} if wait.approver else {})}
     kind = OPENED.get(wait.kind, f"{wait.kind}.requested")
     return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
 
@@ -122,6 +128,8 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: st
         Misfit: the answer does not fit the gate's schema; the gate stays open.
         AlreadyDecided: another decision was first.
         NotWaiting: the run has ended or moved on.
+        NotAsked: the gate is asked of somebody else.
+        CountedAlready: this person has answered at another gate of the group.
     """
     by = actor.get_username() if actor else decider
     try:
@@ -134,6 +142,7 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: st
 
 def _answered(wait: Wait, given: Answer, *, actor: AbstractUser | None, by: str) -> Wait:
     _check_quote(wait, given)
+    seats.check_asked(wait, actor, by)
     if not wait.pending:
         return _same_or_refused(wait, given)
     _check_fit(wait, given)
@@ -214,10 +223,10 @@ def answers(run_id: str, interrupt_ids: list[str]) -> dict[str, Any]:
     """Return the answers to these interrupts, as far as they have been given."""
     if not interrupt_ids:
         return {}
-    decided = Wait.objects.filter(
-        run_id=run_id, interrupt_id__in=interrupt_ids, status__in=(Wait.Status.RESOLVED, Wait.Status.EXPIRED)
-    )
-    return {wait.interrupt_id: wait.answer for wait in decided}
+    found = list(Wait.objects.filter(run_id=run_id, interrupt_id__in=interrupt_ids).order_by("seat"))
+    closed = (Wait.Status.RESOLVED, Wait.Status.EXPIRED)
+    given = {wait.interrupt_id: wait.answer for wait in found if not wait.rule and wait.status in closed}
+    return given | seats.answers([wait for wait in found if wait.rule])
 
 
 def _check_quote(wait: Wait, given: Answer) -> None:
@@ -253,18 +262,24 @@ def _close(wait: Wait, fields: dict[str, Any]) -> bool:
         return False
     for name, value in fields.items():
         setattr(wait, name, value)
+    seats.check_counts_once(wait)
     if wait.form == "effect":
         effects.told(wait, now=now)
-    _wake(wait, run.operator, now=now)
+    over, told = seats.settled(wait, now=now)
+    _wake(wait, run.operator, told, over=over, now=now)
     return True
 
 
-def _wake(wait: Wait, operator: Operator, *, now: datetime) -> None:
-    """Queue the run, unless it goes on at another branch already: then it finds the answer when it pauses again."""
+def _wake(wait: Wait, operator: Operator, told: Mapping[str, Any], *, over: bool, now: datetime) -> None:
+    """Tell of an answer and queue the run, unless others are to answer first, or it goes on at another branch already.
+
+    Then it finds the answer when it pauses again.
+    """
     counted = {"updated_at": now, "last_seq": F("last_seq") + 1}
     runs = Run.objects.filter(id=wait.run_id)
     queued = {"status": Run.Status.QUEUED, "rung_at": now, "rings": 0}
-    changed = runs.filter(status=Run.Status.WAITING).change("last_seq", "project_id", **queued, **counted)
+    waiting = runs.filter(status=Run.Status.WAITING)
+    changed = waiting.change("last_seq", "project_id", **queued, **counted) if over else None
     if changed is not None:
         transaction.on_commit(lambda: doorbell.ring(wait.run_id, operator))
     else:
@@ -275,13 +290,13 @@ def _wake(wait: Wait, operator: Operator, *, now: datetime) -> None:
         project_id=changed[1],
         run_id=wait.run_id,
         last_seq=changed[0],
-        facts=[_closed(wait)],
+        facts=[_closed(wait, told)],
         now=now,
         actor=wait.decider,
     )
 
 
-def _closed(wait: Wait) -> Fact:
+def _closed(wait: Wait, told: Mapping[str, Any]) -> Fact:
     expired = wait.status == Wait.Status.EXPIRED
     match wait.kind:
         case Wait.Kind.APPROVAL:
@@ -291,7 +306,7 @@ def _closed(wait: Wait) -> Fact:
         case _:
             kind = f"{wait.kind}.expired" if expired else f"{wait.kind}.answered"
             data = {"wait_id": wait.id, "result": wait.result, "error": wait.error, "by": wait.decider}
-    return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
+    return Fact(kind, node=wait.node, step_id=wait.step_id, data={**data, **told})
 
 
 def _decided(wait: Wait) -> dict[str, Any]:
@@ -311,8 +326,11 @@ def _same_or_refused(wait: Wait, given: Answer) -> Wait:
     if wait.status == Wait.Status.RESOLVED and same:
         return wait
     if wait.status == Wait.Status.CANCELLED:
-        ended = Run.objects.values_list("status", flat=True).get(id=wait.run_id)
-        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was {ended}", run_id=wait.run_id)
+        run = Run.objects.only("status", "ended_at").get(id=wait.run_id)
+        # What a run's end closes bears the same time.
+        if wait.rule and wait.closed_at != run.ended_at:
+            raise seats.decided(wait)
+        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was {run.status}", run_id=wait.run_id)
     when = f"{wait.closed_at:%Y-%m-%d %H:%M:%S} UTC" if wait.closed_at else "before"
     raise AlreadyDecided(
         f"Gate {wait.node!r} was decided already: {wait.decision!r} by {wait.decider} at {when}",

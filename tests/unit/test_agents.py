@@ -449,15 +449,32 @@ def test_the_arguments_of_a_remote_call_are_kept_as_json():
 def test_a_crash_between_remote_calls_repeats_none():
     run = advising([[call("crawl", 1, url="a"), call("price", 2, product="b"), call("crawl", 3, url="c")], "Read."],
                    CRAWL, price)  # fmt: skip
-    waited = []
     outcome = run.play_in_pieces(start={})
-    while isinstance(outcome, Paused):
-        [wait] = outcome.waits
-        waited.append(wait.request.payload["arguments"]["url"])
-        outcome = run.play_in_pieces(answers={wait.interrupt_id: {"result": waited[-1].upper()}})
+    assert isinstance(outcome, Paused)
+    [interrupt] = {wait.interrupt_id for wait in outcome.waits}
+    assert [wait.request.payload["arguments"]["url"] for wait in outcome.waits] == ["a", "c"]
+    answers = [{"result": "A", "error": ""}, {"result": "C", "error": ""}]
+    outcome = run.play_in_pieces(answers={interrupt: {"answers": answers}})
     assert outcome.output["letter"] == "Read."
-    assert waited == ["a", "c"]
-    assert [text for text, _ in results(run)] == ["A", '{"product":"b","price":9.5,"currency":"EUR"}', "C"]
+    assert [text for text, _ in results(run)] == ["A", "C", '{"product":"b","price":9.5,"currency":"EUR"}']
+
+
+def test_all_remote_calls_of_a_turn_are_waited_for_together():
+    turn = [call("price", 1, product="b"), call("crawl", 2, url="a"), call("crawl", 3, url="c"), call("crawl", 4)]
+    run = advising([turn, "Read."], CRAWL, price)
+    outcome = run.play(start={})
+    assert isinstance(outcome, Paused)
+    assert [(wait.seat, wait.request.kind, wait.request.rule, wait.request.needed) for wait in outcome.waits] == [
+        (number, "tool", "all", 3) for number in range(3)
+    ]
+    assert [wait.request.payload["tool_call_id"] for wait in outcome.waits] == ["call_2", "call_3", "call_4"]
+    assert {wait.request.timeout_seconds for wait in outcome.waits} == {300}
+    answers = [{"result": "A", "error": ""}, {"result": None, "error": "gone"}, {"result": {"n": 1}, "error": ""}]
+    outcome = run.play(answers={outcome.waits[0].interrupt_id: {"answers": answers}})
+    assert outcome.output["letter"] == "Read."
+    assert results(run)[1:] == [("A", False), ("gone", True), ('{"n":1}', False)]
+    told = [event for event in run.events if event.kind == "step.finished" and event.node == "advise.tools"]
+    assert [item["tool"] for item in told[-1].data["made"]] == ["crawl"] * 3
 
 
 # ── what an agent's method returns ───────────────────────────────────────────────────────────────────────────────────
