@@ -68,6 +68,7 @@ class Environment:
     nats_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     workflow_prefix: tuple[str, ...]
+    artifacts: str
     llm: Llm
     simulated_pace: float
     anthropic_api_key: str = field(repr=False)
@@ -110,6 +111,7 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         nats_url=text(environ, "NATS_URL"),
         redis_url=text(environ, "REDIS_URL", "redis://127.0.0.1:6379/0"),
         workflow_prefix=prefixes(environ, "OPENVIBE_WORKFLOW_PREFIX", "workflow"),
+        artifacts=folders(environ, "OPENVIBE_ARTIFACTS"),
         llm=choice(environ, "OPENVIBE_LLM", "simulated", choices=LLMS),
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
         anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),
@@ -208,6 +210,16 @@ def prefixes(environ: Mapping[str, str], name: str, default: str) -> tuple[str, 
     if not all(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", part) for part in listed):
         raise _wrong(name, given, f"beginnings of subjects separated by commas, such as {default},argo.{default}")
     return listed
+
+
+def folders(environ: Mapping[str, str], name: str) -> str:
+    """Where each run has a folder of its own: an absolute path with `{uid}` in it, or nothing."""
+    given = text(environ, name)
+    marks = re.findall(r"\{(.*?)\}", given)
+    known = "uid" in marks and set(marks) <= {"uid", "name", "namespace"} and len(set(marks)) == len(marks)
+    if given and not (known and Path(given).is_absolute()):
+        raise _wrong(name, given, "an absolute path with {uid} in it, such as /srv/artifacts/{namespace}/{uid}")
+    return given
 
 
 def sources(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ GIB = 1024**3
 DURABLE = "openvibe-bridge"
 #: What a server is called that nobody has named and that serves all its operators.
 DEFAULT_SERVER = "openvibe"
+#: The stream of external workflow runtimes.
+AGENTS = "agent-comms"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def streams(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Stream, ...]:
         Stream(f"cg_cmd_{VERSION}", (f"cg.{VERSION}.*.*.cmd.>",), day),
         Stream(f"cg_evt_{VERSION}", (f"cg.{VERSION}.*.*.evt.>",), 7 * day),
         Stream("operators", ("operators.*.events.>",), 7 * day),
-        Stream("agent-comms", _everything(prefixes), 7 * day, deployed_bytes=10 * GIB),
+        Stream(AGENTS, _everything(prefixes), 7 * day, deployed_bytes=10 * GIB),
         Stream("sessions", ("sessions.>",), 7 * day),
     )
 
@@ -72,7 +74,7 @@ def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:
         Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS,)),
         Consumer(f"cg_evt_{VERSION}", DURABLE, spoken),
         Consumer("operators", DURABLE, ("operators.*.events.>",)),
-        Consumer("agent-comms", DURABLE, _everything(prefixes)),
+        Consumer(AGENTS, DURABLE, _everything(prefixes)),
         Consumer("sessions", DURABLE, told),
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,9 +15,11 @@ from django.conf import settings
 from openvibe.bus import Message
 from openvibe.protocol import envelope, subjects, workflow
 from openvibe.protocol.workflow import Identity
+from operators.bridge import ingest
 from operators.models import Event
 
 SOURCE = "artifact-backfill"
+BATCH = 250
 
 
 def told(lines: Iterable[str], *, events: bool) -> Iterator[tuple[int, str]]:
@@ -53,6 +57,18 @@ def missing(
             "attrs": {"source": SOURCE, "artifact": artifact, "line": number},
         }
         yield Message(workflow.subject(identity, agent=agent, kind="message", prefix=prefix), envelope.dumps(body))
+
+
+def fill(file: Path, identity: Identity, *, project: str, agent: str, began: datetime) -> int:
+    """Add what a file has and the run's thread has not, and return how many messages that were."""
+    added = 0
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        said = told(lines, events=file.suffix == ".jsonl")
+        messages = missing(said, identity, project=project, artifact=file.name, agent=agent, began=began)
+        while batch := list(islice(messages, BATCH)):
+            ingest.take(batch)
+            added += len(batch)
+    return added
 
 
 def _held(project: str, uid: str) -> Counter[str]:

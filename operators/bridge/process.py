@@ -13,9 +13,9 @@ from django.db import connection
 
 from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
-from openvibe.protocol.streams import Consumer, consumers, durable, streams
+from openvibe.protocol.streams import AGENTS, Consumer, consumers, durable, streams
 from operators import clock
-from operators.bridge import companions, furnishing, ingest, mirror, registry, requests
+from operators.bridge import artifacts, companions, furnishing, ingest, mirror, registry, requests
 from operators.link import link
 from operators.models import Process
 from operators.services import presence
@@ -37,12 +37,17 @@ async def serve(ended: asyncio.Event) -> None:
     ticking.start()
     absent = presence.announce(Process.Kind.BRIDGE)
     prefixes = settings.OPENVIBE.workflow_prefix
-    readers = [asyncio.create_task(_read_for_ever(consumer, prefixes)) for consumer in consumers(prefixes)]
+    reading = {consumer.stream: asyncio.Event() for consumer in consumers(prefixes)}
+    readers = [
+        asyncio.create_task(_read_for_ever(consumer, prefixes, reading[consumer.stream]))
+        for consumer in consumers(prefixes)
+    ]
     readers += [
         asyncio.create_task(furnishing.furnish()),
         asyncio.create_task(requests.serve_for_ever()),
         asyncio.create_task(mirror.mirror_for_ever()),
         asyncio.create_task(registry.beat_for_ever()),
+        asyncio.create_task(artifacts.read_for_ever(reading[AGENTS])),
     ]
     await ended.wait()
     await companions.cancel(readers, pause=0.5)
@@ -59,7 +64,7 @@ def _tick(ended: threading.Event) -> None:
         connection.close()
 
 
-async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...]) -> None:
+async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...], caught_up: asyncio.Event) -> None:
     while True:
         try:
             bus = await link.bus()
@@ -67,8 +72,9 @@ async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...]) -> None:
             name = durable(consumer, settings.OPENVIBE.server)
             pull = await bus.pull(consumer.stream, durable=name, patterns=consumer.patterns)
             try:
-                await _read(bus, pull)
+                await _read(bus, pull, caught_up)
             finally:
+                caught_up.clear()
                 await pull.close()
         except BusError as error:
             logger.info("Stream %s: %s; trying again", consumer.stream, error)
@@ -78,11 +84,12 @@ async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...]) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _read(bus: Bus, pull: Pull) -> None:
+async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
     pause = RETRY_SECONDS
     while bus.connected:
         messages = await pull.fetch(BATCH, timeout=FETCH_SECONDS)
         if not messages:
+            caught_up.set()
             continue
         try:
             again = await sync_to_async(ingest.take, thread_sensitive=False)(messages)
@@ -90,6 +97,10 @@ async def _read(bus: Bus, pull: Pull) -> None:
             # Given back at once they come again before newer ones, and in order.
             await _refuse(messages)
             raise
+        if len(messages) < BATCH:
+            caught_up.set()
+        else:
+            caught_up.clear()
         failed = set(map(id, again))
         for message in messages:
             if message.acknowledge and id(message) not in failed:

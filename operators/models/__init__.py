@@ -1,5 +1,6 @@
 """The tables: fields, constraints, small derived properties, and transitions as conditional updates."""
 
+from operators.models.artifact import Artifact
 from operators.models.card import Card
 from operators.models.checkpoint import Checkpoint, CheckpointWrite
 from operators.models.context import ContextEntry, ContextRevision
@@ -18,6 +19,7 @@ from operators.models.wait import Wait
 
 __all__ = [
     "ApiToken",
+    "Artifact",
     "Card",
     "Channel",
     "Checkpoint",

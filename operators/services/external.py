@@ -6,20 +6,24 @@ it for lost, and no slot.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from openvibe.protocol.workflow import Ending, Identity, run_id
 from openvibe.specs import TriggerSpec, WorkflowSpec
-from operators.models import Operator, Run, Workflow
+from operators.models import Artifact, Operator, Run, Workflow
 from operators.models.operator import EXTERNAL
 from operators.services import endings, timeline
 
 #: The workflow that every external run belongs to.
 WORKFLOW = "external"
+#: How long after a run's end the file that its agents left is read.
+AFTER_END = timedelta(seconds=2)
 
 
 @transaction.atomic
@@ -73,7 +77,11 @@ def end(run_id: str, ending: Ending, *, reason: str, actor: str, turn: str = "")
     runs = Run.objects.filter(id=run_id, status=Run.Status.RUNNING, operator__slug=EXTERNAL)
     if turn:
         runs = runs.filter(input__run_id=turn)
-    return endings.end(runs, fact, now=now, actor=actor[:200], **changes)
+    ended = endings.end(runs, fact, now=now, actor=actor[:200], **changes)
+    if ended and settings.OPENVIBE.artifacts:
+        # Other agents of the run may still have something to say; then its file tells what nobody heard.
+        Artifact.objects.update_or_create(run_id=run_id, defaults={"due_at": now + AFTER_END, "tries": 0})
+    return ended
 
 
 def _workflow(project_id: str) -> Workflow:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from openvibe.protocol.workflow import Identity
-from operators.bridge import backfill, ingest
+from operators.bridge import backfill
 from operators.models import DeadLetter
 from operators.models.project import DEFAULT
-
-BATCH = 250
 
 
 class Command(BaseCommand):
@@ -35,21 +32,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, file: Path, run_uid: str, began: datetime | None, **options: Any) -> None:
         """Do it, and tell how much it was."""
         try:
-            lines = file.read_text("utf-8", errors="replace").splitlines()
             changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+            identity = Identity(run_uid, options["workflow_name"], options["namespace"])
+            buried = DeadLetter.objects.count()
+            added = backfill.fill(file, identity, project=DEFAULT, agent=options["agent"], began=began or changed)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error}") from error
-        identity = Identity(run_uid, options["workflow_name"], options["namespace"])
-        messages = backfill.missing(
-            backfill.told(lines, events=file.suffix == ".jsonl"),
-            identity,
-            project=DEFAULT, artifact=file.name, agent=options["agent"], began=began or changed,
-        )  # fmt: skip
-        buried = DeadLetter.objects.count()
-        added = 0
-        while batch := list(islice(messages, BATCH)):
-            ingest.take(batch)
-            added += len(batch)
         if refused := DeadLetter.objects.count() - buried:
             raise CommandError(f"{refused} of {added} messages are dead letters now; each says why")
         self.stdout.write(f"{added} messages added")
