@@ -81,7 +81,7 @@ class _Assembly:
                 play = agents.model(node, method, fields, tools=tools, after=after, way=_way)
                 self._choice(node.id, play, [after, agents.calls(node.id)])
                 own = [node.id, agents.calls(node.id)]
-                self._choice(agents.calls(node.id), agents.tool(node, tools, _way), own)
+                self._choice(agents.calls(node.id), agents.tool(node, fields, tools=tools, way=_way), own)
             case "llm":
                 self._straight(node.id, nodes.llm(node, method, fields), after)
             case "remote":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from openvibe.errors import SetupError
-from openvibe.outcomes import Rule
+from openvibe.outcomes import TERMINATE, Rule
 
 REJECT = "reject"
 _ANSWERED = ("resolved", "expired")
@@ -103,7 +103,8 @@ def standing(seats: Sequence[Seat]) -> dict[str, Any]:
 
 
 def _result(seat: Seat) -> dict[str, Any] | None:
-    return {"result": seat.result, "error": seat.error} if seat.status in _ANSWERED else None
+    ends = {"ends": True} if seat.decision == TERMINATE else {}
+    return {"result": seat.result, "error": seat.error, **ends} if seat.status in _ANSWERED else None
 
 
 def _split(seats: Sequence[Seat]) -> str:

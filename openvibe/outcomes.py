@@ -15,6 +15,9 @@ HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 #: that changes a value of the shared context.
 WaitKind = Literal["approval", "timer", "tool", "work", "reply", "change"]
 
+#: What a tool's result may decide: it is the last word of the agent that has called it.
+TERMINATE = "terminate"
+
 #: Where an interrupt of ours that asks several says what each is asked besides.
 SEATS = "seats"
 

@@ -7,6 +7,7 @@ together. The talk lives in a channel of the graph's state, as plain data, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -24,6 +25,15 @@ from openvibe.specs import NodeSpec
 from openvibe.tools import ToolDefinition
 
 Tools = Mapping[str, ToolDefinition]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call came to: the text that the model reads, and whether it is the last word of the run."""
+
+    text: str
+    failed: bool = False
+    ends: bool = False
 
 
 def talk(node: str) -> str:
@@ -76,7 +86,7 @@ def model(node: NodeSpec, method: Method, fields: Fields, *, tools: Tools, after
     return play
 
 
-def tool(node: NodeSpec, tools: Tools, way: Way) -> Play:
+def tool(node: NodeSpec, fields: Fields, *, tools: Tools, way: Way) -> Play:
     """Return the play that makes the first call that has no answer yet, and with a remote one all other remote ones."""
 
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> Command[Any]:
@@ -88,19 +98,28 @@ def tool(node: NodeSpec, tools: Tools, way: Way) -> Play:
         else:
             made, answers = [first], [_made(node.id, step, tools, first)]
         turns = [
-            Turn("tool", text, call_id=call.id, error=failed)
-            for call, (text, failed) in zip(made, answers, strict=True)
+            Turn("tool", answer.text, call_id=call.id, error=answer.failed)
+            for call, answer in zip(made, answers, strict=True)
         ]
-        shown = [_shown(call, *answer) for call, answer in zip(made, answers, strict=True)]
+        shown = [_shown(call, answer) for call, answer in zip(made, answers, strict=True)]
         step.notes.shown = shown[0] if len(shown) == 1 else {"made": shown}
+        if last := [answer for answer in answers if answer.ends]:
+            return Command(update=_last_word(node.id, fields, told, last[0]), goto=way(None))
         update = {talk(node.id): {**told, "turns": [*told["turns"], *(turn.as_json() for turn in turns)]}}
         return Command(update=update, goto=way(calls(node.id) if len(made) <= len(others) else node.id))
 
     return play
 
 
-def _shown(call: ToolCall, text: str, failed: bool) -> dict[str, Any]:
-    return {"tool": call.name, "arguments": dict(call.arguments), "result": text, "error": failed}
+def _shown(call: ToolCall, answer: Answer) -> dict[str, Any]:
+    return {"tool": call.name, "arguments": dict(call.arguments), "result": answer.text, "error": answer.failed}
+
+
+def _last_word(node: str, fields: Fields, told: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+    """Return the update by which a tool's result stands for the agent's answer, and the run is over."""
+    if answer.failed:
+        raise ToolError(answer.text)
+    return {**fields.check_update(node, {told["output_key"]: answer.text}), talk(node): None}
 
 
 def _begun(node: str, returned: Any) -> dict[str, Any]:
@@ -117,24 +136,24 @@ def _open(talked: list[dict[str, Any]]) -> list[ToolCall]:
     return [call for call in turns[last].calls if call.id not in answered]
 
 
-def _made(node: str, step: Step, known: Tools, call: ToolCall) -> tuple[str, bool]:
-    """Make a call; return the text that the model reads, and whether it tells of a failure."""
+def _made(node: str, step: Step, known: Tools, call: ToolCall) -> Answer:
+    """Make a call of a function."""
     found = known.get(call.name)
     if found is None:
-        return f"There is no tool {call.name!r}; there are: {', '.join(known)}", True
+        return Answer(f"There is no tool {call.name!r}; there are: {', '.join(known)}", failed=True)
     try:
-        return step.tried(lambda attempt: found.call(call.arguments, attempt.ctx)), False
+        return Answer(step.tried(lambda attempt: found.call(call.arguments, attempt.ctx)))
     except ToolError as error:
         step.notes.forget()
-        return str(error), True
+        return Answer(str(error), failed=True)
 
 
 def _elsewhere(known: Tools, call: ToolCall) -> bool:
     return call.name in known and known[call.name].remote is not None
 
 
-def _sent(node: str, known: Tools, made: list[ToolCall]) -> list[tuple[str, bool]]:
-    """Wait for what remote tools make of their calls; return the text of each, and whether it tells of a failure."""
+def _sent(node: str, known: Tools, made: list[ToolCall]) -> list[Answer]:
+    """Wait for what remote tools make of their calls."""
     asked = [_request(known[call.name], call) for call in made]
     if len(asked) == 1:
         return [_read(interrupt({"kind": "tool", "node": node, **asked[0]}))]
@@ -152,7 +171,8 @@ def _request(tool: ToolDefinition, call: ToolCall) -> dict[str, Any]:
     }
 
 
-def _read(answer: Mapping[str, Any]) -> tuple[str, bool]:
+def _read(answer: Mapping[str, Any]) -> Answer:
+    ends = bool(answer.get("ends"))
     if answer.get("error"):
-        return str(answer["error"]), True
-    return tools.as_text(answer.get("result")), False
+        return Answer(str(answer["error"]), failed=True, ends=ends)
+    return Answer(tools.as_text(answer.get("result")), ends=ends)

@@ -5,6 +5,7 @@ Agents of the dialect `cg` read the fields from the body itself, those who know 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,8 @@ TASKS: Mapping[str, str] = {"run.completed": "success", "run.failed": "failed", 
 TIMEOUTS = frozenset({"WorkflowTimeout", "RunOutlived"})
 #: How the ids of our own runs begin, and hence of their turns.
 OURS = "run_"
+# A run's id ends in random text without a dash.
+_TURN = re.compile(r"(?P<run>.+?)-[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,12 @@ class Turn:
 def turn_id(run_id: str, retries: int) -> str:
     """Return the `agent_turn_id` of a run that has been let try again so often."""
     return f"{run_id}-{retries}"
+
+
+def run_of(turn_id: str) -> str:
+    """Return the id of the run that a turn of ours belongs to; what is no turn of ours stays as it is."""
+    found = _TURN.fullmatch(turn_id)
+    return found["run"] if found else turn_id
 
 
 def told(

@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 
 from openvibe.bus import Message, matches
-from openvibe.protocol import envelope, headers, requests, sessions, subjects, turns, workflow
+from openvibe.protocol import commands, envelope, headers, requests, sessions, subjects, turns, workflow
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
@@ -160,6 +160,26 @@ def _reply(message: Message, project: str) -> Inbound:
     return Inbound(message.subject.split(".")[2], inbox.REPLY, wait_id, "", {"wait_id": wait_id, "payload": payload})
 
 
+def _command(message: Message, project: str) -> Inbound | None:
+    """`cg.v1.{project}.{channel}.cmd.agent.{agent}.{kind}`: what goes into an agent's inbox; our own is skipped."""
+    if message.headers.get("CG-Sender") == headers.SENDER:
+        return None
+    _, _, project, channel, _, _, agent, kind = message.subject.split(".")
+    body = _body(message)
+    command = commands.read(kind, body, target=agent)
+    told = commands.Received(
+        kind=kind,
+        id=commands.name(command, _id(body, message)),
+        channel=channel,
+        sender=message.headers.get("CG-Sender", agent)[:200],
+        traceparent=headers.traceparent(message.headers),
+        depth=headers.required_depth(message.headers),
+        fields=command.model_dump(),
+    )
+    run_id = turns.run_of(getattr(command, "agent_turn_id", "")) if kind in commands.ABOUT_RUNS else ""
+    return Inbound(project, inbox.COMMAND, f"{kind}:{told.id}", run_id, told.model_dump())
+
+
 def _workflow(message: Message, project: str) -> Posting:
     """`workflow.<ns>.<name>.<uid>.agent.<agent>.<kind>` and `workflow.general.<kind>`: a foreign workflow runtime."""
     body = _body(message)
@@ -221,6 +241,7 @@ DIALECTS: tuple[tuple[str, Reader], ...] = (
     *((f"cg.{subjects.VERSION}.*.*.evt.{component}.*.>", _canonical) for component in ("agent", "user", "tool")),
     ("operators.*.events.>", _operator_event),
     (requests.ANSWERS, _reply),
+    *((pattern, _command) for pattern in commands.PATTERNS),
     *((f"sessions.*.{kind}{role}", _session) for kind in ("results", "approvals", "events") for role in ("", ".*")),
 )
 

@@ -97,10 +97,13 @@ def _read(messages: Sequence[Message]) -> tuple[list[Heard], list[tuple[Message,
 
 def _receive(heard: Sequence[tuple[Message, Inbound]]) -> None:
     """Keep what may change a run, then apply it; what cannot be applied now is applied by the clock."""
-    known = [(message, item) for message, item in heard if not item.run_id or inbox.knows(item.project, item.run_id)]
+    known = []
     for message, item in heard:
-        if (message, item) not in known:
-            letters.bury(message, f"Nobody knows the session {item.run_id!r}")
+        try:
+            if inbox.concerns(item):
+                known.append((message, item))
+        except Malformed as error:
+            letters.bury(message, str(error), code=error.code)
     for item_id in _received(known):
         try:
             inbox.apply(item_id)

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from openvibe import answers, interrupts
+from openvibe.outcomes import TERMINATE
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -36,7 +37,7 @@ class Wait(models.Model):
     `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
     `sent_at` is when whoever is to answer was told, where that is not a person or the clock. Gates have a `decision`,
-    the other kinds a `result` or an `error`.
+    the other kinds a `result` or an `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
 
     Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
     `approver` is the user, or the group of users, that a gate of a group is asked of; `assignee` is who is asked after
@@ -134,6 +135,7 @@ class Wait(models.Model):
     def answer(self) -> Any:
         """What goes into the graph."""
         if self.kind != Wait.Kind.APPROVAL:
-            return answers.settled(self.kind, self.payload, result=self.result, error=self.error)
+            ends = {"ends": True} if self.decision == TERMINATE else {}
+            return answers.settled(self.kind, self.payload, result=self.result, error=self.error) | ends
         answer = {"decision": self.decision, "notes": self.notes, "values": self.values or {}}
         return interrupts.resume(self.form, self.payload, answer) if self.form else answer

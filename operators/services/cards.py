@@ -39,6 +39,16 @@ def _light(project_id: str, value: Any) -> Any:
     return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
 
 
+def known(project_id: str, pointer: str) -> bool:
+    """Tell whether a project has a card of this name."""
+    return Card.objects.filter(project_id=project_id, sha256=pointer).exists()
+
+
+def content(project_id: str, pointer: str) -> Any:
+    """Return what a card holds. Raises `Card.DoesNotExist` if the project has none of this name."""
+    return Card.objects.get(project_id=project_id, sha256=pointer).content
+
+
 def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
     """Keep a value as a card and return its pointer."""
     pointer = _pointer(text)

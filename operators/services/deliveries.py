@@ -201,7 +201,18 @@ def _command(wait: Wait) -> bool:
     arguments = call["arguments"]
     card = cards.keep(run.project_id, arguments, orjson.dumps(arguments))
     subject = subjects.tool_call(run.project_id, run.id, call["tool"])
+    called = {
+        "tool_name": call["tool"],
+        "tool_call_id": call["tool_call_id"],
+        "tool_call_card_id": card["card"],
+        "agent_id": run.operator.slug,
+        "agent_turn_id": run.turn_id,
+        "turn_epoch": run.epoch,
+        "after_execution": "suspend",
+    }
+    # Tools that know the dialect alone read the body itself, others the envelope's payload.
     body = {
+        **called,
         "version": envelope.VERSION,
         "id": wait.id,
         "timestamp": wait.opened_at,
@@ -209,15 +220,8 @@ def _command(wait: Wait) -> bool:
         "project": run.project_id,
         "channel": subjects.thread(run.id),
         "run_id": run.id,
-        "payload": {
-            "tool_name": call["tool"],
-            "tool_call_id": call["tool_call_id"],
-            "tool_call_card_id": card["card"],
-            "agent_id": wait.node,
-            "agent_turn_id": run.turn_id,
-            "turn_epoch": run.epoch,
-            "after_execution": "suspend",
-        },
+        "step_id": wait.step_id,
+        "payload": called,
     }
     answer_to = requests.answer(run.project_id, run.id, wait.id)
     return _stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})

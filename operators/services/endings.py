@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
+from openvibe import canonical
 from openvibe.events import Event as Fact
 from operators.models import Operator, Run
 from operators.models.run import RunQuerySet
@@ -29,6 +30,12 @@ def fail(runs: RunQuerySet, error: Mapping[str, Any], *, now: datetime, actor: s
     told = masked({"node": "", "step_id": "", "traceback": "", **error})
     fact = Fact("run.failed", node=told["node"], step_id=told["step_id"], data=told)
     return end(runs, fact, now=now, actor=actor, status=Run.Status.FAILED, error=told)
+
+
+def cancel(runs: RunQuerySet, reason: str, *, now: datetime, actor: str) -> bool:
+    """Cancel the one run that is selected; False if the condition no longer holds. Part of the caller's transaction."""
+    fact = Fact("run.cancelled", data={"reason": canonical.jsonable(reason)})
+    return end(runs, fact, now=now, actor=actor, status=Run.Status.CANCELLED)
 
 
 def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run.Status, **changes: Any) -> bool:

@@ -13,9 +13,11 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from openvibe.protocol.commands import Received
+from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.models import InboxItem, Run, Wait
-from operators.services import asking, deliveries, waits
+from operators.services import asking, commands, deliveries, waits
 from operators.services.waits import Answer
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ MOST_ATTEMPTS = 10
 #: A name of this length still leaves room for a listener's, in the column of `Run.key`.
 LONGEST_NAME = 64
 
-RESULT, APPROVAL, EVENT, REPLY = "work.result", "approval", "event", "reply"
+RESULT, APPROVAL, EVENT, REPLY, COMMAND = "work.result", "approval", "event", "reply", "command"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def receive(messages: Sequence[Inbound]) -> list[int]:
     wanted = Q()
     for item in messages:
         wanted |= Q(project_id=item.project, type=item.type, correlation_id=item.correlation_id)
-    open_still = InboxItem.objects.filter(wanted, status=InboxItem.Status.PENDING) if messages else []
-    return [row.pk for row in open_still]
+    open_still = InboxItem.objects.filter(wanted, status=InboxItem.Status.PENDING)
+    # In the order in which they came: the first answer counts.
+    return list(open_still.order_by("pk").values_list("pk", flat=True)) if messages else []
 
 
 def apply(item_id: int) -> None:
@@ -178,9 +181,18 @@ _APPLIED: dict[str, Callable[[InboxItem], str | None]] = {
     APPROVAL: _approval,
     EVENT: _event,
     REPLY: _reply,
+    COMMAND: commands.apply,
 }
 
 
-def knows(project_id: str, run_id: str) -> bool:
-    """Tell whether a project has such a run."""
-    return Run.objects.filter(id=run_id, project_id=project_id).exists()
+def concerns(item: Inbound) -> bool:
+    """Tell whether a message is to be kept here; another server on the same bus may be meant.
+
+    Raises:
+        Malformed: it fits nothing that we know.
+    """
+    if item.type == COMMAND:
+        return commands.concerns(item.project, Received.model_validate(item.body))
+    if item.run_id and not Run.objects.filter(id=item.run_id, project_id=item.project).exists():
+        raise Malformed(f"Nobody knows the session {item.run_id!r}")
+    return True

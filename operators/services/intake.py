@@ -201,12 +201,9 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
     Raises:
         RunAlreadyEnded: there is nothing left to cancel.
     """
-    fact = Fact("run.cancelled", data={"reason": canonical.jsonable(reason)})
     with transaction.atomic():
-        ended = endings.end(
-            Run.objects.active().filter(id=run.id), fact,
-            now=timezone.now(), actor=actor.get_username(), status=Run.Status.CANCELLED,
-        )  # fmt: skip
+        mine = Run.objects.active().filter(id=run.id)
+        ended = endings.cancel(mine, reason, now=timezone.now(), actor=actor.get_username())
     run.refresh_from_db()
     if not ended:
         raise RunAlreadyEnded(f"Run {run.id} has ended already: {run.status}", run_status=run.status)

@@ -18,7 +18,7 @@ from openvibe import canonical
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
 from openvibe.ids import random_text
-from openvibe.outcomes import OpenWait
+from openvibe.outcomes import TERMINATE, OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Operator, Run, Wait
 from operators.services import doorbell, effects, seats, timeline
@@ -166,9 +166,18 @@ def _refused(wait: Wait, given: Answer, *, by: str, reason: str) -> Fact:
     return Fact("answer.refused", node=wait.node, step_id=wait.step_id, data=data)
 
 
-def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "") -> bool:
-    """Take in what a tool, an agent or another operator answers, and wake the run; False if somebody was faster."""
-    fields = {"status": Wait.Status.RESOLVED, "result": canonical.jsonable(result), "error": error, "decider": by}
+def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "", ends: bool = False) -> bool:
+    """Take in what a tool, an agent or another operator answers, and wake the run; False if somebody was faster.
+
+    A tool's result that `ends` the run is the last word of the agent that has called it.
+    """
+    fields = {
+        "decision": TERMINATE if ends else "",
+        "status": Wait.Status.RESOLVED,
+        "result": canonical.jsonable(result),
+        "error": error,
+        "decider": by,
+    }
     return _close(wait, fields)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openvibe import human_in_the_loop, node, operator, workflow
+from openvibe import agent_node, human_in_the_loop, node, operator, remote_tool, workflow
 
 
 @operator(id="grocer")
@@ -35,3 +35,32 @@ class Baker:
         @node
         def ask(self, state, ctx):
             return {"price": ctx.request("grocer", "price", {"loaves": state["loaves"]})["price"]}
+
+
+@operator(id="critic")
+class Critic:
+    loaves: int = 0
+    verdict: str = ""
+    after: str = ""
+
+    @workflow(id="judge", inputs=("loaves",), emits=("judged",))
+    class Judge:
+        @agent_node(tools=[remote_tool("taste", description="Taste bread.")])
+        def advise(self, state):
+            return {"system": "You judge bread.", "user": f"Are {state['loaves']} good?", "output_key": "verdict"}
+
+        @node
+        def afterwards(self, state):
+            return {"after": "went on"}
+
+
+@operator(id="crier")
+class Crier:
+    instruction: str = ""
+    cried: str = ""
+
+    @workflow(id="cry", inputs=("instruction",))
+    class Cry:
+        @node
+        def cry(self, state):
+            return {"cried": state["instruction"].upper()}

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from openvibe.bus import matches
-from openvibe.protocol import envelope, headers, subjects, workflow
+from openvibe.protocol import envelope, headers, subjects, turns, workflow
 from openvibe.protocol.envelope import Malformed, ProtocolViolation, TooDeep
 from openvibe.protocol.streams import CONSUMERS, STREAMS
 from openvibe.protocol.subjects import Subject
@@ -310,3 +310,9 @@ def test_every_reader_reads_a_stream_of_the_table() -> None:
         for pattern in consumer.patterns:
             subject = pattern.replace(">", "x").replace("*", "x")
             assert any(matches(wanted, subject) for wanted in kept), pattern
+
+
+@pytest.mark.parametrize("run_id", ["run_2026-02-16_k3v9x0q2mz", "run_x0123456789", "run_01"])
+def test_a_turn_tells_its_run(run_id: str) -> None:
+    assert turns.run_of(turns.turn_id(run_id, 12)) == run_id
+    assert turns.run_of(run_id) == run_id
