@@ -249,7 +249,9 @@ def remote_node(
 
     The method returns `task` (what the agent is told: any JSON) and either `output_key` (a state field that takes the
     result) or `output_keys` (result field → state field). An agent of that `role` takes the task from the bus and
-    answers there. After `timeout` the run fails.
+    answers there. An agent's failure, and its silence after `timeout`, fails the run, unless `error_key` names a state
+    field that takes the reason; a success empties that field. The tasks of the roles `coding`, `testing` and `review`
+    must fit the schemas of their messages.
 
     Example:
         >>> @remote_node(role="coding", timeout=timedelta(hours=2))

@@ -83,7 +83,8 @@ def writes(node: NodePart, handler: Handler | None) -> dict[str, Any]:
         case ConditionalNode():
             return dict.fromkeys([*node.set, *(yaml_handlers.written(handler) if handler else [])], Any)
         case RemoteNode():
-            return dict.fromkeys(node.output_keys.values() or [node.output_key or node.id], Any)
+            taken: dict[str, Any] = {node.error_key: str} if node.error_key else {}
+            return dict.fromkeys(node.output_keys.values() or [node.output_key or node.id], Any) | taken
         case GateNode():
             return dict.fromkeys(node.edits, Any)
     return {}
@@ -258,6 +259,9 @@ def _remote(node: RemoteNode, around: Surroundings) -> tuple[Handler, Any]:
     where: dict[str, Any] = (
         {"output_keys": dict(node.output_keys)} if node.output_keys else {"output_key": node.output_key or node.id}
     )
+    if node.error_key:
+        _field(node.error_key, around, ("error_key",))
+        where["error_key"] = node.error_key
     mark = primitives.remote_node(role=node.role, timeout=node.timeout, retry=_retry(node.retry), next=node.next)
     return (lambda state: {"task": prompt_files.filled_all(node.task, state), **where}), mark
 

@@ -167,6 +167,7 @@ class RemoteNode(NodePart):
     retry: RetryPart | None = None
     output_key: str = ""
     output_keys: dict[str, str] = Field(default_factory=dict, description="Result field → state field")
+    error_key: str = Field(default="", description="State field that takes a failure, in place of the run's end")
 
 
 AnyNode = Annotated[

@@ -7,6 +7,7 @@ from django.utils.html import format_html
 
 from operators.bridge import ingest
 from operators.models import (
+    Agent,
     ApiToken,
     ContextEntry,
     ContextRevision,
@@ -17,10 +18,12 @@ from operators.models import (
     InboxItem,
     Membership,
     Node,
+    Notice,
     Operator,
     Process,
     Project,
     Run,
+    Stint,
     Wait,
     Workflow,
 )
@@ -270,6 +273,29 @@ class DeadLetterAdmin(ReadOnly):
     @admin.display(description="body")
     def content(self, letter):
         return format_html("<pre>{}</pre>", letter.text)
+
+
+@admin.register(Agent)
+class AgentAdmin(ReadOnly):
+    list_display = ["name", "project", "role", "state", "health", "heard_at"]
+    list_filter = ["project", "role"]
+    search_fields = ["name"]
+    list_select_related = ["project"]
+
+
+@admin.register(Stint)
+class StintAdmin(ReadOnly):
+    list_display = ["agent", "run", "role", "started_at", "stopped_at", "reason"]
+    search_fields = ["=run__id", "agent__name"]
+    list_select_related = ["agent"]
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnly):
+    list_display = ["type", "subject", "run", "written_at", "sent_at"]
+    list_filter = [("sent_at", admin.EmptyFieldListFilter), "type"]
+    search_fields = ["=run__id", "=message_id"]
+    ordering = ["-written_at"]
 
 
 @admin.register(ApiToken)

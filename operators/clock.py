@@ -23,7 +23,7 @@ from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.errors import DomainError
 from operators.link import link
-from operators.models import Channel, Emission, Event, Run, Wait
+from operators.models import Channel, Emission, Event, Notice, Run, Wait
 from operators.models.run import RunQuerySet
 from operators.services import (
     announcements,
@@ -32,6 +32,7 @@ from operators.services import (
     endings,
     inbox,
     limits,
+    notices,
     retention,
     subscriptions,
     timeline,
@@ -82,6 +83,7 @@ def tick() -> None:
     _each(_unannounced_channels(), _tell_channel)
     _each_while_taken(_undelivered(now), deliveries.deliver)
     _each_while_taken(_unsent(now), deliveries.ask)
+    _each_while_taken(_unsaid(now), notices.send)
     _each(_unreplied(now), deliveries.reply)
     _each(inbox.stuck(MOST), inbox.apply)
     _each(subscriptions.behind(MOST), subscriptions.derive)
@@ -102,14 +104,14 @@ def _each(found: list[T], act: Callable[[T], None]) -> None:
             logger.exception("The clock could not deal with %s", item)
 
 
-def _each_while_taken(found: list[str], act: Callable[[str], bool]) -> None:
+def _each_while_taken(found: list[T], act: Callable[[T], bool]) -> None:
     """Do it for one after the other, until the bus keeps one waiting and does not take it.
 
     Each of the others would wait as long, and hold up every timer meanwhile. What is refused at once holds nobody up.
     """
     kept_waiting = threading.Event()
 
-    def take(item: str) -> None:
+    def take(item: T) -> None:
         began = time.monotonic()
         if not kept_waiting.is_set() and not act(item) and time.monotonic() - began > LONGEST_SLEEP:
             kept_waiting.set()
@@ -227,6 +229,13 @@ def _unsent(now: datetime) -> list[str]:
     # Without the bus only other operators can be asked, and the shared context be looked at.
     rows = rows if link.connected else rows.filter(kind__in=[Wait.Kind.REPLY, Wait.Kind.CHANGE])
     return list(rows.order_by("opened_at").values_list("id", flat=True)[:MOST])
+
+
+def _unsaid(now: datetime) -> list[int]:
+    if not link.connected:
+        return []
+    rows = Notice.objects.filter(sent_at=None, written_at__lt=now - NEWS_PAUSE)
+    return list(rows.order_by("written_at").values_list("pk", flat=True)[:MOST])
 
 
 def _unreplied(now: datetime) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from operators.services import deliveries, doorbell, execution, subscriptions
+from operators.services import deliveries, doorbell, execution, notices, subscriptions
 
 
 @shared_task(name=doorbell.PERFORM, ignore_result=True, acks_late=True)
@@ -35,3 +35,9 @@ def reply(run_id: str) -> None:
 def post(delivery_id: str) -> None:
     """Tell an event to a subscription."""
     subscriptions.post(int(delivery_id))
+
+
+@shared_task(name=doorbell.NOTIFY, ignore_result=True, acks_late=True)
+def notify(notice_id: str) -> None:
+    """Hand a notice to the bus."""
+    notices.send(int(notice_id))

@@ -16,6 +16,8 @@ from openvibe.graph.steps import Attempt, Method, Step
 from openvibe.llm import asking
 from openvibe.marks import Route
 from openvibe.outcomes import SEATS
+from openvibe.protocol import sessions
+from openvibe.protocol.envelope import Malformed
 from openvibe.session import Session
 from openvibe.specs import GateSpec, NodeSpec
 
@@ -153,30 +155,43 @@ def remote(node: NodeSpec, method: Method, fields: Fields) -> Play:
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
         told = Step.of(node, runtime).tried(lambda attempt: attempt.call(method, fields.view(state)))
         _check_task(node.id, told, fields)
+        task = canonical.jsonable(told["task"])
+        _check_fit(node.id, spec.role, task)
         answer = interrupt(
             {
                 "kind": "work",
                 "node": node.id,
                 "prompt": f"Work for a {spec.role} agent",
-                "payload": {"role": spec.role, "task": canonical.jsonable(told["task"])},
+                "payload": {"role": spec.role, "task": task},
                 "timeout_seconds": spec.timeout.total_seconds() if spec.timeout else None,
             }
         )
-        if answer.get("error"):
-            raise RunError(f"The {spec.role} agent of node {node.id!r} failed: {answer['error']}")
-        return fields.check_update(node.id, _results(node.id, told, answer.get("result")))
+        error, taken = answer.get("error") or "", told.get("error_key")
+        if error and not taken:
+            raise RunError(f"The {spec.role} agent of node {node.id!r} failed: {error}")
+        update = {} if error else _results(node.id, told, answer.get("result"))
+        return fields.check_update(node.id, {**update, taken: error} if taken else update)
 
     return play
 
 
 def _check_task(node: str, told: Any, fields: Fields) -> None:
-    known = isinstance(told, Mapping) and "task" in told and not {*told} - {"task", "output_key", "output_keys"}
+    keys = {"task", "output_key", "output_keys", "error_key"}
+    known = isinstance(told, Mapping) and "task" in told and not {*told} - keys
     wanted = told.get("output_keys") or {} if known else {}
     if not known or not isinstance(wanted, Mapping) or bool(told.get("output_key")) == bool(wanted):
         raise WrongUpdate(f"Node {node!r} must return `task` and one of `output_key` and `output_keys`")
     targets = [told["output_key"]] if told.get("output_key") else [*wanted.values()]
+    targets += [told["error_key"]] if told.get("error_key") else []
     if unknown := [name for name in targets if name not in fields.types]:
         raise WrongUpdate(f"Node {node!r} wants its result in {unknown}, which are no state fields of its operator")
+
+
+def _check_fit(node: str, role: str, task: Any) -> None:
+    try:
+        sessions.fitting(role, task if isinstance(task, dict) else {})
+    except Malformed as error:
+        raise WrongUpdate(f"The task of node {node!r} does not fit the schema of work.{role}: {error}") from error
 
 
 def _results(node: str, told: Mapping[str, Any], result: Any) -> dict[str, Any]:

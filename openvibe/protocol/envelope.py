@@ -95,19 +95,10 @@ def accepted(current: int) -> tuple[int, ...]:
     return tuple(version for version in (current, current - 1) if version > 0)
 
 
-def unversioned(type: str, *, current: int = 1) -> str:
-    """Return a message's type without its version suffix, such as `.v1`.
-
-    Raises:
-        Malformed: it is of a version that is not read.
-    """
-    name, dot, suffix = type.rpartition(".v")
-    if not dot or not suffix.isdecimal():
-        return type
-    read = accepted(current)
-    if suffix not in map(str, read):
-        raise Malformed(f"type: {type!r} is none that is read ({', '.join(f'.v{version}' for version in read)})")
-    return name
+def versioned(type: str) -> tuple[str, int]:
+    """Return a message's type without its version suffix, such as `.v2`, and its version: 1 where it has none."""
+    name, _, suffix = type.rpartition(".v")
+    return (name, int(suffix)) if name and suffix.isascii() and suffix.isdecimal() else (type, 1)
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:

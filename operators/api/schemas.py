@@ -40,22 +40,19 @@ def _envelope() -> dict[str, Any]:
     return {"$schema": DIALECT, **Envelope.model_json_schema(), "title": "The envelope of every message"}
 
 
-def _session(type: str = "") -> dict[str, Any]:
-    schema = {"$schema": DIALECT, **sessions.SessionMessage.model_json_schema()}
-    known: dict[str, Any] = {**schema["properties"], "version": {"const": sessions.VERSION}}
-    if not type:
-        return {**schema, "title": "A message of a session", "properties": known}
-    # Consumers take the name with and without the suffix of its first version.
-    known["type"] = {"enum": [type, f"{type}.v1"]}
-    known["payload"] = {"type": "object", "required": list(sessions.REQUIRED[type])}
-    return {**schema, "title": f"The message {type} of a session", "properties": known}
+def _session() -> dict[str, Any]:
+    return {"$schema": DIALECT, **sessions.SessionMessage.model_json_schema(), "title": "Any message of a session"}
+
+
+def _message(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return {"$schema": DIALECT, **make()}
 
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "envelope": _envelope,
     "operators": config.schema,
     "sessions": _session,
-    **{f"sessions.{kind}": partial(_session, kind) for kind in sessions.REQUIRED},
+    **{f"sessions.{name}": partial(_message, make) for name, make in sessions.schemas().items()},
 }
 
 

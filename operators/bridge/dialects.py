@@ -17,7 +17,8 @@ from openvibe.protocol import commands, envelope, headers, requests, sessions, s
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
-from operators.services import inbox
+from operators.services import agents, inbox
+from operators.services.agents import Presence
 from operators.services.inbox import Inbound
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Posting:
 
     `external` is the run of a foreign runtime that it speaks of; `ending` says how that run ended, if it says so, and
     `turn` which turn of it, if it has several.
+    `presence` is what it says of the agent's work in the session.
     """
 
     project: str
@@ -47,6 +49,7 @@ class Posting:
     ending: Ending = ""
     turn: str = ""
     traceparent: str = ""
+    presence: Presence | None = None
 
 
 def _canonical(message: Message, project: str) -> Posting | None:
@@ -200,23 +203,31 @@ def _workflow(message: Message, project: str) -> Posting:
     )
 
 
+#: What agents and approvers may say where.
+SESSION_TYPES: Mapping[str, tuple[str, ...]] = {
+    "results": ("result.success", "result.failure"),
+    "approvals": ("approval.granted", "approval.rejected"),
+}
+
+
 def _session(message: Message, project: str) -> Posting | Inbound | None:
-    """`sessions.{run}.results|approvals|events`, with or without a role after it; our own requests are skipped."""
+    """`sessions.{run}.results|approvals|events`, with or without a role after it; our own words are skipped."""
     _, session, kind = message.subject.split(".", 3)[:3]
+    if kind == "events" and message.headers.get("CG-Sender") == headers.SENDER:
+        return None
     body = _body(message)
     told = sessions.read(body)
     if subjects.token(told.session_id) != session:
         raise Malformed(f"session_id: {told.session_id!r} is not the session of {message.subject}")
     if kind == "events":
         return _session_event(message, project, told)
-    wanted = {"results": ("result.success", "result.failure"), "approvals": ("approval.granted", "approval.rejected")}
     if told.type == "approval.request":
         return None
-    if told.type not in wanted[kind]:
-        raise Malformed(f"type: {told.type!r} is none of {', '.join(wanted[kind])}, which {kind} takes")
+    if told.type not in SESSION_TYPES[kind]:
+        raise Malformed(f"type: {told.type!r} is none of {', '.join(SESSION_TYPES[kind])}, which {kind} takes")
     order = inbox.RESULT if kind == "results" else inbox.APPROVAL
     name = hashlib.sha256(f"{told.session_id}\n{told.id}".encode()).hexdigest()
-    return Inbound(project, order, name, told.session_id, body | {"type": told.type})
+    return Inbound(project, order, name, told.session_id, body | {"type": told.type, "payload": told.payload})
 
 
 def _session_event(message: Message, project: str, told: sessions.SessionMessage) -> Posting:
@@ -229,7 +240,16 @@ def _session_event(message: Message, project: str, told: sessions.SessionMessage
         actor=str(payload.get("agent_id") or "agent"),
         content=str(payload.get("content") or payload.get("message") or payload.get("error") or told.type),
         data={"role": "assistant", "payload": payload},
+        presence=_presence(told, project),
     )
+
+
+def _presence(told: sessions.SessionMessage, project: str) -> Presence | None:
+    if told.type not in (agents.STARTED, agents.STOPPED):
+        return None
+    texts = {name: str(told.payload.get(name) or "") for name in ("role", "container_id", "reason")}
+    agent = told.payload["agent_id"]
+    return Presence(project, told.session_id, told.type, agent, at=told.timestamp, **texts)
 
 
 Read = Posting | Inbound | None

@@ -82,7 +82,7 @@ def _read(messages: Sequence[Message]) -> tuple[list[Heard], list[tuple[Message,
         try:
             found = dialects.read(message, project=DEFAULT)
         except Malformed as error:
-            refused.append(Refusal(message, str(error), error.code))
+            refused.append(Refusal(message, str(error), error.code, malformed=True))
         except Exception as error:
             logger.exception("A message on %s could not be read", message.subject)
             refused.append(Refusal(message, f"It cannot be read: {type(error).__name__}: {error}"))

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from openvibe.bus import Message
 from openvibe.protocol import subjects
+from operators.bridge import faults
 from operators.models import DeadLetter, Event, Project
 from operators.models.project import DEFAULT
 from operators.services import announcements
@@ -24,11 +25,15 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A message that becomes a dead letter. `code` is the rule of the protocol that it breaks, if one."""
+    """A message that becomes a dead letter. `code` is the rule of the protocol that it breaks, if one.
+
+    `malformed` says that whoever sent it is to blame: its session, if it has one, is told.
+    """
 
     message: Message
     reason: str
     code: str = ""
+    malformed: bool = False
 
     @property
     def told(self) -> str:
@@ -36,9 +41,9 @@ class Refusal:
         return storable(f"{self.code}: {self.reason}" if self.code else self.reason)
 
 
-def bury(message: Message, reason: str, *, code: str = "") -> None:
+def bury(message: Message, reason: str, *, code: str = "", malformed: bool = False) -> None:
     """Keep one message that cannot be read."""
-    bury_all([Refusal(message, reason, code)])
+    bury_all([Refusal(message, reason, code, malformed)])
 
 
 @transaction.atomic
@@ -61,6 +66,9 @@ def bury_all(refusals: Sequence[Refusal]) -> None:
         events = [_event(letter, refused[letter.digest].code) for letter in fresh]
         written = announcements.append(channel, events)
         transaction.on_commit(lambda: announcements.tell(written))
+    for letter in fresh if any(item.malformed for item in refusals) else ():
+        if (refusal := refused[letter.digest]).malformed:
+            faults.tell(letter, refusal.message, code=refusal.code)
 
 
 def digest(message: Message) -> str:

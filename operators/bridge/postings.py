@@ -20,7 +20,7 @@ from operators.bridge.letters import AWAY, Refusal
 from operators.models import Channel, Event, Project, Run
 from operators.models.event import Line
 from operators.models.statements import load, present, quoted
-from operators.services import announcements, cards
+from operators.services import agents, announcements, cards
 from operators.services import external as runs
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
         numbers = _locked({_run_of(channel) for _, channel in groups}, patiently=patiently)
         free = {place: group for place, group in groups.items() if _run_of(place[1]) in numbers}
         lines: list[Line] = []
-        for (_, channel), group in _fresh(free).items():
+        fresh = _fresh(free)
+        for (_, channel), group in fresh.items():
             run = _run_of(channel)
             lines += _numbered([_line(item, run=run) for item in group], after=numbers[run])
         _write(lines)
@@ -114,6 +115,7 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
             sql = f"UPDATE {table} SET last_seq = %s, updated_at = %s WHERE id = %s"  # noqa: S608  # our own model's name
             stamp = connection.ops.adapt_datetimefield_value(now)
             cursor.executemany(sql, [(seq, stamp, run) for run, seq in last.items()])
+        agents.told([item.presence for group in fresh.values() for item in group if item.presence], now=now)
     for item in (item for group in free.values() for item in group if item.ending):
         with transaction.atomic():
             runs.end(_run_of(item.channel), item.ending, reason=item.content, actor=item.actor, turn=item.turn)

@@ -15,7 +15,7 @@ from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
 from openvibe.protocol.streams import AGENTS, Consumer, consumers, durable, streams
 from operators import clock
-from operators.bridge import artifacts, companions, furnishing, ingest, mirror, registry, requests
+from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, registry, requests
 from operators.link import link
 from operators.models import Process
 from operators.services import presence
@@ -48,6 +48,7 @@ async def serve(ended: asyncio.Event) -> None:
         asyncio.create_task(mirror.mirror_for_ever()),
         asyncio.create_task(registry.beat_for_ever()),
         asyncio.create_task(artifacts.read_for_ever(reading[AGENTS])),
+        asyncio.create_task(health.hear_for_ever()),
     ]
     await ended.wait()
     await companions.cancel(readers, pause=0.5)

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import orjson
+from django.utils import timezone
 
 from openvibe.bus import Bus
 from openvibe.errors import BusError
-from openvibe.protocol import envelope, requests
+from openvibe.protocol import envelope, headers, requests, sessions
 from operators.link import link
 from operators.models.server import BEAT_SECONDS
 from operators.services import servers
@@ -53,6 +55,9 @@ async def tell(bus: Bus, entry: Mapping[str, Any]) -> None:
         body = envelope.dumps({**entry, "operator": operator, "capabilities": entry["capabilities"][operator]})
         await bus.put_kv(BUCKET, operator, body)
         await bus.publish(requests.heartbeat(operator), body)
+    payload = {"agent_id": f"{headers.SENDER}:{entry['server']}", "status": "ok", "interval_seconds": BEAT_SECONDS}
+    told = sessions.message(sessions.HEALTH, payload, id=uuid4().hex, run_id=sessions.SYSTEM, now=timezone.now())
+    await bus.publish(sessions.HEALTH, envelope.dumps(told), headers={"CG-Sender": headers.SENDER})
 
 
 async def told(bus: Bus) -> list[dict[str, Any]]:

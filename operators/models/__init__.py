@@ -1,5 +1,6 @@
 """The tables: fields, constraints, small derived properties, and transitions as conditional updates."""
 
+from operators.models.agent import Agent, Stint
 from operators.models.artifact import Artifact
 from operators.models.card import Card
 from operators.models.checkpoint import Checkpoint, CheckpointWrite
@@ -9,6 +10,7 @@ from operators.models.effect import Effect
 from operators.models.emission import Emission
 from operators.models.event import Channel, Event
 from operators.models.inbox import InboxItem
+from operators.models.notice import Notice
 from operators.models.operator import Node, Operator, OperatorSource, Workflow
 from operators.models.process import Process
 from operators.models.project import ApiToken, Membership, Project
@@ -18,6 +20,7 @@ from operators.models.subscription import Delivery, Subscription
 from operators.models.wait import Wait
 
 __all__ = [
+    "Agent",
     "ApiToken",
     "Artifact",
     "Card",
@@ -35,12 +38,14 @@ __all__ = [
     "Inquiry",
     "Membership",
     "Node",
+    "Notice",
     "Operator",
     "OperatorSource",
     "Process",
     "Project",
     "Run",
     "Server",
+    "Stint",
     "Subscription",
     "Wait",
     "Workflow",

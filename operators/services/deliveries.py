@@ -192,7 +192,7 @@ def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bo
     """Tell a session's agents or approvers what is asked; False if the bus did not take it."""
     subject = sessions.subject(wait.run_id, channel)
     body = sessions.message(type, payload, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
-    return _stored(subject, body, type, wait.run)
+    return stored(subject, body, type, wait.run)
 
 
 def _command(wait: Wait) -> bool:
@@ -224,7 +224,7 @@ def _command(wait: Wait) -> bool:
         "payload": called,
     }
     answer_to = requests.answer(run.project_id, run.id, wait.id)
-    return _stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})
+    return stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})
 
 
 def _answering(wait: Wait) -> Workflow | None:
@@ -253,17 +253,18 @@ def _published(emission: Emission) -> bool:
         "kind": "event",
         "payload": emission.payload,
     }
-    return _stored(subject, body, kind, emission.run)
+    return stored(subject, body, kind, emission.run)
 
 
-def _stored(
-    subject: str, body: dict[str, Any], type: str, run: Run, *, more: Mapping[str, str] = MappingProxyType({})
+def stored(
+    subject: str, body: dict[str, Any], type: str, run: Run | None, *, more: Mapping[str, str] = MappingProxyType({})
 ) -> bool:
+    """Hand a message to the bus, with the trace and the depth of its run; False if it was not taken."""
     stamps = headers.stamped(
         type,
         message_id=envelope.message_id(subject, body["id"]),
-        traceparent=run.traceparent,
-        depth=run.depth,
+        traceparent=run.traceparent if run else "",
+        depth=run.depth if run else 0,
     ) | {requests.SERVER: settings.OPENVIBE.server, **more}
     try:
         link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)

@@ -21,6 +21,7 @@ DELIVER = "operators.deliver"
 ASK = "operators.ask"
 REPLY = "operators.reply"
 POST = "operators.post"
+NOTIFY = "operators.notify"
 
 #: The queue that all workers hear.
 SHARED = "runs"
@@ -59,6 +60,11 @@ def reply(run_id: str, operator: Operator) -> None:
 def post(delivery_id: str) -> None:
     """Tell the workers that an event is to be told to a subscription."""
     _send(POST, delivery_id, SHARED)
+
+
+def notify(notice_id: str) -> None:
+    """Tell the workers that those who hear a session are to be told something."""
+    _send(NOTIFY, notice_id, SHARED)
 
 
 def _send(task: str, id: str, queue: str) -> None:

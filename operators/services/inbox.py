@@ -17,7 +17,7 @@ from openvibe.protocol.commands import Received
 from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.models import InboxItem, Run, Wait
-from operators.services import asking, commands, deliveries, waits
+from operators.services import agents, asking, commands, deliveries, waits
 from operators.services.waits import Answer
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,7 @@ def _work_result(item: InboxItem) -> None:
     failed = body["type"] == "result.failure"
     error = " — ".join(str(payload[name]) for name in ("error", "details") if payload.get(name)) if failed else ""
     by = str((payload.get("context") or {}).get("agent_id") or "agent")[:200]
+    agents.heard(item.project_id, by)
     waits.settle(fitting[0], result=None if failed else payload, error=error or ("failed" if failed else ""), by=by)
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from openvibe.protocol import subjects
 from operators.models import Checkpoint, CheckpointWrite, Effect, Emission, Event, InboxItem, Project, Run, Wait
 from operators.models.run import RunQuerySet
-from operators.services import archive
+from operators.services import agents, archive, notices
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ def every_hour(ended: threading.Event) -> None:
     while not ended.is_set():
         try:
             sweep(timezone.now(), ended=ended)
+            notices.forget()
+            agents.forget()
         except Exception:
             # What could not be swept is swept an hour later.
             logger.exception("Retention failed")

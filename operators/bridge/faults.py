@@ -1,0 +1,46 @@
+"""Tells a session of a message that could not be read: recorded on its thread, and published as `event.error`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openvibe.bus import Message, matches
+from openvibe.events import Event as Fact
+from openvibe.protocol import envelope, headers, sessions
+from openvibe.protocol.envelope import Malformed
+from operators.models import DeadLetter, Run
+from operators.models.project import DEFAULT
+from operators.services import notices, timeline
+
+SESSIONS = "sessions.>"
+MALFORMED = "malformed"
+
+
+def tell(letter: DeadLetter, message: Message, *, code: str) -> None:
+    """Do it for a letter that is new; part of the transaction that keeps it. Letters of other dialects tell nobody."""
+    if not (matches(SESSIONS, message.subject) or message.subject == sessions.HEALTH):
+        return
+    session = sessions.SYSTEM if message.subject == sessions.HEALTH else message.subject.split(".")[1]
+    run = Run.objects.filter(id=session, project_id=DEFAULT).first()
+    payload = {
+        "error": letter.reason,
+        "code": code or MALFORMED,
+        "subject": letter.subject,
+        "dead_letter": letter.pk,
+        **_named(message),
+    }
+    if run is not None:
+        data = {"content": letter.reason, "role": "system", "payload": payload}
+        timeline.note(run.id, Fact("agent.error", data=data), actor=headers.SENDER)
+    # The same on every server that reads the message: a stream keeps one of them.
+    notices.write("event.error", payload, session_id=session, id=f"error_{letter.digest}", run=run)
+
+
+def _named(message: Message) -> dict[str, str]:
+    """Return what the message calls itself, as far as that can be read."""
+    try:
+        body: dict[str, Any] = envelope.loads(message.data)
+    except Malformed:
+        return {}
+    found = {"message_id": body.get("id"), "message_type": body.get("type")}
+    return {name: value[:200].replace("\0", "") for name, value in found.items() if isinstance(value, str)}

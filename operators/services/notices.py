@@ -1,0 +1,51 @@
+"""Tells those who hear a session what they did not say themselves; kept in the database until the bus has taken it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from openvibe.protocol import sessions
+from operators.models import Notice, Run
+from operators.services import deliveries, doorbell
+
+#: How long a notice is kept after it was sent.
+KEPT = timedelta(days=1)
+
+
+def write(type: str, payload: Mapping[str, Any], *, session_id: str, id: str, run: Run | None = None) -> None:
+    """Write a notice into a session's events, once for each `id`; part of the caller's transaction."""
+    now = timezone.now()
+    notice, new = Notice.objects.get_or_create(
+        message_id=id,
+        defaults={
+            "subject": sessions.subject(session_id, "events"),
+            "type": type,
+            "run": run,
+            "body": sessions.message(type, payload, id=id, run_id=session_id, now=now),
+            "written_at": now,
+        },
+    )
+    if new:
+        transaction.on_commit(partial(doorbell.notify, str(notice.pk)))
+
+
+def send(notice_id: int) -> bool:
+    """Hand a notice to the bus, which keeps a repeated one once; False if it did not take it."""
+    notice = Notice.objects.select_related("run").filter(pk=notice_id, sent_at=None).first()
+    if notice is None:
+        return True
+    sent = deliveries.stored(notice.subject, notice.body, notice.type, notice.run)
+    if sent:
+        Notice.objects.filter(pk=notice_id).update(sent_at=timezone.now())
+    return sent
+
+
+def forget() -> None:
+    """Forget what was sent long ago."""
+    Notice.objects.filter(sent_at__lt=timezone.now() - KEPT).delete()
