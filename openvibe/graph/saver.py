@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -19,7 +20,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_id,
     get_checkpoint_metadata,
 )
-from langgraph.checkpoint.serde.types import INTERRUPT
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from openvibe.graph.rows import CheckpointRow, MemoryRows, Overlay, Rows, WriteRow
 
@@ -50,7 +51,8 @@ class RowSaver(BaseCheckpointSaver[str]):
         with self._lock:
             checkpoints, writes = self._top.drain()
             self._top.save([], [row for row in writes if row.task_id in self.in_flight])
-            return checkpoints, [row for row in writes if row.task_id not in self.in_flight]
+            ended = [row for row in writes if row.task_id not in self.in_flight]
+            return checkpoints, [*ended, *self._left_open(ended)]
 
     def await_writes(self, task_id: str, *, timeout: float) -> bool:
         """Wait until what a task wrote is here: LangGraph tells of its end first. Return whether it is."""
@@ -234,6 +236,34 @@ class RowSaver(BaseCheckpointSaver[str]):
 
         return await asyncio.to_thread(perform)
 
+    def _left_open(self, writes: Sequence[WriteRow]) -> Sequence[WriteRow]:
+        """Return what is left of the questions of failed tasks, where an answer has been taken.
+
+        LangGraph leaves the question of a task that took its answer and failed then. Answered by its id once more, as
+        when the run is retried, it would hand the same answer to the task's next question.
+        """
+        failed = {row.task_id: row.checkpoint_key for row in writes if row.channel == ERROR}
+        if not failed:
+            return []
+        stored = [row for row in self._stored.writes(set(failed.values())) if row.task_id in failed]
+        asked = [(row, self._value(row)) for row in stored if row.channel == INTERRUPT]
+        before, now = self._answers(stored), self._answers(writes)
+        taken = {
+            item.id
+            for row, items in asked
+            for item in items
+            if now.get(row.task_id, 0) > before.get(row.task_id, 0)
+        }  # fmt: skip
+        left = [(row, tuple(item for item in items if item.id not in taken)) for row, items in asked]
+        changed = [(row, self.serde.dumps_typed(items)) for row, items in left if items != tuple(self._value(row))]
+        return [replace(row, type=kind, blob=blob) for row, (kind, blob) in changed]
+
+    def _answers(self, writes: Sequence[WriteRow]) -> dict[str, int]:
+        return {row.task_id: len(self._value(row)) for row in writes if row.channel == RESUME}
+
+    def _value(self, row: WriteRow) -> Any:
+        return self.serde.loads_typed((row.type, row.blob))
+
     def _forget(self, **conditions: Any) -> None:
         with self._lock:
             self._rows.delete([row.key for row in self._rows.checkpoints(**conditions)])
@@ -246,8 +276,7 @@ class RowSaver(BaseCheckpointSaver[str]):
             metadata=cast(CheckpointMetadata, json.loads(row.metadata)),
             parent_config=parent,
             pending_writes=[
-                (write.task_id, write.channel, self.serde.loads_typed((write.type, write.blob)))
-                for write in self._rows.writes([row.key])
+                (write.task_id, write.channel, self._value(write)) for write in self._rows.writes([row.key])
             ],
         )
 

@@ -26,11 +26,19 @@ from hypothesis.stateful import (
 
 from openvibe import outcomes
 from operators import clock, definitions
-from operators.errors import AlreadyDecided, Misfit, NotRetryable, NotWaiting, QuoteMismatch, RunAlreadyEnded
+from operators.errors import (
+    AlreadyDecided,
+    Misfit,
+    NotAsked,
+    NotRetryable,
+    NotWaiting,
+    QuoteMismatch,
+    RunAlreadyEnded,
+)
 from operators.models import Checkpoint, CheckpointWrite, Effect, Run, Wait
 from operators.services import compiled, intake, leases, registration, waits
 from tests.domain.lab import started, thread
-from tests.domain.walker import Model, Walker, Worker, world
+from tests.domain.walker import APPROVERS, Model, Walker, Worker, world
 
 MOST_LOSSES = 3
 ENDED = {"completed", "failed", "cancelled"}
@@ -74,6 +82,8 @@ class Runs(RuleBasedStateMachine):
                     self.play_on_until_it_stops()
                 case "waiting" if self.model.waits_for == "verdict":
                     self.answer("approve", wrong={}, stale=False)
+                case "waiting" if self.model.waits_for == "review":
+                    self.vote(min({0, 1, 2} - set(self.model.votes)), "approve", again=False)
                 case "waiting":
                     self.let_the_deadline_pass(clocks=1)
                 case "failed" if self.model.retryable:
@@ -148,14 +158,14 @@ class Runs(RuleBasedStateMachine):
                 self._commit(worker)
         assert self.model.status != "running"
 
-    @precondition(lambda self: Wait.objects.gates().filter(run=self.run).exists())
+    @precondition(lambda self: Wait.objects.filter(run=self.run, node="verdict").exists())
     @rule(
         decision=st.sampled_from(["approve", "approve", "later", "reject", "perhaps"]),
         wrong=st.sampled_from([{}, {}, {}, {"version": 2}, {"payload_sha256": "0" * 64}]),
         stale=st.booleans(),
     )
     def answer(self, decision: str, wrong: dict[str, Any], stale: bool) -> None:
-        gate = Wait.objects.select_related("run").get(run=self.run, kind="approval")
+        gate = Wait.objects.select_related("run").get(run=self.run, node="verdict")
         given = waits.Answer(decision, **{"version": gate.version, "payload_sha256": gate.payload_sha256, **wrong})
         seen = self.seen if stale and self.seen is not None else gate
         was_open = gate.pending
@@ -176,14 +186,39 @@ class Runs(RuleBasedStateMachine):
             waits.answer(seen, given, actor=self.actor)
         assert self._everything(without=besides) == before
 
+    @precondition(lambda self: Wait.objects.filter(run=self.run, node="review").exists())
+    @rule(place=st.integers(0, 2), decision=st.sampled_from(["approve", "approve", "reject"]), again=st.booleans())
+    def vote(self, place: int, decision: str, again: bool) -> None:
+        seat = Wait.objects.select_related("run").get(run=self.run, node="review", seat=place)
+        fault = self._vote_refused(seat, decision)
+        counts = seat.pending
+        if again and counts and self.model.votes:
+            # Who has answered in one place tries another one.
+            with pytest.raises(NotAsked):
+                waits.answer(seat, waits.Answer(decision), actor=None, decider=APPROVERS[min(self.model.votes)])
+            assert Wait.objects.get(pk=seat.pk).pending
+        besides = "answer.refused" if fault and self.model.status in ENDED else "nothing"
+        before = self._everything(without=besides)
+        with pytest.raises(fault) if fault else contextlib.nullcontext():
+            waits.answer(seat, waits.Answer(decision), actor=None, decider=seat.approver)
+        if counts:
+            self.model.votes[place] = decision
+            if self.model.agreed:
+                self._passed("review", "")
+        else:
+            assert self._everything(without=besides) == before
+
     @precondition(lambda self: self.model.waits_for)
     @rule(clocks=st.integers(1, 2))
     def let_the_deadline_pass(self, clocks: int) -> None:
         waits_for = self.model.waits_for
         rows = Wait.objects.pending().filter(run=self.run)
-        assert rows.update(deadline=timezone.now() - timedelta(seconds=1)) == 1
+        silent = list(rows.values_list("seat", flat=True))
+        assert rows.update(deadline=timezone.now() - timedelta(seconds=1)) == len(silent)
         for _ in range(clocks):
             self._tick()
+        while waits_for == "review" and not self.model.agreed:
+            self.model.votes[silent.pop(0)] = "approve"
         self._passed(waits_for, "approve" if waits_for == "verdict" else "")
 
     @precondition(lambda self: self.model.status not in ENDED and len(self.workers) > 1)
@@ -223,7 +258,8 @@ class Runs(RuleBasedStateMachine):
     @invariant()
     def a_run_waits_if_and_only_if_something_is_open(self) -> None:
         pending = list(Wait.objects.pending().filter(run=self.run).values_list("node", flat=True))
-        assert pending == ([self.model.waits_for] if self.model.waits_for else [])
+        among = len(APPROVERS) - len(self.model.votes) if self.model.waits_for == "review" else 1
+        assert pending == ([self.model.waits_for] * among if self.model.waits_for else [])
         assert bool(pending) == (self.model.status == "waiting")
 
     @invariant()
@@ -282,11 +318,10 @@ class Runs(RuleBasedStateMachine):
             case None:
                 return
             case outcomes.Paused(places):
-                [place] = places
-                assert place.request.node == following
+                assert [place.request.node for place in places] == [following] * (3 if following == "review" else 1)
                 self.model.go("waiting")
                 self.model.waits_for = following
-                self.seen = Wait.objects.select_related("run").filter(run=self.run, kind="approval").first()
+                self.seen = Wait.objects.select_related("run").filter(run=self.run, node="verdict").first()
             case outcomes.Failed() as failed:
                 assert following == {"GateRejected": "rejected", "RuntimeError": "broken"}[failed.kind]
                 self.model.go("failed")
@@ -309,6 +344,12 @@ class Runs(RuleBasedStateMachine):
         if gate.pending or (gate.status, gate.decision) == ("resolved", given.decision):
             return None
         return NotWaiting if gate.status == "cancelled" else AlreadyDecided
+
+    def _vote_refused(self, seat: Wait, decision: str) -> type[Exception] | None:
+        if seat.pending or (seat.status, seat.decision) == ("resolved", decision):
+            return None
+        ended_at = Run.objects.values_list("ended_at", flat=True).get(pk=self.run.pk)
+        return NotWaiting if seat.status == "cancelled" and seat.closed_at == ended_at else AlreadyDecided
 
     def _everything(self, *, without: str = "nothing") -> dict[str, Any]:
         """Return all that the database holds of the run, but for events of some kind and their numbers."""

@@ -10,6 +10,8 @@ from operators.services import leases
 from operators.services.execution import Performance
 
 HOUR = timedelta(hours=1)
+#: Who is asked together, and how many of them have to agree.
+APPROVERS, QUORUM = ("ann", "ben", "cem"), 2
 #: Where a run can go from each status.
 ROADS = {
     "queued": {"running", "cancelled"},
@@ -33,6 +35,7 @@ def act() -> int:
 class Walker:
     count: int = 0
     verdict: str = ""
+    review: str = ""
 
     @workflow(id="walk", inputs=())
     class Walk:
@@ -44,6 +47,10 @@ class Walker:
             prompt="Go on?", timeout=HOUR, decisions=("approve", "later", "reject"), on_timeout="approve"
         )
         def verdict(self, state):
+            return {"count": state["count"]}
+
+        @human_in_the_loop(prompt="Agreed?", approvers=APPROVERS, quorum=QUORUM, timeout=HOUR, on_timeout="approve")
+        def review(self, state):
             return {"count": state["count"]}
 
         @node
@@ -101,10 +108,12 @@ class Model:
     status: str = "queued"
     epoch: int = 0
     losses: int = 0
-    #: What it waits for: `verdict` or `rest`; and what it has waited for.
+    #: What it waits for: `verdict`, `review` or `rest`; and what it has waited for.
     waits_for: str = ""
     passed: list[str] = field(default_factory=list)
     decision: str = ""
+    #: What those who are asked together have said so far, by their place.
+    votes: dict[int, str] = field(default_factory=dict)
     broken_by: str = ""
 
     @property
@@ -115,11 +124,23 @@ class Model:
         assert status in ROADS[self.status], f"{self.status} → {status}"
         self.status = status
 
+    @property
+    def agreed(self) -> str:
+        """What those who are asked together have come to; nothing while they may still come to one or the other."""
+        said = list(self.votes.values())
+        if said.count("approve") >= QUORUM:
+            return "approve"
+        return "reject" if said.count("reject") > len(APPROVERS) - QUORUM else ""
+
     def following(self) -> str:
         """Return where the run stops next."""
         if "verdict" not in self.passed:
             return "verdict"
         if self.decision == "reject":
+            return "rejected"
+        if "review" not in self.passed:
+            return "review"
+        if self.agreed == "reject":
             return "rejected"
         if "rest" not in self.passed:
             return "rest"
