@@ -35,6 +35,9 @@ def settings(environment: Environment) -> dict[str, Any]:
             # Every request and every played run has a thread of its own; they share these connections.
             "OPTIONS": {
                 "pool": {"min_size": 1, "max_size": 20, "timeout": 10},
+                # A statement that a connection has seen a few times is parsed and planned no more.
+                "server_side_binding": True,
+                "prepare_threshold": 3,
                 **dict(parse_qsl(parts.query)),
                 "options": _session(environment, parts.query),
             },

@@ -1,6 +1,7 @@
 """The Django application of the domain."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class OperatorsConfig(AppConfig):
@@ -13,5 +14,7 @@ class OperatorsConfig(AppConfig):
     def ready(self) -> None:
         """Import the modules whose operators this process serves, and the checks of our settings."""
         from operators import checks, definitions  # noqa: F401  # models must be loaded first
+        from operators.models import storage
 
         definitions.load()
+        post_migrate.connect(storage.lay_out, sender=self)

@@ -196,8 +196,8 @@ def _end_outlived(run_id: str, now: datetime) -> None:
 
 
 def _unannounced_runs(now: datetime) -> list[tuple[str, str, int]]:
-    rows = Run.objects.filter(announced_seq__lt=F("last_seq"), updated_at__lt=now - NEWS_PAUSE)
-    return list(rows.order_by("updated_at").values_list("project_id", "id", "announced_seq")[:MOST])
+    rows = Run.objects.filter(told=False, announced_seq__lt=F("last_seq"), updated_at__lt=now - NEWS_PAUSE)
+    return list(rows.order_by("created_at").values_list("project_id", "id", "announced_seq")[:MOST])
 
 
 def _tell_run(row: tuple[str, str, int]) -> None:

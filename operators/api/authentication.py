@@ -16,6 +16,7 @@ from rest_framework.request import Request
 
 from openvibe.contrib import hubspot
 from operators.models import ApiToken
+from operators.models.lookup import look_up
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -29,7 +30,7 @@ class TokenAuthentication(BaseAuthentication):
         if len(words) != 2:
             raise AuthenticationFailed("The header must read: Authorization: Bearer <token>")
         key = words[1].decode(errors="replace")
-        token = ApiToken.objects.select_related("user").filter(key_sha256=ApiToken.fingerprint(key)).first()
+        token = look_up(ApiToken, "user", key_sha256=ApiToken.fingerprint(key))
         if token is None or not token.user.is_active:
             raise AuthenticationFailed("This token is not known; `make run` writes a valid one to $OPENVIBE_HOME/token")
         return token.user, token

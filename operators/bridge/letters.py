@@ -13,7 +13,8 @@ from django.utils import timezone
 from openvibe.bus import Message
 from openvibe.protocol import subjects
 from operators.bridge import faults
-from operators.models import DeadLetter, Event, Project
+from operators.models import DeadLetter, Project
+from operators.models.event import EventRow
 from operators.models.project import DEFAULT
 from operators.services import announcements
 
@@ -95,8 +96,9 @@ def _letter(digest: str, refusal: Refusal) -> DeadLetter:
     )
 
 
-def _event(letter: DeadLetter, code: str) -> Event:
-    return Event(
+def _event(letter: DeadLetter, code: str) -> EventRow:
+    return EventRow(
+        run_id=None,
         project_id=DEFAULT,
         channel=subjects.PUBLIC,
         kind="error",

@@ -112,7 +112,7 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
         now, last = timezone.now(), {line.run_id: line.seq for line in lines}
         with connection.cursor() as cursor:
             table = quoted(Run)
-            sql = f"UPDATE {table} SET last_seq = %s, updated_at = %s WHERE id = %s"  # noqa: S608  # our own model's name
+            sql = f"UPDATE {table} SET last_seq = %s, updated_at = %s, told = false WHERE id = %s"  # noqa: S608  # our own model's name
             stamp = connection.ops.adapt_datetimefield_value(now)
             cursor.executemany(sql, [(seq, stamp, run) for run, seq in last.items()])
         agents.told([item.presence for group in fresh.values() for item in group if item.presence], now=now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from django.db import connection, models, transaction
 from django.db.models import Q
@@ -56,8 +55,6 @@ class CheckpointWrite(models.Model):
         return f"{self.checkpoint_id}/{self.task_id}#{self.idx}"
 
 
-M = TypeVar("M", bound=models.Model)
-
 _CHECKPOINT_COLUMNS = CheckpointRow.__slots__
 _WRITE_COLUMNS = WriteRow.__slots__
 
@@ -73,9 +70,9 @@ class Place:
 def stored(checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> list[Insert]:
     """Return what keeping these rows inserts; LangGraph's own channels, numbered below 0, are written anew."""
     return [
-        Insert([_model(Checkpoint, row) for row in checkpoints], on_conflict="replace"),
-        Insert([_model(CheckpointWrite, row) for row in writes if row.idx >= 0], on_conflict="ignore"),
-        Insert([_model(CheckpointWrite, row) for row in writes if row.idx < 0], on_conflict="replace"),
+        Insert(Checkpoint, checkpoints, on_conflict="replace"),
+        Insert(CheckpointWrite, [row for row in writes if row.idx >= 0], on_conflict="ignore"),
+        Insert(CheckpointWrite, [row for row in writes if row.idx < 0], on_conflict="replace"),
     ]
 
 
@@ -85,7 +82,7 @@ class DatabaseRows:
     def save(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
         """See `Rows.save`."""
         for part in stored(checkpoints, writes):
-            insert(part.rows, on_conflict=part.on_conflict)
+            insert(part.model, part.rows, on_conflict=part.on_conflict)
 
     def checkpoints(
         self,
@@ -135,10 +132,6 @@ class DatabaseRows:
     def release(self) -> None:
         """See `Rows.release`."""
         connection.close()
-
-
-def _model(kind: type[M], row: CheckpointRow | WriteRow) -> M:
-    return kind(**{name: getattr(row, name) for name in row.__slots__})
 
 
 def _any_of(keys: Collection[CheckpointKey]) -> Q:

@@ -47,11 +47,17 @@ class Event(models.Model):
     that the same thing told twice is one event.
     """
 
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    # Nobody deletes a project or a run but through Django, which deletes its events first: a check of both for every
+    # event would lock the project's row for each step of each run.
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     channel = models.CharField(max_length=80)
     seq = models.PositiveBigIntegerField()
     kind = models.CharField(max_length=80)
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, blank=True, related_name="events")
+    run = models.ForeignKey(
+        Run, on_delete=models.CASCADE, null=True, blank=True, related_name="events", db_index=False, db_constraint=False
+    )
     node = models.CharField(max_length=80, blank=True)
     step_id = models.CharField(max_length=64, blank=True)
     actor = models.CharField(max_length=200, blank=True)
@@ -65,14 +71,40 @@ class Event(models.Model):
         ordering = ["project", "channel", "seq"]
         constraints = [
             models.UniqueConstraint(fields=["project", "channel", "seq"], name="one_event_per_seq"),
-            models.UniqueConstraint(fields=["project", "channel", "message_id"], name="one_event_per_message"),
+            models.UniqueConstraint(
+                fields=["project", "channel", "message_id"],
+                name="one_event_per_message",
+                condition=models.Q(message_id__isnull=False),
+            ),
         ]
+        indexes = [models.Index(fields=["run"], name="event_of_run")]
 
     def __str__(self) -> str:
         return f"{self.channel}#{self.seq} {self.kind}"
 
     def wire(self) -> dict[str, Any]:
         """The event as others read it: on the bus, in SSE and over REST."""
+        return _wire(self, self.data)
+
+
+@dataclass(slots=True)
+class EventRow:
+    """An event on its way into the database with a run's step; a model's instance would cost more than its writing."""
+
+    project_id: str
+    channel: str
+    kind: str
+    run_id: str | None
+    data: dict[str, Any]
+    created_at: datetime
+    seq: int = 0
+    node: str = ""
+    step_id: str = ""
+    actor: str = ""
+    message_id: str | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """See `Event.wire`."""
         return _wire(self, self.data)
 
 
@@ -117,7 +149,7 @@ class Told(Protocol):
         ...
 
 
-def _wire(event: Event | Line, data: Any) -> dict[str, Any]:
+def _wire(event: Event | EventRow | Line, data: Any) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "type": event.kind,

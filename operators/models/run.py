@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 
 from openvibe.protocol import turns
 from operators.models.operator import Operator, Workflow
@@ -45,6 +45,8 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def change(self, *fields: str, **values: Any) -> tuple[Any, ...] | None:
         """Update the one selected row and return these fields, or None if the condition no longer holds."""
+        if "last_seq" in values:
+            values.setdefault("told", False)
         return update_returning(self, *fields, **values)
 
 
@@ -52,7 +54,8 @@ class Run(models.Model):
     """One execution of a workflow, from its trigger to its end.
 
     `epoch` is the fencing number: every claim raises it, and a write with an older one changes nothing. `last_seq` is
-    the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken. `parent`
+    the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken,
+    and `told` says that it has taken all of a run that is not being played. `parent`
     is the run that started this one, `depth` the number of runs above it. `key` names the request, so that one that
     comes twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
     `forked_from` is the run whose state this one began with, `forked_at` the step there. Of the runs that wait for a
@@ -75,18 +78,28 @@ class Run(models.Model):
     ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
     id = models.CharField(primary_key=True, max_length=64)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
-    operator = models.ForeignKey(Operator, on_delete=models.PROTECT, related_name="runs")
-    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="runs")
+    # Every change of status writes into every index: the few below serve foreign keys, too.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs", db_index=False)
+    operator = models.ForeignKey(Operator, on_delete=models.PROTECT, related_name="runs", db_index=False)
+    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="runs", db_index=False)
     workflow_version = models.CharField(max_length=12)
     trigger = models.CharField(max_length=200)
     started_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
     )
     traceparent = models.CharField(max_length=64, blank=True)
-    parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children")
+    parent = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children", db_index=False
+    )
     depth = models.PositiveSmallIntegerField(default=0)
-    forked_from = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="forks")
+    forked_from = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="forks", db_index=False
+    )
     forked_at = models.CharField(max_length=64, blank=True)
     priority = models.SmallIntegerField(default=0)
     key = models.CharField(max_length=200, null=True, blank=True)
@@ -101,6 +114,7 @@ class Run(models.Model):
     retries = models.PositiveSmallIntegerField(default=0)
     last_seq = models.PositiveIntegerField(default=0)
     announced_seq = models.PositiveIntegerField(default=0)
+    told = models.BooleanField(default=False)
 
     input = models.JSONField(default=dict)
     output = models.JSONField(null=True, blank=True)
@@ -131,11 +145,13 @@ class Run(models.Model):
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [models.UniqueConstraint(fields=["project", "key"], name="one_run_per_key")]
+        # What every step writes (the lease, counters, `updated_at`) stands in no index, so that PostgreSQL changes the
+        # row within its page and touches none of them.
         indexes = [
             models.Index(fields=["project", "-created_at"], name="run_newest"),
             models.Index(fields=["operator", "-created_at"], name="run_of_operator"),
-            models.Index(fields=["rung_at"], name="run_queued", condition=Q(status="queued")),
-            models.Index(fields=["lease_until"], name="run_leased", condition=Q(status="running")),
+            models.Index(fields=["parent"], name="run_children", condition=Q(parent__isnull=False)),
+            models.Index(fields=["forked_from"], name="run_forks", condition=Q(forked_from__isnull=False)),
             models.Index(fields=["project", "operator"], name="run_slots", condition=Q(status="running")),
             models.Index(
                 fields=["project", "-priority", "created_at", "id"], name="run_turns", condition=Q(status="queued")
@@ -149,9 +165,11 @@ class Run(models.Model):
                 fields=["project", "ended_at"], name="run_prunable", condition=Q(pruned_at=None, ended_at__isnull=False)
             ),
             models.Index(
-                fields=["expires_at"], name="run_expiring", condition=Q(status__in=["queued", "running", "waiting"])
+                fields=["expires_at"],
+                name="run_expiring",
+                condition=Q(status__in=["queued", "running", "waiting"], expires_at__isnull=False),
             ),
-            models.Index(fields=["updated_at"], name="run_unannounced", condition=Q(announced_seq__lt=F("last_seq"))),
+            models.Index(fields=["created_at"], name="run_untold", condition=Q(told=False)),
         ]
 
     def __str__(self) -> str:

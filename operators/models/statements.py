@@ -5,12 +5,11 @@ Django's ORM compiles each statement anew and waits for each answer; here that w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, cast
 
-from django.db import connection, connections, models, transaction
+from django.db import connection, connections, models
 from django.db.models.sql import UpdateQuery
 
 #: What an insert does with a row whose unique key is there already.
@@ -53,7 +52,7 @@ def advance(
     Returns the new value of one field, or None if there was no such row. What `update_returning` does for any
     condition, this does for plain equalities from a statement that is compiled once.
     """
-    fields = {field.name: field for field in model._meta.concrete_fields}
+    fields = named(model)
     sql = _advance_sql(model, tuple(where), tuple(put), tuple(add), returning)
     values = [
         fields[name].get_db_prep_save(value, connection) for part in (put, add, where) for name, value in part.items()
@@ -64,14 +63,13 @@ def advance(
     return found[0] if found else None
 
 
-def insert(rows: Sequence[models.Model], *, on_conflict: OnConflict = "fail") -> None:
-    """Insert rows of one model without asking for their new ids.
+def insert(model: type[models.Model], rows: Sequence[Any], *, on_conflict: OnConflict = "fail") -> None:
+    """Insert rows of one model, objects with its columns as attributes, without asking for their new ids.
 
     `replace` overwrites the row with the same unique key (the model's first constraint), `ignore` keeps it.
     """
     if not rows:
         return
-    model = type(rows[0])
     fields = columns(model)
     most = max(1, MOST_PARAMETERS // len(fields))
     with connection.cursor() as cursor:
@@ -121,33 +119,22 @@ def quoted(model: type[models.Model]) -> str:
     return connection.ops.quote_name(model._meta.db_table)
 
 
-@contextmanager
-def transaction_in_few_trips() -> Iterator[None]:
-    """Hold a transaction whose statements are sent together where the database can take them so.
-
-    On PostgreSQL the statements of the block go out in psycopg's pipeline mode: one round trip for all that ask for
-    no answer, instead of one for each.
-    """
-    with transaction.atomic():
-        if connection.vendor != "postgresql":
-            yield
-            return
-        connection.ensure_connection()
-        # A statement's fault may show only at the pipeline's end, where none of Django's cursors translates it.
-        with connection.wrap_database_errors, connection.connection.pipeline():
-            yield
-
-
 @cache
 def _advance_sql(
     model: type[models.Model], where: tuple[str, ...], put: tuple[str, ...], add: tuple[str, ...], returning: str
 ) -> str:
-    column = {field.name: connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields}
+    column = {name: connection.ops.quote_name(str(field.column)) for name, field in named(model).items()}
     changes = [f"{column[name]} = %s" for name in put] + [f"{column[name]} = {column[name]} + %s" for name in add]
     conditions = " AND ".join(f"{column[name]} = %s" for name in where)
     table = connection.ops.quote_name(model._meta.db_table)
     # Only names of our own models are put into the text; every value is a parameter.
     return f"UPDATE {table} SET {', '.join(changes)} WHERE {conditions} RETURNING {column[returning]}"  # noqa: S608
+
+
+@cache
+def named(model: type[models.Model]) -> dict[str, models.Field[Any, Any]]:
+    """Return a model's columns by name; a foreign key goes by its own name and by its column's."""
+    return {name: field for field in model._meta.concrete_fields for name in (field.name, field.attname)}
 
 
 @cache

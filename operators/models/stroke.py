@@ -1,27 +1,38 @@
 """One step of one run in one statement: the run's row is changed under its claim, and what goes with it is written.
 
 On PostgreSQL it is a single statement, hence a single round trip and, outside of a transaction, a commit of its own:
-everything else selects from the row that the update changed, so that without that row nothing is written. Elsewhere the
-same is done by a statement for each part, in a transaction.
+everything else selects from the row that the update changed, so that without that row nothing is written. The rows of a
+table are one JSON parameter, so that the statement's text depends on neither their number nor their values, and is
+planned once per connection. Elsewhere the same is done by a statement for each part, in a transaction.
 """
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from decimal import Decimal
+from functools import cache, lru_cache
 from typing import Any
 
+import orjson
 from django.db import connection, models, transaction
 
-from operators.models.statements import OnConflict, advance, columns, conflict, insert
+from operators.models.statements import OnConflict, advance, columns, conflict, insert, named
+
+#: What the text of an insert depends on: the model, what to do on a conflict, and the field that is numbered.
+Shape = tuple[type[models.Model], OnConflict, str]
 
 
 @dataclass(frozen=True)
 class Insert:
-    """Rows of one model. `numbered` names the field that gets consecutive numbers, the last one being the counter's."""
+    """Rows of one model: objects with its columns as attributes.
 
-    rows: Sequence[models.Model]
+    `numbered` names the field that gets consecutive numbers, the last one being the counter's.
+    """
+
+    model: type[models.Model]
+    rows: Sequence[Any]
     on_conflict: OnConflict = "fail"
     numbered: str = ""
 
@@ -67,6 +78,27 @@ def strike(change: Change) -> int | None:
     return counter
 
 
+def enter(row: models.Model, *, counter: str, inserts: Sequence[Insert]) -> None:
+    """Write a new row, and what goes with it: on PostgreSQL in one statement. Raises `IntegrityError` like `save()`.
+
+    `counter` names the field of the row that holds the number of the last of the rows that are numbered.
+    """
+    wanted = [item for item in inserts if item.rows]
+    if connection.vendor == "postgresql":
+        sql = _entry_sql(type(row), counter, _shapes(wanted))
+        values = [_json(type(row), [row]), *(_json(item.model, item.rows) for item in _unnumbered(wanted))]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+    else:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            for item in wanted:
+                _number(item, getattr(row, counter))
+                insert(item.model, item.rows, on_conflict=item.on_conflict)
+    for item in wanted:
+        _number(item, getattr(row, counter))
+
+
 def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:
     counter: int | None = advance(
         change.model, where=change.where, put=change.put, add=change.add, returning=change.counter
@@ -75,7 +107,7 @@ def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:
         return None
     for item in inserts:
         _number(item, counter)
-        insert(item.rows, on_conflict=item.on_conflict)
+        insert(item.model, item.rows, on_conflict=item.on_conflict)
     for update in change.updates:
         update.model._default_manager.filter(**update.where).update(**update.put)
     return counter
@@ -90,18 +122,11 @@ def _number(item: Insert, counter: int) -> None:
 def _at_once(change: Change, inserts: Sequence[Insert]) -> int | None:
     sql = _sql(
         change.model, tuple(change.where), tuple(change.put), tuple(change.add), change.counter,
-        tuple((type(item.rows[0]), len(item.rows), item.on_conflict, item.numbered) for item in inserts),
+        _shapes(inserts),
         tuple((update.model, tuple(update.where), tuple(update.put)) for update in change.updates),
     )  # fmt: skip
     values = _values(change.model, change.put, change.add, change.where)
-    for item in inserts:
-        if item.numbered:
-            # A placeholder until the database knows the counter; the statement adds it.
-            _number(item, 0)
-        fields = columns(type(item.rows[0]))
-        values += [
-            field.get_db_prep_save(getattr(row, field.attname), connection) for row in item.rows for field in fields
-        ]
+    values += [_json(item.model, item.rows) for item in _unnumbered(inserts)]
     for update in change.updates:
         values += _values(update.model, update.put, update.where)
     with connection.cursor() as cursor:
@@ -110,15 +135,26 @@ def _at_once(change: Change, inserts: Sequence[Insert]) -> int | None:
     return found[0] if found else None
 
 
+def _shapes(inserts: Sequence[Insert]) -> tuple[Shape, ...]:
+    return tuple((item.model, item.on_conflict, item.numbered) for item in inserts)
+
+
+def _unnumbered(inserts: Sequence[Insert]) -> Sequence[Insert]:
+    # Placeholders until the database knows the counter; the statement adds it.
+    for item in inserts:
+        _number(item, 0)
+    return inserts
+
+
 def _values(model: type[models.Model], *parts: Mapping[str, Any]) -> list[Any]:
-    fields = {name: field for field in model._meta.concrete_fields for name in (field.name, field.attname)}
+    fields = named(model)
     return [fields[name].get_db_prep_save(value, connection) for part in parts for name, value in part.items()]
 
 
 @lru_cache(maxsize=512)
 def _sql(  # noqa: PLR0917  # the cache's key, in the order of the text
     model: type[models.Model], where: tuple[str, ...], put: tuple[str, ...], add: tuple[str, ...], counter: str,
-    inserts: tuple[tuple[type[models.Model], int, OnConflict, str], ...],
+    inserts: tuple[Shape, ...],
     updates: tuple[tuple[type[models.Model], tuple[str, ...], tuple[str, ...]], ...],
 ) -> str:  # fmt: skip
     # Only names of our own models are put into the text; every value is a parameter.
@@ -134,21 +170,52 @@ def _sql(  # noqa: PLR0917  # the cache's key, in the order of the text
     return f"WITH {', '.join(parts)} SELECT counter FROM changed"  # noqa: S608
 
 
-def _insert(model: type[models.Model], rows: int, on_conflict: OnConflict, numbered: str) -> str:
+@lru_cache(maxsize=64)
+def _entry_sql(model: type[models.Model], counter: str, inserts: tuple[Shape, ...]) -> str:
+    row = f"{_insertion(model, '', 'jsonb_to_recordset(%s::jsonb)')} RETURNING {_names(model)[counter]} AS counter"
+    parts = [f"changed AS ({row})", *(f"i{number} AS ({_insert(*item)})" for number, item in enumerate(inserts))]
+    return f"WITH {', '.join(parts)} SELECT counter FROM changed"  # noqa: S608
+
+
+def _insert(model: type[models.Model], on_conflict: OnConflict, numbered: str) -> str:
+    return _insertion(model, numbered, "changed, jsonb_to_recordset(%s::jsonb)") + conflict(model, on_conflict)
+
+
+def _insertion(model: type[models.Model], numbered: str, source: str) -> str:
+    names = {field: connection.ops.quote_name(str(field.column)) for field in columns(model)}
+    given = ", ".join(f"{name} {_type(field)}" for field, name in names.items())
+    taken = ", ".join(_taken(field, f"given.{name}", numbered) for field, name in names.items())
+    into = f"INSERT INTO {_table(model)} ({', '.join(names.values())})"
+    return f"{into} SELECT {taken} FROM {source} AS given({given})"  # noqa: S608
+
+
+def _taken(field: models.Field[Any, Any], given: str, numbered: str) -> str:
+    if field.name == numbered:
+        return f"changed.counter + {given}"
+    return f"decode({given}, 'base64')" if isinstance(field, models.BinaryField) else given
+
+
+def _json(model: type[models.Model], rows: Sequence[Any]) -> str:
+    names, binary = _attributes(model)
+    given = [{name: getattr(row, attribute) for name, attribute in names} for row in rows]
+    for row in given:
+        for name in binary:
+            row[name] = b2a_base64(row[name], newline=False).decode("ascii")
+    return orjson.dumps(given, default=_plain).decode()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no value of a column")
+
+
+@cache
+def _attributes(model: type[models.Model]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the columns and the attributes that hold their values, and which columns hold bytes."""
     fields = columns(model)
-    names = [connection.ops.quote_name(str(field.column)) for field in fields]
-    first = ", ".join(f"%s::{_type(field)}" for field in fields)
-    others = ", ".join(["%s"] * len(fields))
-    values = ", ".join([f"({first})", *[f"({others})"] * (rows - 1)])
-    taken = ", ".join(
-        f"changed.counter + given.{name}" if field.name == numbered else f"given.{name}"
-        for field, name in zip(fields, names, strict=True)
-    )
-    sql = (
-        f"INSERT INTO {_table(model)} ({', '.join(names)}) SELECT {taken} "  # noqa: S608
-        f"FROM changed CROSS JOIN (VALUES {values}) AS given ({', '.join(names)})"
-    )
-    return sql + conflict(model, on_conflict)
+    names = [(str(field.column), field.attname) for field in fields]
+    return names, [str(field.column) for field in fields if isinstance(field, models.BinaryField)]
 
 
 def _update(model: type[models.Model], where: tuple[str, ...], put: tuple[str, ...]) -> str:
@@ -159,17 +226,14 @@ def _update(model: type[models.Model], where: tuple[str, ...], put: tuple[str, .
 
 
 def _type(field: models.Field[Any, Any]) -> str:
-    # Without its length: a cast to a length cuts silently, where the column itself refuses.
+    # Without its length: a cast to a length cuts silently, where the column itself refuses. JSON bears no bytes.
+    if isinstance(field, models.BinaryField):
+        return "text"
     return str(field.db_type(connection)).partition("(")[0]
 
 
 def _names(model: type[models.Model]) -> dict[str, str]:
-    # Foreign keys go by their field's name and by their column's.
-    return {
-        name: connection.ops.quote_name(str(field.column))
-        for field in model._meta.concrete_fields
-        for name in (field.name, field.attname)
-    }
+    return {name: connection.ops.quote_name(str(field.column)) for name, field in named(model).items()}
 
 
 def _table(model: type[models.Model]) -> str:

@@ -14,19 +14,21 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import orjson
-from django.db import close_old_connections, connection, transaction
+from django.db import IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F
 
 from openvibe.bus import Message
 from openvibe.errors import BusError
 from openvibe.protocol import envelope, headers, subjects
 from operators.link import link
-from operators.models import Channel, Event, Run
-from operators.models.event import Told
-from operators.models.statements import transaction_in_few_trips
+from operators.models import Channel, Event, marks
+from operators.models.event import EventRow, Told
+from operators.models.statements import insert
+from operators.models.stroke import Change, Insert, strike
 from operators.services import turns
 
 logger = logging.getLogger(__name__)
@@ -45,10 +47,13 @@ PUBLIC_KINDS = frozenset(
         "run.retried",
     }
 )
-#: How long announced numbers may wait to be written down together, in seconds.
-MARK_PAUSE = 0.3
-#: Raises a run's announced number over what follows it without a gap.
-MARK = "UPDATE operators_run SET announced_seq = %s WHERE id = %s AND announced_seq >= %s AND announced_seq < %s"
+#: How long announced numbers may wait to be written down together, in seconds: a short run is marked once.
+MARK_PAUSE = 1.0
+#: While news come in crowds, how long they are gathered before they are sent, in seconds: the steps of a short run
+#: become one message.
+GATHER_PAUSE = 0.02
+#: The news of how many commits at once count as a crowd.
+CROWD = 4
 #: How often a number after a gap is tried again before the clock is left to announce it anew.
 MARK_TRIES = 5
 #: NATS takes at most 1 MiB a message; a longer batch is told in parts of about this many bytes.
@@ -74,6 +79,7 @@ class Announcer:
     _thread: threading.Thread | None = None
     _taken: list[Taken] = field(default_factory=list)
     _hurried: threading.Event = field(default_factory=threading.Event)
+    _crowded: bool = False
 
     def tell(self, events: Sequence[Told]) -> None:
         """Announce these events of one channel soon."""
@@ -126,8 +132,11 @@ class Announcer:
             told = [self._told.get(timeout=MARK_PAUSE if self._taken else None)]
         except queue.Empty:
             return []
+        if self._crowded and not self._hurried.is_set():
+            self._hurried.wait(GATHER_PAUSE)
         while not self._told.empty():
             told.append(self._told.get())
+        self._crowded = len(told) >= CROWD
         return told
 
     def _announce(self, batch: list[Told]) -> None:
@@ -152,17 +161,26 @@ class Announcer:
 
     def _mark(self) -> None:
         """Write down what the bus has taken. What follows a gap waits: another process may be filling it."""
-        # In the order of ids, so that two processes never wait for each other's rows.
-        taken, self._taken = sorted(self._taken), []
-        with transaction_in_few_trips(), connection.cursor() as cursor:
-            cursor.executemany(MARK, [(item.last, item.run_id, item.first - 1, item.last) for item in taken])
-        runs = Run.objects.filter(id__in={item.run_id for item in taken}).values_list("id", "announced_seq")
-        marked = dict(runs)
+        taken, self._taken = _joined(sorted(self._taken)), []
+        marked = marks.mark((item.run_id, item.first, item.last) for item in taken)
         self._taken += [
             replace(item, tries=item.tries + 1)
             for item in taken
-            if marked.get(item.run_id, item.last) < item.last and item.tries < MARK_TRIES
+            if item.run_id not in marked and item.tries < MARK_TRIES
         ]
+
+
+def _joined(taken: list[Taken]) -> list[Taken]:
+    """Join what follows one another without a gap, so that each run is marked once; `taken` is sorted."""
+    joined: list[Taken] = []
+    for item in taken:
+        before = joined[-1] if joined else None
+        if before and before.run_id == item.run_id and before.last + 1 >= item.first:
+            last, tries = max(before.last, item.last), max(before.tries, item.tries)
+            joined[-1] = replace(before, last=last, tries=tries)
+        else:
+            joined.append(item)
+    return joined
 
 
 _announcer = Announcer()
@@ -214,31 +232,46 @@ async def _send_part(events: list[Told], texts: list[bytes]) -> None:
     await link.store(subject, envelope.dumps(body), stamps)
 
 
-def publicly(news: Sequence[Told]) -> list[Event]:
-    """Repeat a run's events on the public channels of their projects, each once, in a short transaction."""
-    repeated: list[Event] = []
+def publicly(news: Sequence[Told]) -> list[EventRow]:
+    """Repeat a run's events on the public channels of their projects, each once."""
+    repeated: list[EventRow] = []
     for project_id, events in _by_project(news).items():
-        with transaction.atomic():
-            channel = locked_channel(project_id)
-            ids = [_id(event) for event in events]
-            known = set(
-                Event.objects.filter(
-                    project_id=project_id, channel=subjects.PUBLIC, message_id__in=ids
-                ).values_list("message_id", flat=True)
-            )  # fmt: skip
-            fresh = [event for event in events if _id(event) not in known]
-            repeated += append(channel, [_copy(event) for event in fresh])
+        copies = [_copy(event) for event in events]
+        try:
+            repeated += _appended(project_id, copies)
+        except IntegrityError:
+            repeated += _appended_once(project_id, copies)
     return repeated
 
 
-def append(channel: Channel, events: Sequence[Event]) -> list[Event]:
+def _appended(project_id: str, copies: list[EventRow]) -> list[EventRow]:
+    """Append events that are most likely new, in one statement; raises `IntegrityError` if one of them is not."""
+    public = {"project_id": project_id, "name": subjects.PUBLIC}
+    numbered = [Insert(Event, copies, numbered="seq")]
+    change = Change(Channel, where=public, put={}, add={"last_seq": len(copies)}, counter="last_seq", inserts=numbered)
+    with transaction.atomic() if connection.in_atomic_block else nullcontext():
+        there = strike(change)
+    return _appended_once(project_id, copies) if there is None else copies
+
+
+@transaction.atomic
+def _appended_once(project_id: str, copies: list[EventRow]) -> list[EventRow]:
+    channel = locked_channel(project_id)
+    ids = [copy.message_id for copy in copies]
+    rows = Event.objects.filter(project_id=project_id, channel=subjects.PUBLIC, message_id__in=ids)
+    known = set(rows.values_list("message_id", flat=True))
+    return append(channel, [copy for copy in copies if copy.message_id not in known])
+
+
+def append(channel: Channel, events: Sequence[EventRow]) -> list[EventRow]:
     """Number events and write them into a channel whose row the caller has locked."""
     if not events:
         return []
     for position, event in enumerate(events, start=channel.last_seq + 1):
         event.seq = position
     Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(events))
-    return Event.objects.bulk_create(events)
+    insert(Event, events)
+    return list(events)
 
 
 def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
@@ -247,8 +280,8 @@ def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
     return Channel.objects.select_for_update().get(project_id=project_id, name=name)
 
 
-def _copy(event: Told) -> Event:
-    return Event(
+def _copy(event: Told) -> EventRow:
+    return EventRow(
         project_id=event.project_id,
         channel=subjects.PUBLIC,
         kind=event.kind,
@@ -256,7 +289,7 @@ def _copy(event: Told) -> Event:
         node=event.node,
         step_id=event.step_id,
         actor=event.actor,
-        data=event.data,
+        data=orjson.loads(event.data) if isinstance(event.data, bytes) else event.data,
         message_id=_id(event),
         created_at=event.created_at,
     )

@@ -48,13 +48,13 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
         return False
     run_id, project_id, operator_id, key, last_seq = changed
     timeline.record(project_id=project_id, run_id=run_id, last_seq=last_seq, facts=[fact], now=now, actor=actor)
-    follow(run_id, key=key, operator=Operator.objects.select_related("project").get(pk=operator_id), now=now)
+    waits.cancel_open(run_id, now=now)
+    follow(run_id, key=key, operator=Operator.objects.select_related("project").get(pk=operator_id))
     return True
 
 
-def follow(run_id: str, *, key: str | None, operator: Operator, now: datetime) -> None:
-    """Do what follows from a run's end: nobody is waited for, whoever asked is answered, the next one may begin."""
-    waits.cancel_open(run_id, now=now)
+def follow(run_id: str, *, key: str | None, operator: Operator) -> None:
+    """Do what follows from a run's end: whoever asked is answered, the next one may begin."""
     if (key or "").startswith(REPLY_KEY):
         transaction.on_commit(partial(doorbell.reply, run_id, operator))
     limits.freed(operator)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -26,10 +27,8 @@ from openvibe.session import RunInfo, Session
 from operators import definitions
 from operators.models import Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
-from operators.models.statements import insert, transaction_in_few_trips
-from operators.models.stroke import Change, Insert, strike
+from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
-    announcements,
     compiled,
     context,
     doorbell,
@@ -119,10 +118,9 @@ class Performance:
 
     def _progress(self, workflow: CompiledWorkflow) -> Any:
         run = self._run
-        chosen = Node.objects.filter(workflow_id=run.workflow_id).exclude(model="").values_list("slug", "model")
         session = Session(
             definitions.provider(),
-            models=dict(chosen),
+            models=_models(run, workflow),
             host=ClaimHost(self._claim, self._change, self._words),
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
             outside=OUTSIDE,
@@ -163,46 +161,42 @@ class Performance:
 
     def _commit(self, progress: outcomes.Progress) -> None:
         self._words.flush()
-        checkpoints, writes = self._saver.collected()
-        now = timezone.now()
-        told = [*self._untold(progress.reopened), *progress.events]
-        if progress.outcome is None and not (progress.puts or progress.emissions):
-            if checkpoints or writes or told:
-                self._step(told, checkpoints, writes, progress)
-            release()
-            return
-        with transaction_in_few_trips():
-            outcome = self._reopened(self._waitable(progress.outcome))
-            facts, opened, changes = _outcome(self._run, outcome, now=now)
-            emissions = _emissions(self._run, progress, now=now)
-            told += [*map(_emitted, emissions), *facts]
-            if not (checkpoints or writes or told or progress.puts or changes):
-                return
-            self._change(told, grown=_grown(progress), **_headway(progress), **changes)
-            if self._checkpointed:
-                DatabaseRows().save(checkpoints, writes)
-            insert(opened)
-            insert(emissions)
-            if progress.puts:
-                author = f"{self._run.operator.slug}.{self._run.workflow.slug}"
-                context.put_all(self._run.project_id, progress.puts, author=author, now=now)
-            if "ended_at" in changes:
-                endings.follow(self._run.id, key=self._run.key, operator=self._run.operator, now=now)
-            elif changes.get("status") == Run.Status.WAITING:
-                limits.freed(self._run.operator)
-            self._ring(opened, emissions, changes)
+        with transaction.atomic() if self._spreads(progress) else nullcontext():
+            self._write(progress, *self._saver.collected())
         release()
 
-    def _step(
-        self, told: list[Fact], checkpoints: list[CheckpointRow], writes: list[WriteRow], progress: outcomes.Progress
-    ) -> None:
-        """Commit a step that neither ends the run nor reaches others: the most frequent one, hence in one stroke."""
+    def _spreads(self, progress: outcomes.Progress) -> bool:
+        """Tell whether a commit reaches beyond what one statement can change."""
+        foreign = self._workflow is not None and self._workflow.foreign
+        return bool(progress.puts) or (foreign and isinstance(progress.outcome, outcomes.Paused))
+
+    def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()
-        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now)
+        outcome = self._reopened(self._waitable(progress.outcome))
+        facts, opened, changes = _outcome(self._run, outcome, now=now)
+        emissions = _emissions(self._run, progress, now=now)
+        told = [*self._untold(progress.reopened), *progress.events, *map(_emitted, emissions), *facts]
+        if not (checkpoints or writes or told or progress.puts or changes):
+            return
         kept = stored(checkpoints, writes) if self._checkpointed else []
-        self._strike(rows, kept, now=now, grown=_grown(progress), **_headway(progress))
-        if rows:
-            transaction.on_commit(partial(announcements.tell, rows))
+        ended = "ended_at" in changes
+        self._change(
+            told,
+            inserts=[*kept, Insert(Wait, opened), Insert(Emission, emissions)],
+            # Who is played for the first time has never waited.
+            updates=[waits.closing(self._run.id, now=now)] if ended and not self._claim.fresh else [],
+            grown=_grown(progress),
+            **_headway(progress),
+            **changes,
+        )
+        if progress.puts:
+            author = f"{self._run.operator.slug}.{self._run.workflow.slug}"
+            context.put_all(self._run.project_id, progress.puts, author=author, now=now)
+        if ended:
+            endings.follow(self._run.id, key=self._run.key, operator=self._run.operator)
+        elif changes.get("status") == Run.Status.WAITING:
+            limits.freed(self._run.operator)
+        self._ring(opened, emissions, changes)
 
     def _ring(self, opened: list[Wait], emissions: list[Emission], changes: Mapping[str, Any]) -> None:
         for emission in emissions:
@@ -239,34 +233,44 @@ class Performance:
         return Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:
-        with transaction.atomic():
-            self._change([Fact("run.handed_back")], status=Run.Status.QUEUED, lease_until=None, rung_at=None)
-            transaction.on_commit(partial(doorbell.ring, self._run.id, self._run.operator))
+        self._change([Fact("run.handed_back")], status=Run.Status.QUEUED, lease_until=None, rung_at=None)
+        doorbell.ring(self._run.id, self._run.operator)
 
-    def _change(self, facts: list[Fact], *, grown: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> None:
-        """Change the run under its claim and record what happened; part of the caller's transaction."""
+    def _change(
+        self,
+        facts: list[Fact],
+        *,
+        inserts: Sequence[Insert] = (),
+        updates: Sequence[Update] = (),
+        grown: Mapping[str, Any] = MappingProxyType({}),
+        **changes: Any,
+    ) -> None:
+        """Change the run under its claim, and write what goes with it: on PostgreSQL in one statement."""
         now = timezone.now()
-        last_seq = self._strike([], [], now=now, grown={**grown, "last_seq": len(facts)}, **changes)
-        timeline.record(project_id=self._run.project_id, run_id=self._run.id, last_seq=last_seq, facts=facts, now=now)
-
-    def _strike(
-        self, events: list[Event], kept: list[Insert], *, now: datetime, grown: Mapping[str, Any], **changes: Any
-    ) -> int:
+        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=facts, now=now)
         ran = time.monotonic() - self._since
         change = Change(
             Run,
             where={"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING},
-            put={"lease_until": leases.until(), "updated_at": now, **changes},
-            add={"last_seq": len(events), "running_seconds": ran, **grown},
+            put={"lease_until": leases.until(), "updated_at": now, "told": False, **changes},
+            add={"last_seq": len(rows), "running_seconds": ran, **grown},
             counter="last_seq",
-            inserts=[Insert(events, numbered="seq"), *kept],
+            inserts=[Insert(Event, rows, numbered="seq"), *inserts],
+            updates=updates,
         )
-        last_seq = strike(change)
-        if last_seq is None:
+        if strike(change) is None:
             raise ClaimLost(self._run.id)
         self._since += ran
         self._ran += ran
-        return last_seq
+        timeline.announce(rows)
+
+
+def _models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
+    """Return the models that an administrator has chosen for single nodes."""
+    if not any(node.model for node in workflow.definition.spec.nodes):
+        return {}
+    rows = Node.objects.filter(workflow_id=run.workflow_id).exclude(model="")
+    return dict(rows.values_list("slug", "model"))
 
 
 _TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")

@@ -36,8 +36,7 @@ class ClaimHost:
 
     def record(self, event: Fact) -> None:
         """Commit a fact at once, in the middle of a step."""
-        with transaction.atomic():
-            self._change([event])
+        self._change([event])
         release()
 
     def tries(self, step_id: str) -> host.Tries:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jsonschema
 from django.contrib.auth.models import AbstractUser
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 from django.utils.dateparse import parse_duration
@@ -27,7 +29,9 @@ from operators.errors import (
     RunAlreadyEnded,
     Unknown,
 )
-from operators.models import Operator, Run, Workflow
+from operators.models import Event, Operator, Run, Workflow
+from operators.models.lookup import look_up
+from operators.models.stroke import Insert, enter
 from operators.services import doorbell, endings, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
@@ -40,11 +44,12 @@ def workflow_of(operator: Operator, trigger: str) -> Workflow:
     Raises:
         Unknown: the operator has neither; the message names what there is.
     """
-    current = list(operator.workflows.filter(retired=False))
     for attribute in ("trigger_id", "slug"):
-        for workflow in current:
-            if getattr(workflow, attribute) == trigger:
-                return workflow
+        found = look_up(Workflow, operator_id=operator.pk, retired=False, **{attribute: trigger})
+        if found is not None:
+            found.operator = operator
+            return found
+    current = operator.workflows.filter(retired=False)
     known = ", ".join(sorted({name for workflow in current for name in (workflow.trigger_id, workflow.slug)}))
     raise Unknown(f"Operator {operator.slug!r} has no trigger or workflow {trigger!r}; it has: {known}")
 
@@ -120,23 +125,18 @@ def _require_shallow(workflow: Workflow, depth: int) -> None:
 
 def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[], None] | None = None) -> Run:
     """Store a run that is queued, tell `facts` of it too, and ring; what `beside` writes shares the transaction."""
-    told = [Fact("run.queued", data={"input": run.input, "trigger": run.trigger}), *facts]
-    run.last_seq = len(told)
+    facts = [Fact("run.queued", data={"input": run.input, "trigger": run.trigger}), *facts]
+    run.last_seq = len(facts)
+    now = run.created_at
+    told = timeline.rows(project_id=run.project_id, run_id=run.id, facts=facts, now=now, actor=by)
     try:
-        with transaction.atomic():
-            run.save(force_insert=True)
-            turns.meet(run, seq=0, epoch=0)
-            timeline.record(
-                project_id=run.project_id,
-                run_id=run.id,
-                last_seq=run.last_seq,
-                facts=told,
-                now=run.created_at,
-                actor=by,
-            )
+        with transaction.atomic() if beside or connection.in_atomic_block else nullcontext():
+            enter(run, counter="last_seq", inserts=[Insert(Event, told, numbered="seq")])
             if beside:
                 beside()
-            transaction.on_commit(lambda: doorbell.ring(run.id, run.operator))
+            turns.meet(run, seq=0, epoch=0)
+            timeline.announce(told)
+            transaction.on_commit(partial(doorbell.ring, run.id, run.operator))
     except IntegrityError:
         # The same request came twice at the same time, and the other one was a moment faster.
         if found := known(run.workflow, run.key or "", run.key_sha256):

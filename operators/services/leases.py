@@ -12,13 +12,12 @@ from functools import partial
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
-from django.db.models import F, Value
-from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from openvibe.events import Event as Fact
-from operators.models import Run
-from operators.models.run import RunQuerySet
+from operators.models import Event, Run
+from operators.models.lookup import look_up
+from operators.models.stroke import Change, Insert, strike
 from operators.services import doorbell, limits, serving, timeline, turns
 
 logger = logging.getLogger(__name__)
@@ -29,10 +28,6 @@ stopping = threading.Event()
 
 class ClaimLost(Exception):
     """Somebody else holds the run now, or it has ended; whatever this worker still does changes nothing."""
-
-
-class _NotOurs(Exception):
-    """This process does not hold the code of the operator that is named."""
 
 
 @dataclass(frozen=True)
@@ -59,69 +54,68 @@ def take(run_id: str) -> Claim | None:
     Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them. A run whose operator
     this process does not hold stays queued, for a worker that does.
     """
-    try:
-        return _taken(run_id)
-    except _NotOurs as reason:
-        logger.info("Run %s stays queued: this worker does not hold %s", run_id, reason)
+    run = _queued(run_id)
+    if run is None:
         return None
-
-
-@transaction.atomic
-def _taken(run_id: str) -> Claim | None:
-    now = timezone.now()
-    claimed = _claimed(limits.unlimited(Run.objects.filter(id=run_id)), now) or _in_turn(run_id, now)
-    if claimed is None:
-        return None
-    found, epoch, last_seq = claimed
-    run = Run.objects.select_related("operator__project", "workflow").get(id=found)
     if not serving.holds(run.operator):
-        # Raised, because that undoes the claim; to look first would be a query for every run.
-        raise _NotOurs(run.operator.slug)
-    turns.meet(run, seq=last_seq - 1, epoch=epoch)
-    timeline.record(
-        project_id=run.project_id,
-        run_id=run.id,
-        last_seq=last_seq,
-        facts=[_begun(run, epoch)],
-        now=now,
+        logger.info("Run %s stays queued: this worker does not hold %s", run_id, run.operator.slug)
+        return None
+    found = limits.queue(run.operator)
+    return _claimed(run) if found is None else _in_turn(run, found)
+
+
+def _queued(run_id: str) -> Run | None:
+    return look_up(Run, "operator", "operator__project", "workflow", id=run_id, status=Run.Status.QUEUED)
+
+
+def _claimed(run: Run) -> Claim | None:
+    """Take this very run, if nobody else was faster."""
+    now = timezone.now()
+    epoch = run.epoch + 1
+    facts = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[_begun(run, epoch)], now=now)
+    changes = {
+        "status": Run.Status.RUNNING,
+        "epoch": epoch,
+        "lease_until": until(),
+        "started_at": run.started_at or now,
+        "updated_at": now,
+        "told": False,
+    }
+    change = Change(
+        Run,
+        where={"id": run.id, "status": Run.Status.QUEUED, "epoch": run.epoch},
+        put=changes,
+        add={"last_seq": len(facts)},
+        counter="last_seq",
+        inserts=[Insert(Event, facts, numbered="seq")],
     )
+    last_seq = strike(change)
+    if last_seq is None:
+        return None
+    for name, value in changes.items():
+        setattr(run, name, value)
+    turns.meet(run, seq=last_seq - 1, epoch=epoch)
+    timeline.announce(facts)
     return Claim(run, epoch)
 
 
-def _claimed(runs: RunQuerySet, now: datetime) -> tuple[str, int, int] | None:
-    changed = runs.filter(status=Run.Status.QUEUED).change(
-        "id",
-        "epoch",
-        "last_seq",
-        status=Run.Status.RUNNING,
-        epoch=F("epoch") + 1,
-        lease_until=until(),
-        started_at=Coalesce(F("started_at"), Value(now)),
-        last_seq=F("last_seq") + 1,
-        updated_at=now,
-    )
-    return changed and (changed[0], changed[1], changed[2])
-
-
-def _in_turn(run_id: str, now: datetime) -> tuple[str, int, int] | None:
+@transaction.atomic
+def _in_turn(run: Run, queue: limits.Queue) -> Claim | None:
     """Claim the next run of the queue in which this one stands, if there is a free slot."""
-    run = Run.objects.filter(id=run_id, status=Run.Status.QUEUED).select_related("operator__project").first()
-    queue = limits.queue(run.operator) if run else None
-    if run is None or queue is None:
-        return None
     queue.hold()
-    following = queue.turns().select_related("operator").first()
-    if following is None:
+    following = queue.turns().values_list("id", flat=True).first()
+    chosen = _queued(following) if following else None
+    if chosen is None:
         return None
-    if not serving.holds(following.operator):
+    if not serving.holds(chosen.operator):
         # Its turn comes first, and its own workers are to hear of it.
-        transaction.on_commit(partial(doorbell.ring, following.id, following.operator))
+        transaction.on_commit(partial(doorbell.ring, chosen.id, chosen.operator))
         return None
-    claimed = _claimed(Run.objects.filter(id=following.id), now)
-    if claimed and claimed[0] != run_id:
+    claim = _claimed(chosen)
+    if claim and claim.run.id != run.id:
         # This bell was good for another run; if there is a slot for one more, somebody must hear of it.
         limits.freed(run.operator)
-    return claimed
+    return claim
 
 
 def _begun(run: Run, epoch: int) -> Fact:

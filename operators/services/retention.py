@@ -98,7 +98,7 @@ def _archive(project: Project, old: datetime, now: datetime) -> int:
         model._default_manager.filter(run_id__in=ids).delete()
     InboxItem.objects.filter(project=project, run_id__in=ids).delete()
     # There is nothing left to announce.
-    Run.objects.filter(id__in=ids).update(archived_at=now, announced_seq=F("last_seq"))
+    Run.objects.filter(id__in=ids).update(archived_at=now, announced_seq=F("last_seq"), told=True)
     return len(runs)
 
 

@@ -25,6 +25,7 @@ from openvibe.ids import random_text
 from openvibe.protocol import envelope, subjects
 from operators.errors import Misfit
 from operators.models import Channel, Delivery, Emission, Event, Operator, Project, Subscription
+from operators.models.event import EventRow
 from operators.services import announcements, cards, doorbell, endpoints, kinds
 from operators.services.masking import masked
 
@@ -223,7 +224,8 @@ def _disable(found: Subscription, error: str) -> None:
     if not Subscription.objects.filter(id=found.pk, enabled=True).update(enabled=False, disabled_reason=error):
         return
     found.deliveries.filter(status=Delivery.Status.PENDING).update(status=Delivery.Status.FAILED, error=error)
-    event = Event(
+    event = EventRow(
+        run_id=None,
         project_id=found.project_id,
         channel=subjects.PUBLIC,
         kind=DISABLED,

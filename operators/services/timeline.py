@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from django.db import transaction
 from django.db.models import F
@@ -12,6 +13,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.models import Event, Run
+from operators.models.event import EventRow
 from operators.models.statements import insert
 from operators.services import announcements, cards
 from operators.services.masking import masked
@@ -30,14 +32,20 @@ def record(
     written = rows(project_id=project_id, run_id=run_id, facts=facts, now=now, actor=actor)
     for seq, row in enumerate(written, start=last_seq - len(facts) + 1):
         row.seq = seq
-    insert(written)
-    transaction.on_commit(lambda: announcements.tell(written))
+    insert(Event, written)
+    announce(written)
 
 
-def rows(*, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, actor: str = "") -> list[Event]:
+def announce(written: Sequence[EventRow]) -> None:
+    """Hand numbered rows over to be announced once they are committed."""
+    if written:
+        transaction.on_commit(partial(announcements.tell, written))
+
+
+def rows(*, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, actor: str = "") -> list[EventRow]:
     """Return the rows of facts in a run's thread, still without numbers; secrets are taken out of them."""
     return [
-        Event(
+        EventRow(
             project_id=project_id,
             channel=subjects.thread(run_id),
             kind=fact.kind,

@@ -21,6 +21,7 @@ from openvibe.ids import random_text
 from openvibe.outcomes import TERMINATE, OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Operator, Run, Wait
+from operators.models.stroke import Update
 from operators.services import doorbell, effects, seats, timeline
 
 CLOCK = "clock"
@@ -226,6 +227,12 @@ def _escalate(wait: Wait) -> bool:
 def cancel_open(run_id: str, *, now: datetime) -> None:
     """Close every wait of a run that ends; part of the caller's transaction."""
     Wait.objects.pending().filter(run_id=run_id).update(status=Wait.Status.CANCELLED, closed_at=now)
+
+
+def closing(run_id: str, *, now: datetime) -> Update:
+    """Return what `cancel_open` does, for a statement that does more."""
+    pending = {"run_id": run_id, "status": Wait.Status.PENDING}
+    return Update(Wait, pending, {"status": Wait.Status.CANCELLED, "closed_at": now})
 
 
 def answers(run_id: str, interrupt_ids: list[str]) -> dict[str, Any]:

@@ -3,12 +3,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from django.db import IntegrityError, InterfaceError, InternalError, OperationalError, connection
+from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from operators.models import Card, Checkpoint, CheckpointWrite, Node, Project, Run
-from operators.models.statements import insert, transaction_in_few_trips
+from operators.models import Card, Checkpoint, CheckpointWrite, Node, Run
 from operators.services import intake, leases, waits
 from tests.domain.lab import kinds, meddling, played, started, thread
 
@@ -119,12 +118,6 @@ def test_a_database_that_is_away_in_the_middle_of_a_step_does_not_fail_the_run(l
     assert "step.failed" not in kinds(run)
     Run.objects.filter(pk=run.pk).update(status="queued")
     assert played(run).output == {"number": 3}
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_fault_of_a_statement_that_was_sent_with_others_is_djangos(project):
-    with pytest.raises(IntegrityError), transaction_in_few_trips():
-        insert([Project(id="default", name="again", created_at=project.created_at)])
 
 
 def _everything(run):

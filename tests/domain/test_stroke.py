@@ -44,7 +44,10 @@ def change(run: Run, *inserts: Insert, updates=(), **where: object) -> Change:
 
 def test_the_row_changes_and_what_goes_with_it_is_written_and_numbered(run):
     told = [event(run, "one", text="it's 100%"), event(run, "two", nothing=None)]
-    assert strike(change(run, Insert(told, numbered="seq"), Insert([write(run, 0, b"\x00'\\")]))) == 3
+    assert (
+        strike(change(run, Insert(Event, told, numbered="seq"), Insert(CheckpointWrite, [write(run, 0, b"\x00'\\")])))
+        == 3
+    )
     assert [item.seq for item in told] == [2, 3]
     rows = Event.objects.filter(run=run).order_by("seq")
     assert [(row.seq, row.kind, row.data) for row in rows[1:]] == [
@@ -62,25 +65,31 @@ def test_without_the_row_nothing_is_written(run):
         opened_at=timezone.now(),
     )  # fmt: skip
     closing = Update(Wait, {"run_id": run.id, "status": "pending"}, {"status": "cancelled"})
-    assert strike(change(run, Insert([event(run, "late")], numbered="seq"), updates=[closing], epoch=7)) is None
+    assert strike(change(run, Insert(Event, [event(run, "late")], numbered="seq"), updates=[closing], epoch=7)) is None
     assert Event.objects.filter(kind="late").count() == 0
     wait.refresh_from_db()
     assert wait.status == "pending"
-    assert strike(change(run, Insert([event(run, "on time")], numbered="seq"), updates=[closing])) == 2
+    assert strike(change(run, Insert(Event, [event(run, "on time")], numbered="seq"), updates=[closing])) == 2
     wait.refresh_from_db()
     assert wait.status == "cancelled"
 
 
 @pytest.mark.parametrize(("on_conflict", "kept"), [("ignore", b"old"), ("replace", b"new")])
 def test_a_row_that_is_there_is_kept_or_replaced(run, on_conflict, kept):
-    strike(change(run, Insert([write(run, 0, b"old")])))
-    strike(change(run, Insert([write(run, 0, b"new"), write(run, 1, b"other")], on_conflict=on_conflict)))
+    strike(change(run, Insert(CheckpointWrite, [write(run, 0, b"old")])))
+    strike(
+        change(run, Insert(CheckpointWrite, [write(run, 0, b"new"), write(run, 1, b"other")], on_conflict=on_conflict))
+    )
     assert [bytes(row.blob) for row in CheckpointWrite.objects.order_by("idx")] == [kept, b"other"]
 
 
 def test_it_is_one_statement_where_the_database_takes_it_so(run):
     with CaptureQueriesContext(connection) as seen:
-        strike(change(run, Insert([event(run, "one")], numbered="seq"), Insert([write(run, 0, b"x")])))
+        strike(
+            change(
+                run, Insert(Event, [event(run, "one")], numbered="seq"), Insert(CheckpointWrite, [write(run, 0, b"x")])
+            )
+        )
     assert len(seen) == (1 if connection.vendor == "postgresql" else 3)
 
 
@@ -88,8 +97,8 @@ def test_a_value_that_is_too_long_is_refused_and_never_cut(run):
     long = event(run, "k" * 81)
     if connection.vendor == "postgresql":
         with pytest.raises(DataError), transaction.atomic():
-            strike(change(run, Insert([long], numbered="seq")))
+            strike(change(run, Insert(Event, [long], numbered="seq")))
     else:
         # SQLite knows no lengths.
-        strike(change(run, Insert([long], numbered="seq")))
+        strike(change(run, Insert(Event, [long], numbered="seq")))
         assert Event.objects.get(seq=2).kind == "k" * 81
