@@ -66,6 +66,11 @@ class Environment:
     broker_url: str = field(repr=False)
     bus: Bus
     nats_url: str = field(repr=False)
+    nats_replicas: int
+    nats_patience: float
+    pull_batch: int
+    pull_inflight: int
+    pull_seconds: float
     redis_url: str = field(repr=False)
     workflow_prefix: tuple[str, ...]
     artifacts: str
@@ -109,6 +114,11 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         broker_url=text(environ, "CELERY_BROKER_URL"),
         bus=choice(environ, "OPENVIBE_BUS", "nats", choices=BUSES),
         nats_url=text(environ, "NATS_URL"),
+        nats_replicas=whole(environ, "OPENVIBE_NATS_REPLICAS", 1, least=1, most=5),
+        nats_patience=number(environ, "OPENVIBE_NATS_PATIENCE", 3.0, positive=True),
+        pull_batch=whole(environ, "OPENVIBE_PULL_BATCH", 250, least=1, most=10_000),
+        pull_inflight=whole(environ, "OPENVIBE_PULL_INFLIGHT", 1000, least=1, most=100_000),
+        pull_seconds=number(environ, "OPENVIBE_PULL_SECONDS", 5.0, positive=True),
         redis_url=text(environ, "REDIS_URL", "redis://127.0.0.1:6379/0"),
         workflow_prefix=prefixes(environ, "OPENVIBE_WORKFLOW_PREFIX", "workflow"),
         artifacts=folders(environ, "OPENVIBE_ARTIFACTS"),

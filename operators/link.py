@@ -104,7 +104,7 @@ class Link:
     async def _connected(self) -> Bus:
         if time.monotonic() - self._refused_at < CONNECT_PAUSE:
             raise BusError("The bus did not answer a moment ago")
-        bus = buses.bus(settings.BUS, url=_address())
+        bus = buses.bus(settings.BUS, **_options())
         try:
             await bus.connect()
         except BusError:
@@ -120,9 +120,18 @@ class Link:
             return self._loop
 
 
-def _address() -> str:
-    # What is in memory has none.
-    return {"nats": settings.NATS_URL, "redis": settings.REDIS_URL}.get(settings.BUS, "")
+def _options() -> dict[str, Any]:
+    chosen = settings.OPENVIBE
+    known: dict[str, dict[str, Any]] = {
+        "nats": {
+            "url": settings.NATS_URL,
+            "replicas": chosen.nats_replicas,
+            "inflight": chosen.pull_inflight,
+            "patience": chosen.nats_patience,
+        },
+        "redis": {"url": settings.REDIS_URL},
+    }
+    return known.get(settings.BUS, {})
 
 
 link = Link()

@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -56,6 +57,7 @@ class Server:
     ending: signal.Signals = signal.SIGTERM
     user: str | None = None
     process: subprocess.Popen[bytes] | None = None
+    monitor: str = ""
 
     @property
     def pid(self) -> int:
@@ -116,6 +118,32 @@ def nats() -> Iterator[Server]:
         command = [program, "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor), "-js", "-sd", str(folder)]
         health = f"http://{ports.LOOPBACK}:{monitor}/healthz"
         yield from _running(Server(f"nats://{ports.LOOPBACK}:{port}", command, folder, lambda: _answers_200(health)))
+
+
+@contextlib.contextmanager
+def nats_cluster(nodes: int = 3) -> Iterator[list[Server]]:
+    """A cluster of nats-servers with JetStream, each with a name (`n1` …) and data of its own; any may be killed."""
+    program = _needed("nats")
+    routes = [ports.free() for _ in range(nodes)]
+    with contextlib.ExitStack() as stack:
+        found = []
+        for number, route in enumerate(routes, start=1):
+            port, monitor, folder = ports.free(), ports.free(), stack.enter_context(_folder())
+            command = [program, "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor), "-js", "-sd", str(folder)]
+            command += ["--server_name", f"n{number}", "--cluster_name", "tests"]
+            command += ["--cluster", f"nats://{ports.LOOPBACK}:{route}"]
+            command += ["--routes", ",".join(f"nats://{ports.LOOPBACK}:{other}" for other in routes if other != route)]
+            # Alone it is nothing yet: it counts as started when it takes connections, and all of them when all agree.
+            server = Server(f"nats://{ports.LOOPBACK}:{port}", command, folder, partial(ports.answers, port))
+            server.monitor = f"http://{ports.LOOPBACK}:{monitor}"
+            stack.callback(server.stop)
+            server.start()
+            found.append(server)
+        deadline = time.monotonic() + START_SECONDS
+        while not all(_answers_200(f"{server.monitor}/healthz") for server in found):
+            assert time.monotonic() < deadline, "the cluster does not come to agree"
+            time.sleep(0.05)
+        yield found
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -16,8 +16,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from openvibe.bus import nats_service, service
-from openvibe.bus.address import without_password
+from openvibe.bus.address import servers, without_password
 from openvibe.bus.nats_kv import Buckets
+from openvibe.bus.nats_pull import NatsPull, translated
 from openvibe.bus.nats_service import received
 from openvibe.bus.protocol import (
     ACK_WAIT,
@@ -45,6 +46,8 @@ PING_PAUSE = 2
 FLUSH_TIMEOUT = 2
 #: How long the first connection may take, in seconds.
 CONNECT_TIMEOUT = 3.0
+#: How many messages a durable reader may hold that it has not acknowledged.
+INFLIGHT = 1000
 
 
 class NatsBus:
@@ -57,9 +60,15 @@ class NatsBus:
         name: str = "openvibe",
         ack_wait: float = ACK_WAIT,
         duplicate_window: float = DUPLICATE_WINDOW,
+        replicas: int = 1,
+        inflight: int = INFLIGHT,
+        patience: float = CONNECT_TIMEOUT,
     ) -> None:
+        self._inflight = inflight
+        self._patience = patience
         self._url = url
         self._name = name
+        self._replicas = replicas
         self._ack_wait = ack_wait
         self._duplicate_window = duplicate_window
         self._client: Client | None = None
@@ -82,17 +91,17 @@ class NatsBus:
         """See `Bus.connect`."""
         try:
             # The client would try the first connection for ever; whoever asked wants to know.
-            self._client = await asyncio.wait_for(self._dialled(), CONNECT_TIMEOUT)
+            self._client = await asyncio.wait_for(self._dialled(), self._patience)
         except (OSError, NATSError, TimeoutError) as error:
             reason = str(error) or "no answer"
             raise BusError(f"NATS does not answer at {without_password(self._url)}: {reason}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
-        self._buckets = Buckets(self._jetstream)
+        self._buckets = Buckets(self._jetstream, self._replicas)
 
     async def _dialled(self) -> Client:
         client = _Client()
         await client.connect(
-            self._url,
+            servers(self._url),
             name=self._name,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
@@ -126,12 +135,12 @@ class NatsBus:
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.publish`. While the server is away messages wait in memory, up to the client's bound."""
-        with _translated(f"NATS did not take a message on {subject}"):
+        with translated(f"NATS did not take a message on {subject}"):
             await self._live.publish(subject, data, headers=dict(headers) if headers else None)
 
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.store`."""
-        with _translated(f"No stream kept a message on {subject}"):
+        with translated(f"No stream kept a message on {subject}"):
             await self._stream.publish(subject, data, headers=dict(headers) if headers else None)
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
@@ -140,7 +149,7 @@ class NatsBus:
         async def receive(message: Msg) -> None:
             await handler(received(message))
 
-        with _translated(f"NATS did not take a subscription to {pattern}"):
+        with translated(f"NATS did not take a subscription to {pattern}"):
             subscription = await self._live.subscribe(pattern, cb=receive)
         await self._heard()
 
@@ -154,7 +163,7 @@ class NatsBus:
     async def ensure(self, streams: Sequence[Stream]) -> None:
         """See `Bus.ensure`."""
         for stream in streams:
-            with _translated(f"Stream {stream.name!r} cannot be made"):
+            with translated(f"Stream {stream.name!r} cannot be made"):
                 await self._ensure(stream)
 
     async def _ensure(self, stream: Stream) -> None:
@@ -167,6 +176,7 @@ class NatsBus:
                     subjects=list(stream.subjects),
                     max_age=stream.max_age.total_seconds(),
                     max_bytes=stream.max_bytes,
+                    num_replicas=stream.replicas,
                     # The server refuses a window that is longer than what it covers.
                     duplicate_window=min(self._duplicate_window, stream.max_age.total_seconds()),
                 )
@@ -179,9 +189,10 @@ class NatsBus:
             ack_policy=AckPolicy.EXPLICIT,
             deliver_policy=DeliverPolicy.ALL,
             ack_wait=self._ack_wait,
+            max_ack_pending=self._inflight,
             filter_subjects=list(patterns),
         )
-        with _translated(f"Stream {stream!r} cannot be read as {durable!r}"):
+        with translated(f"Stream {stream!r} cannot be read as {durable!r}"):
             await self._stream.add_consumer(stream, config)
             subscription = await self._stream.pull_subscribe_bind(consumer=durable, stream=stream)
         return NatsPull(subscription)
@@ -191,7 +202,7 @@ class NatsBus:
     ) -> Message:
         """See `Bus.request`."""
         try:
-            with _translated(f"NATS did not take a request on {subject}", but=(NoRespondersError, TimeoutError)):
+            with translated(f"NATS did not take a request on {subject}", but=(NoRespondersError, TimeoutError)):
                 return received(
                     await self._present.request(subject, data, timeout, headers=dict(headers or {}) or None)
                 )
@@ -202,7 +213,7 @@ class NatsBus:
 
     async def serve(self, pattern: str, handler: ServeHandler, *, queue: str = "") -> Unsubscribe:
         """See `Bus.serve`."""
-        with _translated(f"NATS did not take a subscription to {pattern}"):
+        with translated(f"NATS did not take a subscription to {pattern}"):
             ending = await nats_service.serve(self._live, pattern, handler, queue, self._serving)
         await self._heard()
         self._served.append(ending)
@@ -213,7 +224,7 @@ class NatsBus:
     ) -> Unsubscribe:
         """See `Bus.serve_service`."""
         service.check(name, version)
-        with _translated(f"NATS did not take service {name!r}"):
+        with translated(f"NATS did not take service {name!r}"):
             ending = await nats_service.serve_service(
                 self._present,
                 name,
@@ -228,7 +239,7 @@ class NatsBus:
 
     async def put_kv(self, bucket: str, key: str, value: bytes, *, revision: int | None = None) -> int:
         """See `Bus.put_kv`."""
-        with _translated(f"{bucket}/{key} was not kept"):
+        with translated(f"{bucket}/{key} was not kept"):
             return await self._kept(bucket).put(bucket, key, value, revision=revision)
 
     async def get_kv(self, bucket: str, key: str) -> bytes | None:
@@ -238,27 +249,27 @@ class NatsBus:
 
     async def entry_kv(self, bucket: str, key: str) -> Entry | None:
         """See `Bus.entry_kv`."""
-        with _translated(f"{bucket}/{key} cannot be read"):
+        with translated(f"{bucket}/{key} cannot be read"):
             return await self._kept(bucket).entry(bucket, key)
 
     async def delete_kv(self, bucket: str, key: str, *, revision: int | None = None) -> int:
         """See `Bus.delete_kv`."""
-        with _translated(f"{bucket}/{key} was not deleted"):
+        with translated(f"{bucket}/{key} was not deleted"):
             return await self._kept(bucket).delete(bucket, key, revision=revision)
 
     async def keys_kv(self, bucket: str, prefix: str = "") -> Sequence[str]:
         """See `Bus.keys_kv`."""
-        with _translated(f"Bucket {bucket!r} cannot be read"):
+        with translated(f"Bucket {bucket!r} cannot be read"):
             return await self._kept(bucket).keys(bucket, prefix)
 
     async def history_kv(self, bucket: str, key: str) -> Sequence[Entry]:
         """See `Bus.history_kv`."""
-        with _translated(f"{bucket}/{key} cannot be read"):
+        with translated(f"{bucket}/{key} cannot be read"):
             return await self._kept(bucket).history(bucket, key)
 
     async def watch_kv(self, bucket: str, handler: WatchHandler) -> Unsubscribe:
         """See `Bus.watch_kv`."""
-        with _translated(f"Bucket {bucket!r} cannot be watched"):
+        with translated(f"Bucket {bucket!r} cannot be watched"):
             return await self._kept(bucket).watch(bucket, handler)
 
     def _kept(self, bucket: str) -> Buckets:
@@ -299,9 +310,30 @@ class NatsBus:
         return self._jetstream
 
 
-def bus(*, url: str = DEFAULT_URL, ack_wait: float = ACK_WAIT, duplicate_window: float = DUPLICATE_WINDOW) -> NatsBus:
-    """Make the bus; seconds before a pulled message comes again, and for which a message id is remembered."""
-    return NatsBus(url, ack_wait=ack_wait, duplicate_window=duplicate_window)
+def bus(
+    *,
+    url: str = DEFAULT_URL,
+    ack_wait: float = ACK_WAIT,
+    duplicate_window: float = DUPLICATE_WINDOW,
+    replicas: int = 1,
+    inflight: int = INFLIGHT,
+    patience: float = CONNECT_TIMEOUT,
+) -> NatsBus:
+    """Make the bus.
+
+    `url` may name several servers of a cluster, separated by commas, which keeps `replicas` copies of each bucket.
+    `ack_wait` is after how many seconds a pulled message comes again, `duplicate_window` for how many a message's id is
+    remembered, `patience` how many connecting may take. A durable reader holds at most `inflight` messages that are not
+    acknowledged.
+    """
+    return NatsBus(
+        url,
+        ack_wait=ack_wait,
+        duplicate_window=duplicate_window,
+        replicas=replicas,
+        inflight=inflight,
+        patience=patience,
+    )
 
 
 class _Client(Client):
@@ -313,59 +345,6 @@ class _Client(Client):
         subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
         message: Msg = super()._build_message(sid, subject, reply, data, headers)
         return message
-
-
-class NatsPull:
-    """A durable JetStream consumer."""
-
-    def __init__(self, subscription: JetStreamContext.PullSubscription) -> None:
-        self._subscription = subscription
-
-    async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
-        """See `Pull.fetch`."""
-        with _translated("The stream cannot be read"):
-            try:
-                found = await self._subscription.fetch(most, timeout=timeout)
-            except TimeoutError:
-                return []
-        return [_pulled(message) for message in found]
-
-    async def close(self) -> None:
-        """See `Pull.close`."""
-        # A connection that is gone has forgotten the reader already.
-        with contextlib.suppress(NATSError):
-            await self._subscription.unsubscribe()
-
-
-@contextlib.contextmanager
-def _translated(act: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    try:
-        yield
-    except but:
-        raise
-    except (NATSError, TimeoutError, OSError) as error:
-        raise BusError(f"{act}: {str(error) or type(error).__name__}") from error
-
-
-def _pulled(message: Msg) -> Message:
-    async def acknowledge() -> None:
-        with _translated(f"{message.subject} was not acknowledged"):
-            await message.ack()
-
-    async def refuse() -> None:
-        with _translated(f"{message.subject} was not refused"):
-            await message.nak()
-
-    return Message(message.subject, message.data, message.headers or {}, "", acknowledge, refuse, _deliveries(message))
-
-
-def _deliveries(message: Msg) -> int:
-    """Read how often a message was delivered off its address for acknowledgements, and nothing else that stands there.
-
-    `$JS.ACK.<stream>.<consumer>.<deliveries>.…`, with a domain and an account before the stream on newer servers.
-    """
-    tokens = message.reply.split(".", 7)
-    return int(tokens[4] if message.reply.count(".") == 8 else tokens[6])
 
 
 async def _log_error(error: Exception) -> None:

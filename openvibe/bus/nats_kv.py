@@ -23,10 +23,11 @@ NAME_IN_USE = 10058
 
 
 class Buckets:
-    """The buckets of one connection."""
+    """The buckets of one connection; a cluster keeps `replicas` copies of those that are made here."""
 
-    def __init__(self, stream: JetStreamContext) -> None:
+    def __init__(self, stream: JetStreamContext, replicas: int = 1) -> None:
         self._stream = stream
+        self._replicas = replicas
         self._known: dict[str, KeyValue] = {}
         self._watches: set[Watch] = set()
 
@@ -127,7 +128,7 @@ class Buckets:
 
     async def _made(self, bucket: str) -> KeyValue:
         try:
-            return await self._stream.create_key_value(bucket=bucket, history=HISTORY)
+            return await self._stream.create_key_value(bucket=bucket, history=HISTORY, replicas=self._replicas)
         except APIError as error:
             if error.err_code != NAME_IN_USE:
                 raise

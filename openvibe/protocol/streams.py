@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -25,7 +25,8 @@ AGENTS = "agent-comms"
 class Stream:
     """A stream: what it keeps, for how long, and at most how many bytes (-1: no bound of its own).
 
-    `deployed_bytes` is the bound where a cluster's disks are meant for it.
+    `deployed_bytes` is the bound where a cluster's disks are meant for it. `replicas` is the number of copies that a
+    cluster keeps.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stream:
     storage: Literal["file", "memory"] = "file"
     retention: Literal["limits", "interest", "workqueue"] = "limits"
     deployed_bytes: int = -1
+    replicas: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,17 @@ class Consumer:
     max_ack_pending: int = 1000
 
 
-def streams(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Stream, ...]:
+def streams(prefixes: Sequence[str] = (PREFIX,), *, replicas: int = 1) -> tuple[Stream, ...]:
     """Return the streams where the dialect `workflow` goes by these prefixes."""
     day = timedelta(hours=24)
-    return (
+    found = (
         Stream(f"cg_cmd_{VERSION}", (f"cg.{VERSION}.*.*.cmd.>",), day),
         Stream(f"cg_evt_{VERSION}", (f"cg.{VERSION}.*.*.evt.>",), 7 * day),
         Stream("operators", ("operators.*.events.>",), 7 * day),
         Stream(AGENTS, _everything(prefixes), 7 * day, deployed_bytes=10 * GIB),
         Stream("sessions", ("sessions.>",), 7 * day),
     )
+    return tuple(replace(row, replicas=replicas) for row in found)
 
 
 def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:

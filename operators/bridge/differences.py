@@ -95,6 +95,9 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
     if stream.max_bytes != -1:
         # Without a bound in the table any bound is right: whoever runs the server knows its disk.
         found.append(_differs(what, "max_bytes", stream.max_bytes, config.max_bytes))
+    if (config.num_replicas or 1) < stream.replicas:
+        # Whoever runs the server may keep more of them.
+        found.append(_differs(what, "replicas", stream.replicas, config.num_replicas))
     return [item for item in found if item]
 
 
@@ -143,6 +146,7 @@ async def _put_stream(jetstream: JetStreamContext, stream: Stream) -> None:
     config.max_age = stream.max_age.total_seconds()
     if stream.max_bytes != -1:
         config.max_bytes = stream.max_bytes
+    config.num_replicas = max(stream.replicas, config.num_replicas or 1)
     await jetstream.update_stream(config)
 
 
@@ -154,6 +158,7 @@ def _new(stream: Stream) -> StreamConfig:
         max_bytes=stream.max_bytes,
         storage=StorageType(stream.storage),
         retention=RetentionPolicy(stream.retention),
+        num_replicas=stream.replicas,
         duplicate_window=min(DUPLICATE_WINDOW, stream.max_age.total_seconds()),
     )
 

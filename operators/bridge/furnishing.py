@@ -11,6 +11,7 @@ import nats
 from django.conf import settings
 from nats.errors import Error as NATSError
 
+from openvibe.bus.address import servers
 from openvibe.protocol.streams import Consumer, Stream, consumers, durable, streams
 from operators.bridge import differences
 from operators.bridge.differences import Difference
@@ -26,15 +27,19 @@ RETRY_SECONDS = 0.5
 
 def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
     """Return the streams and durable readers that this server needs."""
-    prefixes, server = settings.OPENVIBE.workflow_prefix, settings.OPENVIBE.server
-    rows = [dataclasses.replace(row, durable=durable(row, server)) for row in consumers(prefixes)]
-    return streams(prefixes), tuple(rows)
+    chosen = settings.OPENVIBE
+    rows = [
+        dataclasses.replace(row, durable=durable(row, chosen.server), max_ack_pending=chosen.pull_inflight)
+        for row in consumers(chosen.workflow_prefix)
+    ]
+    return streams(chosen.workflow_prefix, replicas=chosen.nats_replicas), tuple(rows)
 
 
 async def settle(act: Act) -> list[Difference]:
     """Compare the server with the table or make it so; raises one of `AWAY` if it does not answer."""
     client = await asyncio.wait_for(
-        nats.connect(settings.NATS_URL, name="openvibe bus", allow_reconnect=False, error_cb=_silent), CONNECT_SECONDS
+        nats.connect(servers(settings.NATS_URL), name="openvibe bus", allow_reconnect=False, error_cb=_silent),
+        CONNECT_SECONDS,
     )
     try:
         work = differences.apply if act == "apply" else differences.compare

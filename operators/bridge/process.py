@@ -13,7 +13,7 @@ from django.db import connection
 
 from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
-from openvibe.protocol.streams import AGENTS, Consumer, consumers, durable, streams
+from openvibe.protocol.streams import AGENTS, Consumer
 from operators import clock
 from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, registry, requests
 from operators.link import link
@@ -22,8 +22,6 @@ from operators.services import presence
 
 logger = logging.getLogger(__name__)
 
-BATCH = 250
-FETCH_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 #: The longest pause after messages at which we failed; it doubles from `RETRY_SECONDS` on.
 LONGEST_PAUSE = 30.0
@@ -36,12 +34,9 @@ async def serve(ended: asyncio.Event) -> None:
     ticking = threading.Thread(target=_tick, args=(clock_ended,), name="clock", daemon=True)
     ticking.start()
     absent = presence.announce(Process.Kind.BRIDGE)
-    prefixes = settings.OPENVIBE.workflow_prefix
-    reading = {consumer.stream: asyncio.Event() for consumer in consumers(prefixes)}
-    readers = [
-        asyncio.create_task(_read_for_ever(consumer, prefixes, reading[consumer.stream]))
-        for consumer in consumers(prefixes)
-    ]
+    consumers = furnishing.table()[1]
+    reading = {consumer.stream: asyncio.Event() for consumer in consumers}
+    readers = [asyncio.create_task(_read_for_ever(consumer, reading[consumer.stream])) for consumer in consumers]
     readers += [
         asyncio.create_task(furnishing.furnish()),
         asyncio.create_task(requests.serve_for_ever()),
@@ -65,13 +60,12 @@ def _tick(ended: threading.Event) -> None:
         connection.close()
 
 
-async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...], caught_up: asyncio.Event) -> None:
+async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
     while True:
         try:
             bus = await link.bus()
-            await bus.ensure(streams(prefixes))
-            name = durable(consumer, settings.OPENVIBE.server)
-            pull = await bus.pull(consumer.stream, durable=name, patterns=consumer.patterns)
+            await bus.ensure(furnishing.table()[0])
+            pull = await bus.pull(consumer.stream, durable=consumer.durable, patterns=consumer.patterns)
             try:
                 await _read(bus, pull, caught_up)
             finally:
@@ -88,7 +82,7 @@ async def _read_for_ever(consumer: Consumer, prefixes: tuple[str, ...], caught_u
 async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
     pause = RETRY_SECONDS
     while bus.connected:
-        messages = await pull.fetch(BATCH, timeout=FETCH_SECONDS)
+        messages = await pull.fetch(settings.OPENVIBE.pull_batch, timeout=settings.OPENVIBE.pull_seconds)
         if not messages:
             caught_up.set()
             continue
@@ -98,7 +92,7 @@ async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
             # Given back at once they come again before newer ones, and in order.
             await _refuse(messages)
             raise
-        if len(messages) < BATCH:
+        if len(messages) < settings.OPENVIBE.pull_batch:
             caught_up.set()
         else:
             caught_up.clear()

@@ -157,12 +157,24 @@ class Site:
 @contextmanager
 def running(home: Path, **environment: str) -> Iterator[Site]:
     """Run OpenVibe from `home` until the block ends."""
+    with begun(home, **environment) as site:
+        await_health(site)
+        yield site
+
+
+@contextmanager
+def begun(home: Path, **environment: str) -> Iterator[Site]:
+    """The same, without waiting until it is there."""
     site = launch(home, **environment)
     try:
-        until(lambda: _healthy(site), f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
         yield site
     finally:
         site.stop()
+
+
+def await_health(site: Site) -> None:
+    """Wait until every part of it is there."""
+    until(lambda: _healthy(site), f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
 
 
 def launch(home: Path, **environment: str) -> Site:

@@ -19,6 +19,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageT
 
 from openvibe.protocol.streams import CONSUMERS, STREAMS
 from tests import servers
+from tests.bridge.conftest import eventually
 from tests.servers import Server
 
 NACK = Path(__file__).resolve().parents[2] / "deploy" / "nack"
@@ -122,6 +123,42 @@ def test_the_older_prefix_widens_a_stream_that_exists(server: Server, settings: 
     bus("apply")
     info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
     assert info.config.subjects == ["workflow.>", "argo.workflow.>"]
+
+
+def test_readers_hold_as_much_as_is_set(server: Server, settings: Any) -> None:
+    bus("apply")
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, pull_inflight=50)
+    assert {item[2] for item in differences("check")} == {"max_ack_pending"}
+    bus("apply")
+    info = on(server, lambda jetstream: jetstream.consumer_info("sessions", "openvibe-bridge"))
+    assert info.config.max_ack_pending == 50
+
+
+def test_copies_that_a_single_server_cannot_keep_are_explained(server: Server, settings: Any) -> None:
+    bus("apply")
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_replicas=3)
+    output = io.StringIO()
+    with pytest.raises(CommandError, match="differences between"):
+        call_command("bus", "apply", stdout=output)
+    assert "stream sessions: replicas is 1, 3 is wanted. The server refuses the change" in output.getvalue()
+
+
+def test_streams_of_a_cluster_get_the_copies_that_are_wanted_and_keep_more(settings: Any) -> None:
+    with servers.nats_cluster() as nodes:
+        settings.NATS_URL = ",".join(node.url for node in nodes)
+        bus("apply")
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_replicas=3)
+        assert {item[2] for item in differences("check")} == {"replicas"}
+        bus("apply")
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_replicas=1)
+        assert bus("check") == "NATS has what OpenVibe needs\n"
+        assert on(nodes[1], lambda jetstream: jetstream.stream_info("sessions")).config.num_replicas == 3
+        eventually(lambda: len(_copies(nodes[1])) == 2)
+
+
+def _copies(node: Server) -> list[Any]:
+    """The copies beside the leader's; none while there is no leader."""
+    return on(node, lambda jetstream: jetstream.stream_info("sessions")).cluster.replicas or []
 
 
 def test_a_server_that_is_away_is_one_sentence(settings: Any) -> None:
