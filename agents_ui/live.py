@@ -109,6 +109,9 @@ class Watch(watching.Watch[Socket]):
     async def _hear_words(self, message: Message) -> None:
         try:
             body = envelope.loads(message.data)
+            if body.get("chunk_type", "content") != "content":
+                # Where words begin and end, the page knows from the events.
+                return
             self._words.setdefault(str(body["step_id"]), []).append(str(body["content"]))
         except (envelope.Malformed, KeyError):
             return

@@ -74,6 +74,7 @@ class Environment:
     redis_url: str = field(repr=False)
     workflow_prefix: tuple[str, ...]
     artifacts: str
+    turn_steps: bool
     llm: Llm
     simulated_pace: float
     anthropic_api_key: str = field(repr=False)
@@ -122,6 +123,7 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         redis_url=text(environ, "REDIS_URL", "redis://127.0.0.1:6379/0"),
         workflow_prefix=prefixes(environ, "OPENVIBE_WORKFLOW_PREFIX", "workflow"),
         artifacts=folders(environ, "OPENVIBE_ARTIFACTS"),
+        turn_steps=boolean(environ, "OPENVIBE_TURN_STEPS", default=True),
         llm=choice(environ, "OPENVIBE_LLM", "simulated", choices=LLMS),
         simulated_pace=number(environ, "OPENVIBE_SIMULATED_PACE", 60.0),
         anthropic_api_key=text(environ, "ANTHROPIC_API_KEY"),

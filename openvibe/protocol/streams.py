@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from openvibe.protocol import actions
 from openvibe.protocol.commands import PATTERNS as COMMANDS
 from openvibe.protocol.requests import ANSWERS
 from openvibe.protocol.subjects import VERSION
@@ -75,7 +76,7 @@ def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:
     spoken = tuple(f"cg.{VERSION}.*.*.evt.{component}.*.>" for component in ("agent", "user", "tool"))
     told = tuple(f"sessions.*.{kind}{role}" for kind in kinds for role in ("", ".*"))
     return (
-        Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS, *COMMANDS)),
+        Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS, *COMMANDS, actions.PATTERN)),
         Consumer(f"cg_evt_{VERSION}", DURABLE, spoken),
         Consumer("operators", DURABLE, ("operators.*.events.>",)),
         Consumer(AGENTS, DURABLE, _everything(prefixes)),

@@ -43,6 +43,8 @@ STATES: Mapping[str, str] = {
 }
 #: … and how it ended.
 TASKS: Mapping[str, str] = {"run.completed": "success", "run.failed": "failed", "run.cancelled": "canceled"}
+#: The kinds of events that tell of turns at all.
+TELLING = PHASES.keys() | STATES.keys() | TASKS.keys()
 #: Failures that are a matter of time.
 TIMEOUTS = frozenset({"WorkflowTimeout", "RunOutlived"})
 #: How the ids of our own runs begin, and hence of their turns.
@@ -86,6 +88,16 @@ def run_of(turn_id: str) -> str:
     """Return the id of the run that a turn of ours belongs to; what is no turn of ours stays as it is."""
     found = _TURN.fullmatch(turn_id)
     return found["run"] if found else turn_id
+
+
+def context_box(run_id: str) -> str:
+    """Return the name of the box that holds what a run was asked for."""
+    return f"{run_id}-context"
+
+
+def output_box(turn: str) -> str:
+    """Return the name of the box that holds what a turn delivered."""
+    return f"{turn}-output"
 
 
 def told(

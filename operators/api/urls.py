@@ -5,6 +5,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from operators.api import (
     answers,
+    boxes,
     cards,
     context,
     forks,
@@ -38,6 +39,8 @@ urlpatterns = [
     path("events/subscriptions/<slug:subscription_id>", subscriptions.SubscriptionPage.as_view()),
     path("context/<str:bucket>", context.Bucket.as_view()),
     path("context/<str:bucket>/<path:key>", context.Key.as_view()),
+    path("boxes", boxes.Boxes.as_view()),
+    path("boxes/<slug:name>", boxes.BoxPage.as_view()),
     path("cards", cards.Cards.as_view()),
     path("cards/<slug:sha256>", cards.CardPage.as_view()),
     path("servers", servers.Servers.as_view()),

@@ -13,10 +13,11 @@ from typing import Any
 from django.conf import settings
 
 from openvibe.bus import Message, matches
-from openvibe.protocol import commands, envelope, headers, requests, sessions, subjects, turns, workflow
+from openvibe.protocol import actions, commands, envelope, headers, requests, sessions, subjects, turns, workflow
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
+from operators.services import actions as known_actions
 from operators.services import agents, inbox
 from operators.services.agents import Presence
 from operators.services.inbox import Inbound
@@ -183,6 +184,20 @@ def _command(message: Message, project: str) -> Inbound | None:
     return Inbound(project, inbox.COMMAND, f"{kind}:{told.id}", run_id, told.model_dump())
 
 
+def _action(message: Message, project: str) -> Inbound:
+    """`cg.v1.{project}.{channel}.cmd.sys.ui.action`: what somebody does at a user interface."""
+    subject = _subject(message)
+    action = actions.read(_body(message))
+    user = message.headers.get(actions.USER) or subject.channel.removeprefix("u_")
+    told = {
+        "action": action,
+        "user": user,
+        "channel": subject.channel,
+        "traceparent": headers.traceparent(message.headers),
+    }
+    return Inbound(subject.project, inbox.ACTION, known_actions.name(user, action["action_id"]), "", told)
+
+
 def _workflow(message: Message, project: str) -> Posting:
     """`workflow.<ns>.<name>.<uid>.agent.<agent>.<kind>` and `workflow.general.<kind>`: a foreign workflow runtime."""
     body = _body(message)
@@ -262,6 +277,7 @@ DIALECTS: tuple[tuple[str, Reader], ...] = (
     ("operators.*.events.>", _operator_event),
     (requests.ANSWERS, _reply),
     *((pattern, _command) for pattern in commands.PATTERNS),
+    (actions.PATTERN, _action),
     *((f"sessions.*.{kind}{role}", _session) for kind in ("results", "approvals", "events") for role in ("", ".*")),
 )
 

@@ -52,6 +52,7 @@ class Migration(migrations.Migration):
                 ('max_running', models.PositiveIntegerField(blank=True, help_text='Further runs wait their turn. Empty: no limit.', null=True, verbose_name='most running at once')),
                 ('keep_events_days', models.PositiveIntegerField(blank=True, help_text="Days after its end after which a run's events, waits and effects are archived. Empty: never.", null=True)),
                 ('keep_checkpoints_days', models.PositiveIntegerField(blank=True, help_text='Days after its end after which a run can be neither retried nor forked. Empty: never.', null=True)),
+                ('ui_allowed', models.CharField(blank=True, help_text='What programs may do over NATS in the name of a user whom they name themselves, of: start cancel retry approve answer. Empty: nothing.', max_length=200, verbose_name='allowed to user interfaces')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
         ),
@@ -205,6 +206,16 @@ class Migration(migrations.Migration):
                 ('size', models.PositiveIntegerField()),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='cards', to='operators.project')),
+            ],
+        ),
+        migrations.CreateModel(
+            name='Box',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=100)),
+                ('cards', models.JSONField(default=list)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='boxes', to='operators.project')),
             ],
         ),
         migrations.CreateModel(
@@ -555,6 +566,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='card',
             constraint=models.UniqueConstraint(fields=('project', 'sha256'), name='one_card_per_content'),
+        ),
+        migrations.AddConstraint(
+            model_name='box',
+            constraint=models.UniqueConstraint(fields=('project', 'name'), name='one_box_per_name'),
         ),
         migrations.AddIndex(
             model_name='agent',

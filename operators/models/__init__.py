@@ -2,6 +2,7 @@
 
 from operators.models.agent import Agent, Stint
 from operators.models.artifact import Artifact
+from operators.models.box import Box
 from operators.models.card import Card
 from operators.models.checkpoint import Checkpoint, CheckpointWrite
 from operators.models.context import ContextEntry, ContextRevision
@@ -23,6 +24,7 @@ __all__ = [
     "Agent",
     "ApiToken",
     "Artifact",
+    "Box",
     "Card",
     "Channel",
     "Checkpoint",

@@ -60,6 +60,13 @@ class Project(models.Model):
         blank=True,
         help_text="Days after its end after which a run can be neither retried nor forked. Empty: never.",
     )
+    ui_allowed = models.CharField(
+        "allowed to user interfaces",
+        max_length=200,
+        blank=True,
+        help_text="What programs may do over NATS in the name of a user whom they name themselves, of: "
+        "start cancel retry approve answer. Empty: nothing.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ProjectQuerySet.as_manager()

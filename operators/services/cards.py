@@ -18,25 +18,20 @@ def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return `data` with every large value replaced by `{"card": sha256, "size": bytes}`; also one level down."""
     if len(orjson.dumps(data)) <= INLINE_LIMIT:
         return dict(data)
-    light = {key: _stowed_inside(project_id, value) for key, value in data.items()}
-    return {key: _light(project_id, value) for key, value in light.items()}
+    inside = {key: _stowed_inside(project_id, value) for key, value in data.items()}
+    return {key: light(project_id, value) for key, value in inside.items()}
 
 
 def pointed(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return `data` with the same pointers as `stowed`, without keeping anything: the events have done that."""
     texts = {key: orjson.dumps(value) for key, value in data.items()}
-    return {key: value if len(texts[key]) <= INLINE_LIMIT else _pointer(texts[key]) for key, value in data.items()}
+    return {key: value if len(texts[key]) <= INLINE_LIMIT else pointer(texts[key]) for key, value in data.items()}
 
 
 def _stowed_inside(project_id: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: _light(project_id, item) for key, item in value.items()}
-
-
-def _light(project_id: str, value: Any) -> Any:
-    text = orjson.dumps(value)
-    return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
+    return {key: light(project_id, item) for key, item in value.items()}
 
 
 def known(project_id: str, pointer: str) -> bool:
@@ -51,11 +46,23 @@ def content(project_id: str, pointer: str) -> Any:
 
 def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
     """Keep a value as a card and return its pointer."""
-    pointer = _pointer(text)
-    card = Card(project_id=project_id, sha256=pointer["card"], content=value, size=len(text))
+    found = pointer(text)
+    card = Card(project_id=project_id, sha256=found["card"], content=value, size=len(text))
     Card.objects.bulk_create([card], ignore_conflicts=True)
-    return pointer
+    return found
 
 
-def _pointer(text: bytes) -> dict[str, Any]:
+def light(project_id: str, value: Any) -> Any:
+    """Return a value or, if it is large, keep it as a card and return the pointer to it."""
+    text = orjson.dumps(value)
+    return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
+
+
+def is_pointer(value: Any) -> bool:
+    """Tell whether this stands in a card's place."""
+    return isinstance(value, dict) and value.keys() == {"card", "size"} and isinstance(value["card"], str)
+
+
+def pointer(text: bytes) -> dict[str, Any]:
+    """Return the pointer to the card of a value, by its JSON."""
     return {"card": hashlib.sha256(text).hexdigest(), "size": len(text)}

@@ -23,6 +23,7 @@ from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
 from operators.services import (
     asking,
+    boxes,
     cards,
     changes,
     endings,
@@ -205,6 +206,7 @@ def _command(wait: Wait) -> bool:
         "tool_name": call["tool"],
         "tool_call_id": call["tool_call_id"],
         "tool_call_card_id": card["card"],
+        "context_box_id": boxes.context(run),
         "agent_id": run.operator.slug,
         "agent_turn_id": run.turn_id,
         "turn_epoch": run.epoch,
@@ -251,7 +253,8 @@ def _published(emission: Emission) -> bool:
         "operator_id": operator,
         "role": "agent",
         "kind": "event",
-        "payload": emission.payload,
+        # Whoever listens here has it whole; the bus takes no message over its bound, however often one tries.
+        "payload": cards.light(emission.project_id, emission.payload),
     }
     return stored(subject, body, kind, emission.run)
 

@@ -17,7 +17,7 @@ from openvibe.protocol.commands import Received
 from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.models import InboxItem, Run, Wait
-from operators.services import agents, asking, commands, deliveries, waits
+from operators.services import actions, agents, asking, commands, deliveries, waits
 from operators.services.waits import Answer
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ MOST_ATTEMPTS = 10
 LONGEST_NAME = 64
 
 RESULT, APPROVAL, EVENT, REPLY, COMMAND = "work.result", "approval", "event", "reply", "command"
+ACTION = "ui.action"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class _Skip(Exception):
 
 
 def receive(messages: Sequence[Inbound]) -> list[int]:
-    """Keep messages that are new; part of the caller's transaction. Returns what is to be applied after it."""
+    """Keep messages that are new; part of the caller's transaction. Returns what is to be applied after it.
+
+    Whoever repeats an action wants to be told what became of it.
+    """
     now = timezone.now()
     rows = [
         InboxItem(
@@ -65,9 +69,10 @@ def receive(messages: Sequence[Inbound]) -> list[int]:
     wanted = Q()
     for item in messages:
         wanted |= Q(project_id=item.project, type=item.type, correlation_id=item.correlation_id)
-    open_still = InboxItem.objects.filter(wanted, status=InboxItem.Status.PENDING)
+    heeded = Q(status=InboxItem.Status.PENDING) | Q(type=ACTION)
     # In the order in which they came: the first answer counts.
-    return list(open_still.order_by("pk").values_list("pk", flat=True)) if messages else []
+    kept = InboxItem.objects.filter(wanted, heeded).order_by("pk")
+    return list(kept.values_list("pk", flat=True)) if messages else []
 
 
 def apply(item_id: int) -> None:
@@ -75,9 +80,12 @@ def apply(item_id: int) -> None:
     now = timezone.now()
     stuck = Q(status=InboxItem.Status.PROCESSING, changed_at__lt=now - PATIENCE)
     taken = InboxItem.objects.filter(Q(status=InboxItem.Status.PENDING) | stuck, pk=item_id)
-    if not taken.update(status=InboxItem.Status.PROCESSING, attempts=F("attempts") + 1, changed_at=now):
-        return
+    won = taken.update(status=InboxItem.Status.PROCESSING, attempts=F("attempts") + 1, changed_at=now)
     item = InboxItem.objects.get(pk=item_id)
+    if not won:
+        if item.type == ACTION:
+            actions.again(item)
+        return
     try:
         with transaction.atomic():
             refused = _APPLIED[item.type](item)
@@ -183,6 +191,7 @@ _APPLIED: dict[str, Callable[[InboxItem], str | None]] = {
     EVENT: _event,
     REPLY: _reply,
     COMMAND: commands.apply,
+    ACTION: actions.apply,
 }
 
 

@@ -7,17 +7,21 @@ run has to be looked up.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from django.conf import settings
 
 from openvibe.bus import Message
 from openvibe.protocol import envelope, headers, subjects
 from openvibe.protocol import turns as wire
-from openvibe.protocol.turns import Turn
+from openvibe.protocol.turns import TELLING, Turn, output_box
 from operators.models import Event, Run
 from operators.models.event import Told
 from operators.models.operator import EXTERNAL
+from operators.services import boxes
 
 #: How many runs a process remembers.
 MOST = 10_000
@@ -43,30 +47,64 @@ def meet(run: Run, *, seq: int, epoch: int) -> None:
 
 
 def messages(parts: Sequence[Sequence[Told]]) -> list[list[Message]]:
-    """Return what consecutive events of threads tell of their runs' turns, for each part."""
-    strange = [part[0] for part in parts if part[0].run_id and not _known(part[0])]
+    """Return what consecutive events of threads tell of their runs' turns, for each part.
+
+    What turns delivered is kept in boxes first, which the messages point at.
+    """
+    telling = [any(event.kind in TELLING for event in part) and part[0].channel != subjects.PUBLIC for part in parts]
+    strange = [part[0] for part, tells in zip(parts, telling, strict=True) if tells and not _known(part[0])]
     if strange:
         _look_up(strange)
-    return [_told(part) for part in parts]
+    followed = [_follow(part) if tells else [] for part, tells in zip(parts, telling, strict=True)]
+    deliverables = _delivered([moment for moments in followed for moment in moments])
+    return [[message for moment in moments for message in _messages(moment, deliverables)] for moments in followed]
 
 
-def _told(events: Sequence[Told]) -> list[Message]:
-    found = _followed.get(events[0].run_id or "") if events[0].channel != subjects.PUBLIC else None
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """An event, and its run's turn as it leaves it."""
+
+    event: Told
+    turn: Turn
+    run: _Followed
+
+
+def _follow(events: Sequence[Told]) -> list[_Moment]:
+    found = _followed.get(events[0].run_id or "")
     if found is None or found.turn.agent_id == EXTERNAL:
         # Whoever plays an external run tells of it himself.
         return []
-    turn, said = found.turn, []
+    turn, moments = found.turn, []
     for event in events:
         turn = turn.after(event.kind, event.data)
-        said += _messages(event, turn, found)
+        moments.append(_Moment(event, turn, found))
     _remember(turn.run_id, replace(found, turn=turn, seq=events[-1].seq))
-    return said
+    return moments
 
 
-def _messages(event: Told, turn: Turn, run: _Followed) -> list[Message]:
+def _delivered(moments: Sequence[_Moment]) -> dict[str, str]:
+    outputs: dict[str, dict[str, Any]] = defaultdict(dict)
+    for moment in moments:
+        if moment.event.kind == "run.completed":
+            outputs[moment.event.project_id][moment.turn.id] = moment.event.data["output"]
+    found: dict[str, str] = {}
+    for project_id, delivered in outputs.items():
+        found |= boxes.deliver(project_id, delivered)
+    return found
+
+
+def _messages(moment: _Moment, deliverables: Mapping[str, str]) -> list[Message]:
+    event, turn = moment.event, moment.turn
     at = event.created_at.isoformat()
     found = wire.told(turn, event.kind, step_id=event.step_id, node=event.node, data=event.data, at=at)
-    return [_message(event, family, fields, run) for family, fields in found]
+    delivered: dict[str, Any] = {}
+    if turn.id in deliverables:
+        delivered = {"deliverable_card_id": deliverables[turn.id], "output_box_id": output_box(turn.id)}
+    return [
+        _message(event, family, fields | delivered if family == "task" else fields, moment.run)
+        for family, fields in found
+        if family != "step" or settings.OPENVIBE.turn_steps
+    ]
 
 
 def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -> Message:

@@ -29,30 +29,35 @@ class Words:
         """Take words in, and send what has gathered, but for an end that may be the beginning of a secret."""
         if step_id != self._step_id:
             self.flush()
-            self._index = 0
-        self._node, self._step_id = node, step_id
+            self._node, self._step_id, self._index = node, step_id, 0
+            self._publish("start", "")
         self._text += text
         if time.monotonic() - self._sent_at >= GATHER:
             self._send(len(self._text) - masker().unclear(self._text))
 
     def flush(self) -> None:
-        """Send what has gathered."""
+        """Send what has gathered, and that the step says no more."""
         self._send(len(self._text))
+        if self._step_id:
+            self._publish("end", "")
+            self._step_id = ""
 
     def _send(self, length: int) -> None:
         if not length:
             return
         text, self._text = masked(self._text[:length]), self._text[length:]
-        channel = subjects.thread(self.run.id)
+        self._publish("content", text)
+        self._index += len(text)
+        self._sent_at = time.monotonic()
+
+    def _publish(self, chunk_type: str, content: str) -> None:
         body = {
             "agent_turn_id": self.run.turn_id,
             "step_id": self._step_id,
             "node": self._node,
-            "chunk_type": "content",
-            "content": text,
+            "chunk_type": chunk_type,
+            "content": content,
             "index": self._index,
         }
-        subject = subjects.chunk(self.run.project_id, channel, self.run.operator.slug)
+        subject = subjects.chunk(self.run.project_id, subjects.thread(self.run.id), self.run.operator.slug)
         link.submit(link.publish(subject, envelope.dumps(body)))
-        self._index += len(text)
-        self._sent_at = time.monotonic()

@@ -26,7 +26,19 @@ from openvibe_site import env
 from openvibe_site import urls as urlconf
 from operators import errors as refusals
 from operators import models
-from operators.api import answers, cards, context, forks, health, problems, schemas, serializers, servers, subscriptions
+from operators.api import (
+    answers,
+    boxes,
+    cards,
+    context,
+    forks,
+    health,
+    problems,
+    schemas,
+    serializers,
+    servers,
+    subscriptions,
+)
 from operators.services.announcements import PUBLIC_KINDS
 from tests.docs import documents
 from tests.docs.documents import ALL, DOCS, README, ROOT
@@ -136,7 +148,8 @@ def test_every_refusal_stands_in_the_table_of_problems_with_its_status() -> None
     "view",
     [serializers.RunDetail, serializers.WaitView, serializers.Metrics, serializers.WorkflowView, serializers.NodeView,
      serializers.OperatorSummary, serializers.EventView, serializers.EventList, serializers.ActivateBody,
-     serializers.ResumeBody, serializers.CancelBody, serializers.StartedRun, answers.AnsweredWait, cards.CardView,
+     serializers.ResumeBody, serializers.CancelBody, serializers.StartedRun, answers.AnsweredWait, boxes.BoxView,
+     cards.CardView,
      cards.Pointer, context.EntryView, context.KeyList, context.RevisionView, context.History, forks.ForkBody,
      forks.StepView, schemas.SchemaLine, servers.ServerView, subscriptions.SubscribeBody, subscriptions.NewSubscription,
      subscriptions.DeliveryView],

@@ -100,6 +100,36 @@ def test_a_secret_that_a_model_says_in_pieces_is_not_sent_in_pieces(lab, secret)
     assert len(heard) >= 3
 
 
+def test_a_steps_words_have_a_beginning_and_an_end(lab):
+    bus, frames = MemoryBus(), []
+
+    async def hear(message):
+        frames.append(orjson.loads(message.data))
+
+    async def opened():
+        await bus.connect()
+        await bus.subscribe("cg.v1.*.*.str.>", hear)
+
+    asyncio.run(opened())
+    link.use(bus)
+    run = started(lab, "four")
+    words = Words(run)
+    for step, text in (("s1", "one "), ("s1", "two"), ("s2", "three")):
+        words.add(node="one", step_id=step, text=text)
+    words.flush()
+    words.flush()
+
+    deadline = time.monotonic() + 5
+    while [frame["chunk_type"] for frame in frames].count("end") < 2:
+        assert time.monotonic() < deadline, frames
+        time.sleep(0.01)
+    said = [(frame["step_id"], frame["chunk_type"], frame["content"]) for frame in frames]
+    assert said[0] == ("s1", "start", "")
+    assert "".join(text for step, _, text in said if step == "s1") == "one two"
+    assert said[-3:] == [("s2", "start", ""), ("s2", "content", "three"), ("s2", "end", "")]
+    assert all(frame["agent_turn_id"] == f"{run.id}-0" for frame in frames)
+
+
 def test_masking_an_event_costs_little_beside_its_commit(project):
     masker = Masker.of([f"secret-number-{number:020}" for number in range(20)], [r"sk-\w{10,}"])
     data = {"update": {"letter": "words " * 300, "scores": list(range(20))}, "usage": {"model": "haiku", "calls": 1}}

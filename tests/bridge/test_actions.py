@@ -1,0 +1,213 @@
+"""Actions of user interfaces over NATS: done once, with the rights of the user, and only where a project lets them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from openvibe.bus import Message
+from openvibe.bus.memory import MemoryBus
+from operators.bridge import ingest
+from operators.link import link
+from operators.models import Card, InboxItem, Operator, Project, Run
+from operators.services import execution, inbox, intake
+from tests.bridge.conftest import SOON, letters
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ACTION = "cg.v1.default.public.cmd.sys.ui.action"
+ACKS = "cg.v1.default.public.evt.sys.ui.action_ack"
+
+
+class Heard(list[dict[str, Any]]):
+    """What was acknowledged, in order."""
+
+    async def hear(self, message: Message) -> None:
+        self.append(json.loads(message.data))
+
+    @property
+    def statuses(self) -> list[str]:
+        return [ack["status"] for ack in self]
+
+    @property
+    def codes(self) -> list[str]:
+        return [ack.get("error_code", "") for ack in self if ack["status"] != "accepted"]
+
+
+@pytest.fixture
+def acks(memory: MemoryBus) -> Heard:
+    heard = Heard()
+    link.submit(memory.subscribe(ACKS, heard.hear)).result(SOON)
+    return heard
+
+
+@pytest.fixture(autouse=True)
+def allowed(project: Project) -> Project:
+    project.ui_allowed = "start cancel retry approve answer"
+    project.save()
+    return project
+
+
+def act(tool: str, args: object, *, user: str = "alice", id: str = "a1", subject: str = ACTION, **more: Any) -> None:
+    body = {"action_id": id, "agent_id": f"ui_{user}_s1", "tool_name": tool, "args": args, **more}
+    sent({name: value for name, value in body.items() if value is not None}, user=user, subject=subject)
+
+
+def sent(body: dict[str, Any], *, user: str = "alice", subject: str = ACTION) -> None:
+    ingest.take([Message(subject, json.dumps(body).encode(), {"CG-User-ID": user} if user else {})])
+
+
+def start(**more: Any) -> None:
+    act("start", {"operator": "company_intel", "trigger": "query", "input": {"company_name": "Acme"}}, **more)
+
+
+@pytest.fixture
+def gate_of(registered: dict[str, Operator], alice: User) -> Run:
+    flow = registered["revenue_ops"].workflows.get(slug="engagement")
+    run = intake.request(flow, input=flow.sample_input, actor=alice)
+    execution.perform(run.id)
+    return run
+
+
+def test_an_action_is_accepted_done_and_points_at_its_result(acks: Heard, registered: object, alice: User) -> None:
+    start(message_id="m1")
+
+    run = Run.objects.get()
+    assert (run.started_by, run.operator.slug) == (alice, "company_intel")
+    assert acks.statuses == ["accepted", "done"]
+    assert all(ack["agent_id"] == "ui_alice_s1" and ack["message_id"] == "m1" for ack in acks)
+    assert Card.objects.get(sha256=acks[1]["tool_result_card_id"]).content == {"run_id": run.id, "status": "queued"}
+
+
+def test_a_repeated_action_is_done_once_and_acknowledged_again(acks: Heard, registered: object, alice: User) -> None:
+    start()
+    start()
+    start(id="a2", message_id="m1")
+    start(id="a3", message_id="m1")
+
+    assert Run.objects.count() == 2
+    assert acks.statuses == ["accepted", "done", "done", "accepted", "done", "accepted", "done"]
+    first, again = acks[4], acks[6]
+    assert first["tool_result_card_id"] == again["tool_result_card_id"]
+
+
+def test_an_action_that_is_being_done_is_busy(acks: Heard, registered: object, alice: User) -> None:
+    start()
+    InboxItem.objects.filter(type=inbox.ACTION).update(status="processing", body={
+        name: value for name, value in InboxItem.objects.get(type=inbox.ACTION).body.items() if name != "ack"
+    })  # fmt: skip
+    start()
+    assert (acks[-1]["status"], acks[-1]["error_code"]) == ("busy", "idempotency_inflight")
+
+
+def test_what_got_stuck_is_done_by_the_clock(acks: Heard, registered: object, alice: User) -> None:
+    start()
+    Run.objects.all().delete()
+    InboxItem.objects.update(status="pending", changed_at="2020-01-01T00:00:00Z")
+    for item in inbox.stuck(10):
+        inbox.apply(item)
+    assert Run.objects.count() == 1
+
+
+def test_nothing_is_allowed_unless_the_project_says_so(
+    acks: Heard, registered: object, alice: User, allowed: Project
+) -> None:
+    allowed.ui_allowed = "cancel"
+    allowed.save()
+    start()
+    allowed.ui_allowed = ""
+    allowed.save()
+    act("cancel", {"run_id": "run_1"}, id="a2")
+    assert not Run.objects.exists()
+    assert acks.codes == ["ui_not_allowed", "ui_not_allowed"]
+
+
+def test_a_gate_is_approved_once_by_the_user_who_acts(acks: Heard, gate_of: Run) -> None:
+    gate = gate_of.waits.get()
+    args = {"wait_id": gate.id, "version": gate.version, "payload_sha256": gate.payload_sha256, "notes": "Good"}
+    act("approve", args)
+    act("answer", {**args, "decision": "reject"}, id="a2")
+
+    gate.refresh_from_db()
+    assert (gate.decision, gate.notes, gate.decider) == ("approve", "Good", "alice")
+    assert acks.statuses == ["accepted", "done", "accepted", "rejected"]
+    assert acks.codes[1] == "already_decided"
+
+
+def test_a_stale_quote_is_rejected(acks: Heard, gate_of: Run) -> None:
+    act("approve", {"wait_id": gate_of.waits.get().id, "version": 7})
+    assert acks.codes == ["quote_mismatch"]
+
+
+def test_a_run_is_cancelled_and_cannot_be_retried(acks: Heard, gate_of: Run) -> None:
+    act("cancel", {"run_id": gate_of.id, "reason": "enough"})
+    act("retry", {"run_id": gate_of.id}, id="a2")
+    gate_of.refresh_from_db()
+    assert gate_of.status == "cancelled"
+    assert acks.codes == ["", "not_retryable"]
+
+
+@pytest.mark.parametrize("user", ["vera", "charlie"])
+def test_whoever_may_not_on_pages_may_not_here(acks: Heard, gate_of: Run, vera: User, charlie: User, user: str) -> None:
+    act("cancel", {"run_id": gate_of.id}, user=user)
+    act("approve", {"wait_id": gate_of.waits.get().id}, user=user, id="a2")
+    start(user=user, id="a3")
+    assert acks.codes == ["not_found"] * 3
+    assert Run.objects.get().status == "waiting"
+
+
+def test_the_channel_of_a_user_names_him_too(memory: MemoryBus, registered: object, alice: User) -> None:
+    body = {"action_id": "a1", "agent_id": "ui_alice", "tool_name": "start",
+            "args": {"operator": "company_intel", "trigger": "query", "input": {"company_name": "Acme"}}}  # fmt: skip
+    sent(body, user="", subject="cg.v1.default.u_alice.cmd.sys.ui.action")
+    assert Run.objects.get().started_by == alice
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"tool_name": None}, "missing_required_fields"),
+        ({"args": None}, "missing_required_fields"),
+        ({"agent_id": None}, "missing_required_fields"),
+        ({"args": "x"}, "invalid_args"),
+        ({"metadata": "x"}, "invalid_metadata"),
+        ({"args": {"operator": 1, "trigger": "query"}}, "invalid_args"),
+        ({"agent_id": "ui_bob_s1"}, "invalid_worker_target"),
+        ({"agent_id": "alice"}, "invalid_worker_target"),
+        ({"tool_name": "format_disk"}, "tool_definition_missing"),
+    ],
+)
+def test_what_is_wrong_with_an_action_is_told(
+    acks: Heard, registered: object, alice: User, changes: dict[str, Any], code: str
+) -> None:
+    good = {"action_id": "a1", "agent_id": "ui_alice", "tool_name": "start",
+            "args": {"operator": "company_intel", "trigger": "query"}}  # fmt: skip
+    sent({name: value for name, value in {**good, **changes}.items() if value is not None})
+    assert acks.codes == [code]
+    assert not Run.objects.exists()
+
+
+def test_a_user_that_there_is_not_is_nobody(acks: Heard, registered: object) -> None:
+    start(user="nobody")
+    assert acks.codes == ["agent_not_found"]
+
+
+def test_an_action_without_an_id_is_a_dead_letter(acks: Heard) -> None:
+    sent({"agent_id": "ui_alice", "tool_name": "start", "args": {}})
+    assert letters()[0][2] == "protocol_violation: action_id: cmd.sys.ui.action needs it, a text"
+    assert acks == []
+
+
+def test_nobody_can_use_up_anothers_ids(acks: Heard, registered: object, alice: User, bob: User) -> None:
+    start(user="bob")
+    start(user="alice")
+    assert sorted(run.started_by.username for run in Run.objects.all() if run.started_by) == ["alice", "bob"]
+
+
+def test_an_acknowledgement_holds_what_it_must(acks: Heard, registered: object, alice: User) -> None:
+    start()
+    for ack in acks:
+        assert all(ack[name] == ack["payload"][name] != "" for name in ("action_id", "agent_id", "status"))
