@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.acceptance.site import ENDED, Site
+from tests.acceptance.site import ENDED, Site, until
+from tests.acceptance.test_agents import AGENTS, agent
+from tests.acceptance.test_cg_agents import ended, external
 
 CHROMIUM = Path("/usr/bin/chromium")
 #: Flags that keep Chromium from calling home; as root it has no sandbox.
@@ -122,6 +126,24 @@ def test_the_general_page_hears_what_an_agent_posts(page: Page, site: Site) -> N
     subject = "cg.v1.default.public.evt.agent.browser_test.message"
     site.post(subject, b'{"id": "hello-1", "content": "Hello from an agent"}')
     expect(page.locator("#timeline")).to_contain_text("Hello from an agent", timeout=15_000)
+
+
+def test_the_page_of_an_external_run_shows_the_turn_of_an_agent(page: Page, site: Site) -> None:
+    _sign_in(page, site)
+    with agent(site, sys.executable, str(AGENTS / "cg_agent.py"), folder=AGENTS, name="beatrix"):
+        run_id = site.start_run("company_intel", "query").rpartition("/")[2]
+        place = external("beatrix", run_id)
+        until(lambda: ended(site, place), "the agent's turn has ended")
+        page.goto(f"{site.url}/agents/{place.rpartition('/')[2]}/")
+        expect(page.locator("#timeline")).to_contain_text(f"I look at {run_id}-0")
+        expect(page.locator("#timeline")).to_contain_text("company_intel ended with success")
+        expect(page.locator("#run-head")).to_contain_text("Completed", ignore_case=True)
+        # What it says more is shown without a reload.
+        step = {"agent_turn_id": "more", "step_id": "s9", "phase": "started", "content": "One more thing"}
+        subject = f"cg.v1.default.t_beatrix-{run_id}-0.evt.agent.beatrix.step"
+        expect(page.locator("#live-state")).to_contain_text("Live", timeout=15_000)
+        site.post(subject, json.dumps(step).encode())
+        expect(page.locator("#timeline")).to_contain_text("One more thing", timeout=15_000)
 
 
 def test_a_page_shows_every_event_in_order_although_nats_stood_still(page: Page, own_site: Site) -> None:
