@@ -286,10 +286,10 @@ def human_in_the_loop(  # long: half of it is the docstring that users read
 
     The method's body runs before the pause and returns what is shown (a dict); if it returns None, the fields named in
     `edits` are shown. The decision is written to the state field that bears the gate's name, when there is one, and
-    edited values to the fields they name. `reject` fails the run with the reason unless `on_reject` names a later
-    node or `end`; `goto` says the same of other decisions (decision → node or `end`). After `timeout` the decision
-    `on_timeout` (by default `reject`) is taken in the person's place; with `escalate_to` that one is asked first, for
-    the same time again. `next` is as in `@node`.
+    edited values to the fields they name; a field `<gate>_notes`, when there is one, takes the notes. `reject` fails
+    the run with the reason unless `on_reject` names a later node or `end`; `goto` says the same of other decisions
+    (decision → node or `end`). After `timeout` the decision `on_timeout` (by default `reject`) is taken in the person's
+    place; with `escalate_to` that one is asked first, for the same time again. `next` is as in `@node`.
 
     `approvers` are users, or groups of users, that are asked at the same time, each on their own; a name that stands
     there twice asks two people of that group. By `rule` the gate is decided when `all` of them have taken the same

@@ -100,6 +100,9 @@ class Environment:
     scheduler: Scheduler
     hubspot_secret: str = field(repr=False)
     webhook_private: bool
+    session_log: Path | None
+    session_log_mib: int
+    session_log_days: int
     masked: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
     log_level: LogLevel
@@ -133,7 +136,7 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         ollama_host=text(environ, "OLLAMA_HOST"),
         tracing=choice(environ, "OPENVIBE_TRACING", "none", choices=TRACINGS),
         tracing_project=text(environ, "OPENVIBE_TRACING_PROJECT", "openvibe"),
-        operator_modules=sources(environ, "OPENVIBE_OPERATORS", "operators.catalog"),
+        operator_modules=sources(environ, "OPENVIBE_OPERATORS", "operators.catalog,operators.coders"),
         only=names(environ, "OPENVIBE_ONLY", ""),
         server=server(environ),
         reload=boolean(environ, "OPENVIBE_RELOAD", default=False),
@@ -149,6 +152,9 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         scheduler=choice(environ, "OPENVIBE_SCHEDULER", "celery", choices=SCHEDULERS),
         hubspot_secret=text(environ, "OPENVIBE_HUBSPOT_SECRET"),
         webhook_private=boolean(environ, "OPENVIBE_WEBHOOK_PRIVATE", default=False),
+        session_log=folder(environ, "OPENVIBE_SESSION_LOG", "sessions"),
+        session_log_mib=whole(environ, "OPENVIBE_SESSION_LOG_MIB", 16, least=1, most=100_000),
+        session_log_days=whole(environ, "OPENVIBE_SESSION_LOG_DAYS", 30, least=1, most=10_000),
         masked=patterns(environ, "OPENVIBE_MASKED"),
         secrets=secrets(environ),
         log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),
@@ -205,6 +211,13 @@ def path(environ: Mapping[str, str], name: str, default: str) -> Path:
         return (PROJECT_ROOT / Path(given).expanduser()).resolve()
     except (RuntimeError, ValueError, OSError):
         raise _wrong(name, given, "a path to a folder") from None
+
+
+def folder(environ: Mapping[str, str], name: str, default: str) -> Path | None:
+    """A folder, by default one in the home; `off` is none."""
+    if text(environ, name) == "off":
+        return None
+    return path(environ, name, str(path(environ, "OPENVIBE_HOME", ".openvibe") / default))
 
 
 def names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:

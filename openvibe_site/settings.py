@@ -120,6 +120,8 @@ SPECTACULAR_SETTINGS = {
         "RunStatus": "operators.models.run.Run.Status",
         "WaitStatus": "operators.models.wait.Wait.Status",
         "WaitKind": "operators.models.wait.Wait.Kind",
+        "AgentState": "operators.models.agent.Agent.State",
+        "SessionStatus": "operators.services.sessions.WORDS",
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -142,8 +142,8 @@ def _decided(
     if decision not in leads:
         raise GateRejected(f"Rejected at {node.id}" + (f": {notes}" if notes else ""))
     update: dict[str, Any] = dict(answer.get("values") or {})
-    if node.id in fields.types:
-        update[node.id] = decision
+    told = {node.id: decision, f"{node.id}_notes": notes}
+    update |= {name: value for name, value in told.items() if name in fields.types}
     return Command(update=fields.check_update(node.id, update), goto=way(leads[decision]))
 
 
@@ -189,7 +189,7 @@ def _check_task(node: str, told: Any, fields: Fields) -> None:
 
 def _check_fit(node: str, role: str, task: Any) -> None:
     try:
-        sessions.fitting(role, task if isinstance(task, dict) else {})
+        sessions.check(f"work.{role}", task if isinstance(task, dict) else {})
     except Malformed as error:
         raise WrongUpdate(f"The task of node {node!r} does not fit the schema of work.{role}: {error}") from error
 

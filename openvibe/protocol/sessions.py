@@ -115,11 +115,10 @@ def read(body: Mapping[str, Any], *, catalogue: Catalogue = TYPES) -> SessionMes
     return told.model_copy(update={"type": name, "payload": payload})
 
 
-def fitting(role: str, task: Mapping[str, Any]) -> None:
-    """Raise `Malformed` if a task does not fit the schema of that role's work; other roles take anything."""
-    wanted = TYPES.get(f"work.{role}")
-    if wanted is not None:
-        _validated(wanted.payload, task)
+def check(type: str, payload: Mapping[str, Any]) -> None:
+    """Raise `Malformed` if a payload does not fit the current schema of its type; a type of one's own takes any."""
+    if type in TYPES:
+        _validated(TYPES[type].payload, payload)
 
 
 def schemas(catalogue: Catalogue = TYPES) -> dict[str, Callable[[], dict[str, Any]]]:

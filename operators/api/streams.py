@@ -21,8 +21,8 @@ from operators.api import scope
 from operators.errors import Misfit
 from operators.models import ApiToken, Event, Project, Run
 from operators.numbers import natural
-from operators.services import kinds
-from operators.services.streams import Filter, Stream
+from operators.services import kinds, session_records
+from operators.services.streams import Filter, Stream, Wire, session_named
 
 NEWEST, MOST_NEWEST = 500, 1000
 EVENT_STREAM = "text/event-stream"
@@ -62,14 +62,17 @@ class EventStream(APIView):
 
     renderer_classes = [JSONRenderer, EventStreamRenderer]
 
-    def answer(self, request: Request, place: Place, wanted: Filter) -> HttpResponseBase:
+    def answer(
+        self, request: Request, place: Place, wanted: Filter, record: Callable[[Wire], Wire] = session_named
+    ) -> HttpResponseBase:
         """Return the stream; the thread of this request is free when it begins."""
         after = _number(request.headers.get("Last-Event-ID"), "Last-Event-ID")
         if after is None:
             after = _number(request.query_params.get("after"), "after")
         limit = _number(request.query_params.get("limit"), "limit")
         newest = min(NEWEST if limit is None else limit, MOST_NEWEST)
-        stream = Stream(place.project_id, place.channel, after, newest, wanted, _rights(request, place.project_id))
+        allowed = _rights(request, place.project_id)
+        stream = Stream(place.project_id, place.channel, after, newest, wanted, allowed, record)
         # A proxy that gathers frames would hold news back.
         kept = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
         return StreamingHttpResponse(stream.frames(), content_type=EVENT_STREAM, headers=kept)
@@ -82,6 +85,7 @@ class Events(EventStream):
         responses=STREAM, operation_id="stream_events",
         parameters=[
             OpenApiParameter("run_id", str, description="This run's own thread, instead of the general channel"),
+            OpenApiParameter("session", str, description="The same, in the words of the dialect `sessions`"),
             OpenApiParameter("operator", str, description="Only of runs of this operator"),
             OpenApiParameter("kind", str, many=True, description="Only of these kinds, such as `run.*`; also `a,b`"),
             *RESUME,
@@ -89,7 +93,8 @@ class Events(EventStream):
     )  # fmt: skip
     def get(self, request: Request) -> HttpResponseBase:
         """Stream the general channel, or with `run_id` a run's thread."""
-        run_id = request.query_params.get("run_id", "")
+        session = request.query_params.get("session", "")
+        run_id = request.query_params.get("run_id", "") or session
         place = _thread(request, run_id) if run_id else Place(scope.project(request).pk, subjects.PUBLIC)
         named = ",".join(request.query_params.getlist("kind"))
         wanted = kinds.patterns([part.strip() for part in named.split(",") if part.strip()], field="kind")
@@ -98,7 +103,8 @@ class Events(EventStream):
         operator = operators.filter(slug=slug).first() if slug and "\0" not in slug else None
         if slug and operator is None:
             raise Http404(f"There is no operator {slug!r}")
-        return self.answer(request, place, Filter(wanted, operator.pk if operator else None))
+        record = session_records.of if session else session_named
+        return self.answer(request, place, Filter(wanted, operator.pk if operator else None), record)
 
 
 class AgentEvents(EventStream):

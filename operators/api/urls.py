@@ -4,6 +4,7 @@ from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from operators.api import (
+    agents,
     answers,
     boxes,
     cards,
@@ -13,6 +14,7 @@ from operators.api import (
     registrations,
     schemas,
     servers,
+    sessions,
     streams,
     subscriptions,
     views,
@@ -33,6 +35,11 @@ urlpatterns = [
     path("operators/<slug:slug>/runs/<slug:run_id>/forks", forks.Forks.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/resume", views.Resume.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/waits/<slug:wait_id>/result", answers.Result.as_view()),
+    path("sessions", sessions.Sessions.as_view()),
+    path("sessions/<slug:session_id>", sessions.SessionPage.as_view()),
+    path("agents", agents.Agents.as_view()),
+    path("agents/<path:agent_id>", agents.AgentPage.as_view()),
+    path("events", sessions.Records.as_view()),
     path("events/stream", streams.Events.as_view()),
     path("events/subscribe", subscriptions.Subscribe.as_view()),
     path("events/subscriptions", subscriptions.Subscriptions.as_view()),

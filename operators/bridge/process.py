@@ -18,7 +18,7 @@ from operators import clock
 from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, registry, requests
 from operators.link import link
 from operators.models import Process
-from operators.services import presence
+from operators.services import presence, session_logging
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ async def serve(ended: asyncio.Event) -> None:
     clock_ended = threading.Event()
     ticking = threading.Thread(target=_tick, args=(clock_ended,), name="clock", daemon=True)
     ticking.start()
+    logging_sessions = threading.Thread(
+        target=session_logging.write_until, args=(clock_ended,), name="session-logs", daemon=True
+    )
+    logging_sessions.start()
     absent = presence.announce(Process.Kind.BRIDGE)
     consumers = furnishing.table()[1]
     reading = {consumer.stream: asyncio.Event() for consumer in consumers}
@@ -50,6 +54,7 @@ async def serve(ended: asyncio.Event) -> None:
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)
+    await asyncio.to_thread(logging_sessions.join, 5)
 
 
 def _tick(ended: threading.Event) -> None:

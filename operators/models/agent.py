@@ -15,6 +15,8 @@ from operators.models.run import Run
 #: make it silent.
 BEAT_SECONDS = 10.0
 MOST_MISSED = 3
+#: What an agent says of its health when something is wrong with it.
+FAULTY = ("error", "down")
 
 
 class AgentQuerySet(models.QuerySet["Agent"]):
@@ -60,17 +62,22 @@ class Agent(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def working(self) -> list[Stint]:
+        """Return its stints that go on, the latest first; a list may have fetched them beforehand, as `open_stints`."""
+        fetched: list[Stint] | None = getattr(self, "open_stints", None)
+        return list(self.stints.open().order_by("-started_at")) if fetched is None else fetched
+
     def state(self, now: datetime | None = None) -> str:
         """Return what is known of it. One that never tells of its health is believed to live until it has stopped."""
-        open_still = any(stint.open for stint in self.stints.all())
+        works = bool(self.working())
         if self.beat_at is None:
-            return Agent.State.RUNNING if open_still else Agent.State.STOPPED
+            return Agent.State.RUNNING if works else Agent.State.STOPPED
         silence = (now or timezone.now()) - self.heard_at
         if silence > timedelta(seconds=MOST_MISSED * self.beat_seconds):
-            return Agent.State.SILENT if open_still else Agent.State.STOPPED
-        if self.health in ("error", "down"):
+            return Agent.State.SILENT if works else Agent.State.STOPPED
+        if self.health in FAULTY:
             return Agent.State.ERROR
-        return Agent.State.RUNNING if open_still else Agent.State.IDLE
+        return Agent.State.RUNNING if works else Agent.State.IDLE
 
 
 class StintQuerySet(models.QuerySet["Stint"]):
@@ -100,8 +107,3 @@ class Stint(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent} in {self.run_id}"
-
-    @property
-    def open(self) -> bool:
-        """Whether it goes on."""
-        return self.started_at is not None and (self.stopped_at is None or self.stopped_at < self.started_at)

@@ -8,10 +8,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from openvibe.protocol import turns
-from operators.models.operator import Operator, Workflow
+from operators.models.operator import Node, Operator, Workflow
 from operators.models.project import Actor, Project
 from operators.models.statements import update_returning
 
@@ -30,6 +30,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def active(self) -> RunQuerySet:
         """Those that have not ended."""
         return self.filter(status__in=Run.ACTIVE)
+
+    def sessions(self) -> RunQuerySet:
+        """Those whose workflow hands work to agents elsewhere."""
+        return self.filter(Exists(Node.objects.filter(workflow=OuterRef("workflow_id"), kind="remote")))
 
     def queue(self) -> RunQuerySet:
         """Those that are queued, in the order in which their turn comes."""

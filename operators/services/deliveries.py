@@ -18,6 +18,7 @@ from django.utils import timezone
 from openvibe.errors import BusError
 from openvibe.events import Event as Fact
 from openvibe.protocol import envelope, headers, requests, sessions, subjects
+from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
@@ -176,17 +177,26 @@ def _work(wait: Wait) -> dict[str, Any]:
 
 
 def _question(wait: Wait) -> dict[str, Any]:
-    shown = wait.payload if isinstance(wait.payload, dict) else {}
-    return {
+    asked = {
         "gate_id": wait.id,
-        "chunk_id": shown.get("chunk_id", ""),
         "phase": wait.node,
         "summary": wait.prompt,
-        "changes": shown.get("changes", {}),
         "decisions": wait.decisions,
         "version": wait.version,
         "payload_sha256": wait.payload_sha256,
     }
+    shown = wait.payload if isinstance(wait.payload, dict) else {}
+    told = {name: shown[name] for name in ("chunk_id", "phase", "changes") if name in shown}
+    # What a gate shows under these names may be anything; only what fits the message's schema goes into it.
+    return asked | {name: value for name, value in told.items() if _fits("approval.request", asked | {name: value})}
+
+
+def _fits(type: str, payload: Mapping[str, Any]) -> bool:
+    try:
+        sessions.check(type, payload)
+    except Malformed:
+        return False
+    return True
 
 
 def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bool:

@@ -87,6 +87,11 @@ class Watch(watching.Watch[Follower]):
 hub: watching.Hub[Follower] = watching.Hub(Watch)
 
 
+def session_named(event: Wire) -> Wire:
+    """Return an event with its run as `session_id` too, by which agents of sessions know it."""
+    return {**event, "session_id": event["run_id"]}
+
+
 @dataclass
 class Filter:
     """Which events of a channel a reader wants: of these kinds, of runs of this operator (its key); empty: all."""
@@ -113,7 +118,8 @@ class Filter:
 class Stream:
     """What one reader asked for. `after` is the last number that it has seen; None begins with the `newest` ones.
 
-    `allowed` tells whether it may still read; it is asked away from the event loop.
+    `allowed` tells whether it may still read; it is asked away from the event loop. `record` makes of an event what the
+    reader is told.
     """
 
     project_id: str
@@ -122,6 +128,7 @@ class Stream:
     newest: int
     wanted: Filter
     allowed: Callable[[], bool]
+    record: Callable[[Wire], Wire] = session_named
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield the stream's parts until the reader is let go."""
@@ -163,13 +170,12 @@ class Stream:
 
     async def _told(self, events: list[Wire]) -> bytes:
         passing = await self.wanted.passing(events)
-        return b"".join(map(frame, passing)) or b": alive\n\n"
+        return b"".join(frame(event["seq"], self.record(event)) for event in passing) or b": alive\n\n"
 
 
-def frame(event: Wire) -> bytes:
-    """Return an event as a frame; `session_id` is its run by the name that agents of sessions know."""
-    data = envelope.dumps({**event, "session_id": event["run_id"]})
-    return b"id: %d\nevent: message\ndata: %s\n\n" % (event["seq"], data)
+def frame(seq: int, record: Wire) -> bytes:
+    """Return what a reader is told of an event as a frame."""
+    return b"id: %d\nevent: message\ndata: %s\n\n" % (seq, envelope.dumps(record))
 
 
 def _operators(run_ids: set[str]) -> dict[str, int]:

@@ -69,9 +69,12 @@ def note(run_id: str, fact: Fact, *, actor: str = "") -> None:
         record(project_id=changed[1], run_id=run_id, last_seq=changed[0], facts=[fact], now=now, actor=actor)
 
 
-def read(project_id: str, channel: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-    """Return a channel's events that follow number `after`, in order."""
-    return list(Event.objects.after(project_id, channel, after).select_related("run")[:limit])
+def read(
+    project_id: str, channel: str, *, after: int = 0, since: datetime | None = None, limit: int = 500
+) -> list[Event]:
+    """Return a channel's events that follow number `after`, and are later than `since`, in order."""
+    rows = Event.objects.after(project_id, channel, after).select_related("run")
+    return list((rows.filter(created_at__gt=since) if since else rows)[:limit])
 
 
 def newest(project_id: str, channel: str, *, before: int | None = None, limit: int = 200) -> list[Event]:

@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,9 @@ AGENTS = ROOT / "docs" / "agents"
 
 @pytest.fixture(scope="module")
 def errands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site whose one operator needs somebody else to do its work."""
-    source = Path(__file__).with_name("errands.py")
-    with sites.running(tmp_path_factory.mktemp("errands"), OPENVIBE_OPERATORS=str(source)) as running:
+    """A site whose operators need somebody else to do their work."""
+    sources = f"{Path(__file__).with_name('errands.py')},operators.coders"
+    with sites.running(tmp_path_factory.mktemp("errands"), OPENVIBE_OPERATORS=sources) as running:
         until(lambda: keeps(running), "the streams are there")
         yield running
 
@@ -42,10 +44,27 @@ def keeps(site: Site) -> bool:
     return True
 
 
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the agent in JavaScript, and what it needs."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        absent = "node and npm are not installed: the agent in JavaScript cannot be tried."
+        if os.environ.get("CI"):
+            pytest.fail(absent)
+        pytest.skip(absent)
+    folder = tmp_path_factory.mktemp("javascript")
+    for name in ("sample_agent.mjs", "package.json", "package-lock.json"):
+        shutil.copy(AGENTS / name, folder)
+    run([npm, "ci", "--no-audit", "--no-fund"], folder)
+    return folder
+
+
 @contextmanager
-def agent(site: Site, *command: str, folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+def agent(site: Site, *command: str, folder: Path, name: str, roles: str = "") -> Iterator[subprocess.Popen[str]]:
     """Run an agent's program, with nothing but NATS's address, until the block ends."""
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    kept |= {"AGENT_ROLES": roles} if roles else {}
     process = subprocess.Popen(
         command, cwd=folder, env={**kept, "NATS_URL": site.nats_url, "AGENT_ID": name},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -109,19 +128,68 @@ def test_work_that_was_asked_for_before_an_agent_came_is_done_when_one_does(erra
 
 
 @pytest.mark.timeout(300)
-def test_the_javascript_agent_of_the_documents_does_a_runs_work(errands: Site, tmp_path: Path) -> None:
-    node = shutil.which("node")
-    npm = shutil.which("npm")
-    if not node or not npm:
-        absent = "node and npm are not installed: the agent in JavaScript cannot be tried."
-        if os.environ.get("CI"):
-            pytest.fail(absent)
-        pytest.skip(absent)
-    for name in ("sample_agent.mjs", "package.json", "package-lock.json"):
-        shutil.copy(AGENTS / name, tmp_path)
-    run([npm, "ci", "--no-audit", "--no-fund"], tmp_path)
-    with agent(errands, node, "sample_agent.mjs", folder=tmp_path, name="joan"):
+def test_the_javascript_agent_of_the_documents_does_a_runs_work(errands: Site, javascript: Path) -> None:
+    with agent(errands, "node", "sample_agent.mjs", folder=javascript, name="joan"):
         does_the_work(errands, "joan")
+
+
+CHUNKS = [
+    {"id": "page", "description": "Build the sign-in page", "depends_on": ["auth"]},
+    {"id": "auth", "description": "Check passwords", "requirements": ["Use bcrypt"]},
+]
+
+
+@pytest.mark.timeout(300)
+def test_a_code_session_runs_to_its_end_with_agents_in_two_languages(errands: Site, javascript: Path) -> None:
+    session = errands.start_run("coders", "code_session", {"name": "Sign-in", "chunks": CHUNKS})
+    program = [sys.executable, str(AGENTS / "sample_agent.py")]
+    with agent(errands, *program, folder=AGENTS, name="pia", roles="coding,review"):
+        decide(errands, session, "post_coding")
+        # Nobody tests yet but this test, which is not content: the chunk goes back to coding.
+        work = until(lambda: asked(errands, session, "check"), "the tests are asked for")
+        answer(errands, session, work, "result.failure", {"error": "1 of 3 failed"})
+        with agent(errands, "node", "sample_agent.mjs", folder=javascript, name="jan", roles="testing"):
+            for _ in CHUNKS:
+                for gate in ("post_coding", "post_testing", "post_review"):
+                    decide(errands, session, gate)
+            ended = errands.wait_for(session, *ENDED)
+    assert ended["status"] == "completed", ended["error"]
+    results = ended["output"]["results"]
+    assert [(name, item["rounds"]) for name, item in results.items()] == [("auth", 2), ("page", 1)]
+    assert {item[phase]["context"]["agent_id"] for item in results.values() for phase in ("coding", "review")} == {
+        "pia"
+    }
+    assert {item["testing"]["context"]["agent_id"] for item in results.values()} == {"jan"}
+
+
+def asked(site: Site, session: str, node: str) -> dict[str, Any] | None:
+    """Return the open wait at a node, if there is one."""
+    found = [item for item in site.read(session)["waits"] if item["node"] == node and item["status"] == "pending"]
+    return found[0] if found else None
+
+
+def decide(site: Site, session: str, gate: str) -> None:
+    """Say yes at a gate once it opens, over NATS as an approver does."""
+    wait = until(lambda: asked(site, session, gate), f"{gate} asks (now {site.read(session)['status']})")
+    seen = {name: wait[name] for name in ("version", "payload_sha256")}
+    answer(site, session, {"id": None}, "approval.granted", {"gate_id": wait["id"], "approved_by": "Eve", **seen})
+    until(lambda: asked(site, session, gate) is None or asked(site, session, gate)["id"] != wait["id"], "it is decided")
+
+
+def answer(site: Site, session: str, work: dict[str, Any], type: str, payload: dict[str, Any]) -> None:
+    """Send a message of a session, as a program of somebody's own does."""
+    run = session.rsplit("/", 1)[1]
+    told = {"work_id": work["id"]} if work["id"] else {}
+    body = {
+        "version": "1",
+        "id": str(uuid.uuid4()),
+        "timestamp": datetime.now(UTC).isoformat(),
+        "session_id": run,
+        "type": type,
+        "payload": {**told, **payload},
+    }
+    place = "approvals" if type.startswith("approval.") else "results"
+    site.post(f"sessions.{run}.{place}", json.dumps(body).encode())
 
 
 def test_the_agents_of_the_documents_are_short_and_know_nothing_of_openvibe() -> None:

@@ -104,10 +104,13 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
     validate_schema(schema)
     assert {path: set(methods) for path, methods in schema["paths"].items()} == {
         "/api/agents/events": {"get"},
+        "/v1/agents": {"get", "post"},
+        "/v1/agents/{agent_id}": {"get", "delete"},
         "/v1/cards": {"post"},
         "/v1/cards/{sha256}": {"get"},
         "/v1/context/{bucket}": {"get"},
         "/v1/context/{bucket}/{key}": {"get", "put", "delete"},
+        "/v1/events": {"get"},
         "/v1/events/stream": {"get"},
         "/v1/events/subscribe": {"post"},
         "/v1/events/subscriptions": {"get"},
@@ -126,6 +129,8 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/v1/schemas/": {"get"},
         "/v1/schemas/{name}": {"get"},
         "/v1/servers": {"get"},
+        "/v1/sessions": {"get", "post"},
+        "/v1/sessions/{session_id}": {"get", "delete"},
         "/v1/webhooks/{source}/": {"post"},
     }
     assert schema["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}

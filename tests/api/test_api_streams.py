@@ -155,6 +155,17 @@ async def test_a_reader_that_comes_back_hears_what_it_missed_once(read, bus: Mem
     assert (again.seqs, by_number.seqs, newest.seqs, ahead.seqs) == ([4, 5], [4, 5], [4, 5], [6])
 
 
+async def test_a_session_is_streamed_in_the_words_of_the_dialect(read, bus: MemoryBus, run: Run, vera: User) -> None:
+    reader = await read(vera, session=run.id)
+    await _announce(bus, run, [await _say(run, "I begin")])
+    await reader.until("event.message")
+    frames = reader.text.strip().split("\n\n")
+    assert frames[-1].splitlines()[:2] == ["id: 2", "event: message"]
+    told = json.loads(frames[-1].splitlines()[2].removeprefix("data: "))
+    assert (told["type"], told["session_id"], told["payload"]) == ("event.message", run.id, {"content": "I begin"})
+    assert told["topic"] == f"sessions.{run.id}.events"
+
+
 async def test_many_readers_and_a_writer_lose_and_repeat_nothing(read, bus: MemoryBus, run: Run, vera: User) -> None:
     readers = [await read(vera, run_id=run.id, after=0) for _ in range(3)]
     for number in range(30):

@@ -217,9 +217,9 @@ def test_what_is_written_is_of_the_current_version() -> None:
 
 def test_a_task_of_a_known_role_must_fit_and_one_of_another_role_may_be_anything() -> None:
     with pytest.raises(Malformed, match="requirements"):
-        sessions.fitting("coding", {"requirements": 7})
-    sessions.fitting("coding", {"requirements": ["quick"], "more": 1})
-    sessions.fitting("tasting", {"requirements": 7})
+        sessions.check("work.coding", {"requirements": 7})
+    sessions.check("work.coding", {"requirements": ["quick"], "more": 1})
+    sessions.check("work.tasting", {"requirements": 7})
 
 
 def test_every_type_goes_to_a_subject_of_the_dialect() -> None:

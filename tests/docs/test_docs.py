@@ -27,6 +27,7 @@ from openvibe_site import urls as urlconf
 from operators import errors as refusals
 from operators import models
 from operators.api import (
+    agents,
     answers,
     boxes,
     cards,
@@ -37,6 +38,7 @@ from operators.api import (
     schemas,
     serializers,
     servers,
+    sessions,
     subscriptions,
 )
 from operators.services.announcements import PUBLIC_KINDS
@@ -152,7 +154,8 @@ def test_every_refusal_stands_in_the_table_of_problems_with_its_status() -> None
      cards.CardView,
      cards.Pointer, context.EntryView, context.KeyList, context.RevisionView, context.History, forks.ForkBody,
      forks.StepView, schemas.SchemaLine, servers.ServerView, subscriptions.SubscribeBody, subscriptions.NewSubscription,
-     subscriptions.DeliveryView],
+     subscriptions.DeliveryView, agents.AgentView, agents.StintView, agents.AgentBody, sessions.SessionDetail,
+     sessions.SessionBody, sessions.GraphPart, sessions.RecordView, sessions.RecordList],
 )  # fmt: skip
 def test_every_field_of_the_api_is_documented(view: type[rest.Serializer]) -> None:
     text = API.read_text("utf-8")

@@ -17,7 +17,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert environment.home == env.PROJECT_ROOT / ".openvibe"
     assert environment.llm == "simulated"
     assert environment.simulated_pace == 60
-    assert environment.operator_modules == ("operators.catalog",)
+    assert environment.operator_modules == ("operators.catalog", "operators.coders")
     assert (environment.only, environment.reload) == ((), False)
     assert environment.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
     assert (environment.lease_seconds, environment.worker_threads, environment.worker_processes) == (15.0, 32, 1)
