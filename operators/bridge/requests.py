@@ -27,7 +27,7 @@ from operators.errors import DomainError, Misfit, Unknown
 from operators.link import link
 from operators.models import Inquiry, Run, Workflow
 from operators.models.project import DEFAULT
-from operators.services import intake, servers
+from operators.services import cards, intake, servers
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def _result(run_id: str) -> dict[str, Any]:
     found = {"run_id": run.id, "status": str(run.status), "result": run.output if run.status == "completed" else None}
     if run.status in Run.ENDED and run.status != Run.Status.COMPLETED:
         found["error"] = (run.error or {}).get("message", "without a reason")
-    return found
+    return cards.carried(run.project_id, found)
 
 
 async def _report(bus: Bus, endings: Endings) -> None:

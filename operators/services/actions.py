@@ -17,7 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from openvibe.errors import BusError
-from openvibe.protocol import actions, envelope, headers
+from openvibe.protocol import actions, envelope, headers, subjects
 from operators.errors import DomainError, Unknown
 from operators.link import link
 from operators.models import InboxItem, Operator, Project, Run, Wait
@@ -55,8 +55,9 @@ def apply(item: InboxItem) -> None:
 
 def again(item: InboxItem) -> None:
     """Answer an action that came before: with what became of it or, while that is open, that it is being done."""
+    broken = {"status": "rejected", "error_code": "internal_error", "error": "OpenVibe failed at this action"}
     busy = {"status": "busy", "error_code": "idempotency_inflight", "error": "This action is being done"}
-    _tell(item, item.body.get(_ACK) or busy)
+    _tell(item, item.body.get(_ACK) or (broken if item.status == item.Status.ERROR else busy))
 
 
 def _first_with_its_message(item: InboxItem) -> dict[str, Any] | None:
@@ -79,7 +80,7 @@ def _first_with_its_message(item: InboxItem) -> dict[str, Any] | None:
 
 def _outcome(item: InboxItem) -> dict[str, Any]:
     try:
-        result = _done(item.project_id, item.body["user"], item.body["action"], key=f"ui:{item.correlation_id}")
+        result = _done(item)
     except _Refused as refused:
         return {"status": "rejected", "error_code": refused.code, "error": refused.reason}
     except DomainError as error:
@@ -88,13 +89,17 @@ def _outcome(item: InboxItem) -> dict[str, Any]:
     return {"status": "done", "tool_result_card_id": card["card"]}
 
 
-def _done(project_id: str, username: str, action: Mapping[str, Any], *, key: str) -> dict[str, Any]:
+def _done(item: InboxItem) -> dict[str, Any]:
+    project_id, key = item.project_id, f"ui:{item.correlation_id}"
+    username, channel, action = item.body["user"], item.body["channel"], item.body["action"]
     missing = [field for field in actions.REQUIRED if action.get(field) in (None, "")]
     if missing:
         raise _Refused("missing_required_fields", f"{', '.join(missing)}: cmd.sys.ui.action needs it")
     for field in ("args", "metadata"):
         if not isinstance(action.get(field, {}), dict):
             raise _Refused(f"invalid_{field}", f"{field}: an object is needed")
+    if channel.startswith("u_") and channel != f"u_{subjects.token(username)}":
+        raise _Refused("invalid_worker_target", f"On the channel {channel!r} acts its own user, and not {username!r}")
     user = _user(username, str(action["agent_id"]))
     tool = TOOLS.get(str(action["tool_name"]))
     if tool is None:

@@ -20,7 +20,7 @@ from openvibe.protocol import envelope, headers, requests
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Run, Wait
-from operators.services import servers, waits
+from operators.services import cards, servers, waits
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ async def _asked(wait: Wait) -> None:
         requests.ANSWER_TO: requests.answer(run.project_id, run.id, wait.id),
         requests.SERVER: settings.OPENVIBE.server,
     }
-    body = envelope.dumps({"version": envelope.VERSION, "id": wait.id, "type": "request", "payload": asked["payload"]})
+    payload = await aside(cards.carried, run.project_id, asked["payload"])
+    body = envelope.dumps({"version": envelope.VERSION, "id": wait.id, "type": "request", "payload": payload})
     bus = await link.bus()
     try:
         answer = await bus.request(subject, body, timeout=seconds, headers=stamps)

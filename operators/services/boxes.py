@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from django.db import transaction
 
+from openvibe import canonical
 from openvibe.protocol import turns
 from operators.errors import Misfit
 from operators.models import Box, Card, Project, Run
@@ -32,6 +33,25 @@ def deliver(project_id: str, outputs: Mapping[str, Any]) -> dict[str, str]:
     delivered = {turns.output_box(turn): [output] for turn, output in outputs.items()}
     kept = _keep(project_id, {**asked, **delivered})
     return {turn: kept[turns.output_box(turn)][0] for turn in outputs}
+
+
+def known(project_id: str, name: str) -> bool:
+    """Tell whether a project has a box, or else a card, of this name."""
+    return Box.objects.filter(project_id=project_id, name=name).exists() or cards.known(project_id, name)
+
+
+def content(project_id: str, name: str) -> Any:
+    """Return what the cards of a box say together, objects as one object and texts as paragraphs; or what a card says.
+
+    Raises `Card.DoesNotExist` if the project has neither.
+    """
+    box = Box.objects.filter(project_id=project_id, name=name).first()
+    said = [cards.content(project_id, sha256) for sha256 in (box.cards if box else [name])]
+    if len(said) == 1:
+        return said[0]
+    if all(isinstance(item, dict) for item in said):
+        return {key: value for item in said for key, value in item.items()}
+    return "\n\n".join(item if isinstance(item, str) else canonical.dumps(item) for item in said)
 
 
 def make(project: Project, name: str, listed: Sequence[str]) -> Box:

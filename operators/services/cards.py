@@ -12,6 +12,8 @@ from operators.models import Card
 
 #: The largest value that an event carries itself, in bytes of JSON.
 INLINE_LIMIT = 32 * 1024
+#: What the payload of a message may have, in bytes of JSON; the bus takes 1 MiB with everything around it.
+MESSAGE_LIMIT = 768 * 1024
 
 
 def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +58,18 @@ def light(project_id: str, value: Any) -> Any:
     """Return a value or, if it is large, keep it as a card and return the pointer to it."""
     text = orjson.dumps(value)
     return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
+
+
+def carried(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` as a message can carry it: as it is or, if that is too much, with pointers in place of much."""
+    sizes = {key: len(orjson.dumps(value, default=str)) for key, value in data.items()}
+    carried, left = dict(data), sum(sizes.values())
+    for key in sorted(sizes, key=lambda key: -sizes[key]):
+        if left <= MESSAGE_LIMIT:
+            break
+        value = orjson.loads(orjson.dumps(data[key], default=str))
+        carried[key], left = keep(project_id, value, orjson.dumps(value)), left - sizes[key]
+    return carried
 
 
 def is_pointer(value: Any) -> bool:

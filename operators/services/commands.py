@@ -21,7 +21,7 @@ from openvibe.protocol.headers import DEPTH
 from operators import definitions
 from operators.errors import Misfit
 from operators.models import InboxItem, Project, Run, Wait, Workflow
-from operators.services import cards, doorbell, endings, instructions, intake, servers, sources, timeline, waits
+from operators.services import boxes, cards, doorbell, endings, instructions, intake, servers, sources, timeline, waits
 from operators.services.results import Result
 
 #: What a run's key begins with that a command has started.
@@ -45,7 +45,7 @@ def concerns(project_id: str, told: Received) -> bool:
         return _unserved(command.agent_id)
     _check_depth(project_id, told, command)
     if isinstance(command, Turn) and command.context_box_id:
-        _check_card(project_id, "context_box_id", command.context_box_id)
+        _check_box(project_id, command.context_box_id)
     return True
 
 
@@ -70,7 +70,7 @@ def turn(item: InboxItem, told: Received, command: Turn) -> None:
     """Start a run for a task."""
     name = command.profile_box_id or str(command.metadata.get("workflow") or "")
     workflow = _workflow(item.project_id, command.agent_id, name)
-    given = cards.content(item.project_id, command.context_box_id) if command.context_box_id else {}
+    given = boxes.content(item.project_id, command.context_box_id) if command.context_box_id else {}
     parent = _parent(item.project_id, command)
     _start(workflow, told, input=instructions.read(workflow, given), trigger=f"turn:{told.id}"[:200], parent=parent)
 
@@ -132,6 +132,11 @@ def _check_turn(run: Run, told: Received, command: Stop | Timeout) -> None:
         raise ProtocolViolation(f"{DEPTH} is {told.depth}; the call {command.tool_call_id!r} was sent with {run.depth}")
     if isinstance(command, ToolResult):
         _check_card(run.project_id, "tool_result_card_id", command.tool_result_card_id)
+
+
+def _check_box(project_id: str, name: str) -> None:
+    if not boxes.known(project_id, name):
+        raise Malformed(f"context_box_id: there is no box and no card {name!r}")
 
 
 def _check_card(project_id: str, field: str, pointer: str) -> None:

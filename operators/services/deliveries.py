@@ -202,7 +202,8 @@ def _fits(type: str, payload: Mapping[str, Any]) -> bool:
 def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bool:
     """Tell a session's agents or approvers what is asked; False if the bus did not take it."""
     subject = sessions.subject(wait.run_id, channel)
-    body = sessions.message(type, payload, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
+    carried = cards.carried(wait.run.project_id, payload)
+    body = sessions.message(type, carried, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
     return stored(subject, body, type, wait.run)
 
 

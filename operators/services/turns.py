@@ -25,6 +25,8 @@ from operators.services import boxes
 
 #: How many runs a process remembers.
 MOST = 10_000
+#: How the trigger of a run begins that a command has started; the caller's name for it follows.
+COMMANDED = "turn:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class _Followed:
     seq: int
     traceparent: str
     depth: int
+    #: What whoever asked for the run by a command calls this turn.
+    asked_as: str
 
 
 _lock = threading.Lock()
@@ -43,7 +47,7 @@ _followed: dict[str, _Followed] = {}
 
 def meet(run: Run, *, seq: int, epoch: int) -> None:
     """Know a run, as the events up to number `seq` left it; its operator must be at hand."""
-    _remember(run.id, _Followed(Turn(run.id, run.operator.slug, run.retries, epoch), seq, run.traceparent, run.depth))
+    _remember(run.id, _followed_from(run, Turn(run.id, run.operator.slug, run.retries, epoch), seq))
 
 
 def messages(parts: Sequence[Sequence[Told]]) -> list[list[Message]]:
@@ -123,6 +127,7 @@ def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -
         "seq": event.seq,
         "role": "system",
         "kind": family,
+        **({"correlation_id": run.asked_as} if run.asked_as else {}),
         **fields,
         "payload": fields,
     }
@@ -149,13 +154,18 @@ def _look_up(firsts: Sequence[Told]) -> None:
         if run.epoch and first.kind != "run.started":
             for kind, data in _claims(first):
                 turn = turn.after(kind, data)
-        _remember(run.id, _Followed(turn, first.seq - 1, run.traceparent, run.depth))
+        _remember(run.id, _followed_from(run, turn, first.seq - 1))
 
 
 def _claims(first: Told) -> list[tuple[str, Any]]:
     rows = Event.objects.filter(project_id=first.project_id, channel=first.channel, seq__lt=first.seq)
     claims = rows.filter(kind__in=("run.started", "run.resumed", "run.retried")).order_by("seq")
     return list(claims.values_list("kind", "data"))
+
+
+def _followed_from(run: Run, turn: Turn, seq: int) -> _Followed:
+    _, asked, name = run.trigger.partition(COMMANDED)
+    return _Followed(turn, seq, run.traceparent, run.depth, name if asked else "")
 
 
 def _remember(run_id: str, found: _Followed) -> None:

@@ -101,6 +101,9 @@ def test_an_action_that_is_being_done_is_busy(acks: Heard, registered: object, a
     })  # fmt: skip
     start()
     assert (acks[-1]["status"], acks[-1]["error_code"]) == ("busy", "idempotency_inflight")
+    InboxItem.objects.filter(type=inbox.ACTION).update(status="error")
+    start()
+    assert (acks[-1]["status"], acks[-1]["error_code"]) == ("rejected", "internal_error")
 
 
 def test_what_got_stuck_is_done_by_the_clock(acks: Heard, registered: object, alice: User) -> None:
@@ -164,6 +167,12 @@ def test_the_channel_of_a_user_names_him_too(memory: MemoryBus, registered: obje
             "args": {"operator": "company_intel", "trigger": "query", "input": {"company_name": "Acme"}}}  # fmt: skip
     sent(body, user="", subject="cg.v1.default.u_alice.cmd.sys.ui.action")
     assert Run.objects.get().started_by == alice
+
+
+def test_on_a_users_channel_nobody_else_acts(memory: MemoryBus, gate_of: Run, bob: User) -> None:
+    act("cancel", {"run_id": gate_of.id}, user="alice", subject="cg.v1.default.u_bob.cmd.sys.ui.action")
+    assert InboxItem.objects.get().body["ack"]["error_code"] == "invalid_worker_target"
+    assert Run.objects.get().status == "waiting"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from openvibe.bus import Message
 from operators.bridge import ingest
 from operators.models import DeadLetter, Emission, Event, InboxItem, Operator, Project, Run, Server, Wait
-from operators.services import cards, execution, intake
+from operators.services import boxes, cards, execution, intake
 from tests.bridge.conftest import letters
 from tests.bridge.test_requests import served
 from tests.bridge.village import Crier, Critic
@@ -284,6 +284,21 @@ def test_a_turn_starts_one_run_with_what_its_card_says(crier: Operator) -> None:
     run = Run.objects.get()
     assert (run.input, run.depth, run.trigger) == ({"instruction": "hear ye"}, 4, "turn:theirs-1")
     assert played(run).output["cried"] == "HEAR YE"
+
+
+@pytest.mark.parametrize(
+    ("contents", "instruction"),
+    [
+        (["hear ye"], "hear ye"),
+        (["hear ye", "all"], "hear ye\n\nall"),
+        ([{"instruction": "old"}, {"instruction": "hear ye"}], "hear ye"),
+        (["hear", {"a": 1}], 'hear\n\n{"a":1}'),
+    ],
+)
+def test_a_turns_context_may_be_a_box_of_cards(crier: Operator, contents: list[Any], instruction: str) -> None:
+    box = boxes.make(crier.project, "box_1", [card(content) for content in contents])
+    ingest.take([command("turn", {"agent_turn_id": "theirs-1", "context_box_id": box.name}, agent="crier", depth="0")])
+    assert Run.objects.get().input == {"instruction": instruction}
 
 
 def test_the_same_turn_with_another_depth_breaks_the_protocol(crier: Operator) -> None:

@@ -1,16 +1,18 @@
-"""An operator's event that no message can carry: it goes out once, with a pointer to its payload."""
+"""What no message can carry goes out once, with a pointer in its place: an operator's event, work, an answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from openvibe.bus import MOST_BYTES
 from openvibe.bus.nats import NatsBus
-from operators.models import Card, Emission, Project
+from operators.bridge import requests
+from operators.models import Card, Emission, Project, Run, Wait
 from operators.services import deliveries
 from operators.services.cards import INLINE_LIMIT
 from tests.bridge.conftest import SOON, Bridge, make_run
@@ -32,7 +34,7 @@ def test_a_large_payload_goes_out_as_a_pointer_to_its_card(
     assert deliveries.deliver(emission.id)
     emission.refresh_from_db()
     assert emission.published_at is not None
-    said = asyncio.run(kept(bridge.server.url))["payload"]
+    said = asyncio.run(kept(bridge.server.url, "operators", "operators.scout.events.found"))["payload"]
     if inline:
         assert said == payload
     else:
@@ -40,13 +42,32 @@ def test_a_large_payload_goes_out_as_a_pointer_to_its_card(
         assert Card.objects.get(sha256=said["card"]).content == payload
 
 
-async def kept(url: str) -> dict[str, object]:
+def test_work_and_answers_that_are_too_large_keep_their_small_parts(bridge: Bridge, project: Project) -> None:
+    bridge.send()
+    large = "x" * (2 * MOST_BYTES)
+    run = make_run(project, "run_01")
+    Run.objects.filter(pk=run.pk).update(output={"text": large})
+    wait = Wait.objects.create(
+        id="wait_1", run=run, kind=Wait.Kind.WORK, node="work", step_id="s", interrupt_id="i", payload_sha256="",
+        payload={"role": "coding", "task": {"chunk_id": "c1", "description": large}}, opened_at=timezone.now(),
+    )  # fmt: skip
+
+    assert deliveries.ask(wait.id)
+    said = asyncio.run(kept(bridge.server.url, "sessions", "sessions.run_01.work"))["payload"]
+    assert (said["chunk_id"], said["work_id"]) == ("c1", wait.id)
+    assert Card.objects.get(sha256=said["description"]["card"]).content == large
+    answer = requests._result(run.id)
+    assert (answer["run_id"], answer["status"]) == (run.id, "completed")
+    assert Card.objects.get(sha256=answer["result"]["card"]).content == {"text": large}
+
+
+async def kept(url: str, stream: str, subject: str) -> dict[str, Any]:
     bus = NatsBus(url, name="reader")
     await bus.connect()
-    pull = await bus.pull("operators", durable="reader", patterns=["operators.scout.events.found"])
+    pull = await bus.pull(stream, durable="reader", patterns=[subject])
     async with asyncio.timeout(SOON):
         while not (found := await pull.fetch(1, timeout=1)):
             pass
     await bus.close()
-    body: dict[str, object] = json.loads(found[0].data)
+    body: dict[str, Any] = json.loads(found[0].data)
     return body

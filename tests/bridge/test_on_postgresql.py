@@ -15,7 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("module", ["test_ingest.py", "test_sessions.py", "test_process.py", "test_external.py"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "test_ingest.py",
+        "test_sessions.py",
+        "test_process.py",
+        "test_external.py",
+        "test_turns.py",
+        "test_foreign_turns.py",
+        "test_actions.py",
+    ],
+)
 def test_the_bridges_tests_pass_on_postgresql(module: str) -> None:
     with servers.postgres() as server:
         environ = {**os.environ, "DATABASE_URL": servers.new_database(server.url)}

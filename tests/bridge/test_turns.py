@@ -167,6 +167,26 @@ def test_what_is_announced_again_is_kept_once_and_says_the_same(streams: str, sh
     assert [item.data for item in again] == [item.data for item in first]
 
 
+def test_what_was_played_while_nats_was_away_is_told_once_when_it_is_back(
+    bridge: Bridge, streams: str, lab: Operator
+) -> None:
+    bridge.server.stop()
+    run = played(lab)
+    assert announcements.settle(SOON)
+    bridge.server.start()
+    # The clock announces what the bus did not take.
+    messages = kept(streams, pattern(run), 12)
+
+    assert len(messages) == 12
+    assert Counter(item.subject.rpartition(".")[2] for item in messages) == {"step": 8, "state": 3, "task": 1}
+
+
+def test_a_turn_that_a_command_asked_for_bears_the_callers_name_of_it(streams: str, lab: Operator) -> None:
+    run = intake.request(lab.workflows.get(slug="four"), input={}, actor=None, trigger="turn:theirs-1")
+    (state,) = bodies(kept(streams, pattern(run), 1), "state")
+    assert (state["correlation_id"], state["agent_turn_id"]) == ("theirs-1", f"{run.id}-0")
+
+
 def test_our_own_turns_do_not_come_back(bridge: Bridge, streams: str, lab: Operator) -> None:
     run = played(lab)
     kept(streams, pattern(run), 12)
