@@ -194,8 +194,9 @@ class NatsBus:
         )
         with translated(f"Stream {stream!r} cannot be read as {durable!r}"):
             await self._stream.add_consumer(stream, config)
-            subscription = await self._stream.pull_subscribe_bind(consumer=durable, stream=stream)
-        return NatsPull(subscription)
+            pull = NatsPull(self._live, stream, durable)
+            await pull.open()
+        return pull
 
     async def request(
         self, subject: str, data: bytes, *, timeout: float, headers: Mapping[str, str] | None = None

@@ -85,32 +85,47 @@ async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
 
 
 async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
+    """Write batch after batch; while one is written the next one is fetched."""
     pause = RETRY_SECONDS
-    while bus.connected:
-        messages = await pull.fetch(settings.OPENVIBE.pull_batch, timeout=settings.OPENVIBE.pull_seconds)
-        if not messages:
-            caught_up.set()
-            continue
-        try:
-            again = await sync_to_async(ingest.take, thread_sensitive=False)(messages)
-        except Exception:
-            # Given back at once they come again before newer ones, and in order.
-            await _refuse(messages)
-            raise
-        if len(messages) < settings.OPENVIBE.pull_batch:
-            caught_up.set()
-        else:
-            caught_up.clear()
-        failed = set(map(id, again))
-        for message in messages:
-            if message.acknowledge and id(message) not in failed:
-                await message.acknowledge()
-        if not again:
-            pause = RETRY_SECONDS
-            continue
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
-        await _refuse(again)
+    ahead = asyncio.create_task(_fetch(pull))
+    try:
+        while bus.connected:
+            messages = await ahead
+            ahead = asyncio.create_task(_fetch(pull))
+            again = await _written(messages)
+            if len(messages) < settings.OPENVIBE.pull_batch:
+                caught_up.set()
+            else:
+                caught_up.clear()
+            if again:
+                await asyncio.sleep(pause)
+                await _refuse(again)
+            pause = min(2 * pause, LONGEST_PAUSE) if again else RETRY_SECONDS
+    finally:
+        await companions.cancel([ahead], pause=0.2)
+        if not ahead.cancelled() and not ahead.exception():
+            await _refuse(ahead.result())
+
+
+async def _fetch(pull: Pull) -> Sequence[Message]:
+    return await pull.fetch(settings.OPENVIBE.pull_batch, timeout=settings.OPENVIBE.pull_seconds)
+
+
+async def _written(messages: Sequence[Message]) -> Sequence[Message]:
+    """Write messages and acknowledge them; return those at which we failed."""
+    if not messages:
+        return []
+    try:
+        again = await sync_to_async(ingest.take, thread_sensitive=False)(messages)
+    except Exception:
+        # Given back at once they come again before newer ones, and in order.
+        await _refuse(messages)
+        raise
+    failed = set(map(id, again))
+    for message in messages:
+        if message.acknowledge and id(message) not in failed:
+            await message.acknowledge()
+    return again
 
 
 async def _refuse(messages: Sequence[Message]) -> None:

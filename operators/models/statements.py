@@ -99,17 +99,26 @@ def present(model: type[models.Model], names: Sequence[str], keys: Sequence[tupl
     """Return which of these combinations of texts stand in these columns of some row."""
     if not keys:
         return set()
-    columns = ", ".join(map(connection.ops.quote_name, names))
+    columns = [connection.ops.quote_name(name) for name in names]
+    listed = ", ".join(columns)
     parameters: list[Any]
     if connection.vendor == "postgresql":
-        # One parameter a column: a mark for each of hundreds of values costs more than looking them up.
-        given = f"SELECT * FROM unnest({', '.join(['%s::text[]'] * len(names))})"  # noqa: S608  # marks only
+        # One parameter a column, because a mark for each of hundreds of values costs more than looking them up. And for
+        # each the first row from there on, because only the index of these very columns has that order: a plain
+        # comparison is planned by what the table was like when it was counted last, at times by another index.
+        arrays = ", ".join(["%s::text[]"] * len(names))
+        row, wanted = (", ".join(f"{table}.{name}" for name in columns) for table in ("row", "wanted"))
+        next_one = f"SELECT {row} FROM {quoted(model)} row WHERE ({row}) >= ({wanted}) ORDER BY {row} LIMIT 1"  # noqa: S608
+        sql = (
+            f"SELECT wanted.* FROM unnest({arrays}) AS wanted({listed}), LATERAL ({next_one}) row"  # noqa: S608
+            f" WHERE ({row}) = ({wanted})"
+        )
         parameters = [list(values) for values in zip(*keys, strict=True)]
     else:
-        given = "VALUES " + ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(keys))
+        marks = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(keys))
+        sql = f"SELECT {listed} FROM {quoted(model)} WHERE ({listed}) IN (VALUES {marks})"  # noqa: S608  # as above
         parameters = [value for key in keys for value in key]
     with connection.cursor() as cursor:
-        sql = f"SELECT {columns} FROM {quoted(model)} WHERE ({columns}) IN ({given})"  # noqa: S608  # as above
         cursor.execute(sql, parameters)
         return set(cursor.fetchall())
 

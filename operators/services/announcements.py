@@ -276,8 +276,11 @@ def append(channel: Channel, events: Sequence[EventRow]) -> list[EventRow]:
 
 def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
     """Return a channel's row, locked until the caller's transaction ends: whoever holds it may number events."""
-    Channel.objects.bulk_create([Channel(project_id=project_id, name=name)], ignore_conflicts=True)
-    return Channel.objects.select_for_update().get(project_id=project_id, name=name)
+    rows = Channel.objects.select_for_update().filter(project_id=project_id, name=name)
+    if (found := rows.first()) is None:
+        Channel.objects.bulk_create([Channel(project_id=project_id, name=name)], ignore_conflicts=True)
+        found = rows.get()
+    return found
 
 
 def _copy(event: Told) -> EventRow:
