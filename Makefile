@@ -35,8 +35,9 @@ bench: ## Measure; print one JSON line per figure
 	@sh scripts/setup.sh --dev
 	$(PYTHON_BIN) -m benchmarks
 
-faults: ## Kill and freeze everything at random, many times; print one JSON line per seed
+faults: ## Kill and freeze everything, in a flood of messages and at random; print one JSON line each
 	@sh scripts/setup.sh --dev
+	$(PYTHON_BIN) -m tests.faults.flood
 	$(PYTHON_BIN) -m tests.faults
 
 services: ## Install PostgreSQL, Redis and Chromium with apt (root)

@@ -7,13 +7,10 @@ loop reads the same messages from the same stream into the same table, under a c
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import nats
@@ -23,8 +20,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from benchmarks.figures import median, tell
 from benchmarks.ground import Ground
-from tests import servers
-from tests.acceptance.site import ROOT, until
+from tests import bridge_process, servers
+from tests.acceptance.site import until
+from tests.bridge_process import BridgeProcess
 
 BATCH = 250
 #: What is spoken about, and where: to everybody, or by each agent of its own run.
@@ -42,7 +40,9 @@ def measure(ground: Ground) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(servers.nats())
         database = servers.new_database(ground.database)
-        bridge = stack.enter_context(_bridge(ground, server.url, database))
+        asyncio.run(_streams(server.url))
+        home = ground.home / "ingest"
+        bridge = stack.enter_context(bridge_process.running(home, nats_url=server.url, database_url=database))
         store = stack.enter_context(psycopg.connect(database, autocommit=True))
         place = Place(server.url, database, bridge, store)
         for kind, subject in SUBJECTS.items():
@@ -60,41 +60,19 @@ class Place:
 
     nats_url: str
     database: str
-    bridge: subprocess.Popen[bytes]
+    bridge: BridgeProcess
     store: psycopg.Connection
 
 
 def _round(place: Place, subject: str, messages: int) -> tuple[float, float]:
     """Return the bridge's rate and that of the bare loop."""
-    place.bridge.send_signal(signal.SIGSTOP)
+    place.bridge.signal(signal.SIGSTOP)
     first = asyncio.run(_publish(place.nats_url, subject, messages))
     goal = _count(place.store) + messages
     started = time.perf_counter()
-    place.bridge.send_signal(signal.SIGCONT)
+    place.bridge.signal(signal.SIGCONT)
     until(lambda: _count(place.store) >= goal, "all are events", seconds=300, pause=0.002)
     return messages / (time.perf_counter() - started), asyncio.run(_bare(place, first, messages))
-
-
-@contextmanager
-def _bridge(ground: Ground, nats_url: str, database: str) -> Iterator[subprocess.Popen[bytes]]:
-    environ = {
-        **os.environ,
-        "OPENVIBE_HOME": str(ground.home / "ingest"),
-        "DATABASE_URL": database,
-        "NATS_URL": nats_url,
-        "OPENVIBE_LOG_LEVEL": "WARNING",
-        "OPENVIBE_LEASE_SECONDS": "300",
-    }
-    command = [sys.executable, "-m", "openvibe_site"]
-    subprocess.run([*command, "prepare"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
-    asyncio.run(_streams(nats_url))
-    process = subprocess.Popen([*command, "bridge"], cwd=ROOT, env=environ, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(30)
 
 
 async def _streams(url: str) -> None:
