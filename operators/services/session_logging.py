@@ -17,20 +17,19 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import Q
 from django.utils import timezone
 
 from openvibe.protocol import subjects
-from operators.models import Run
+from operators.models import Event, Node, Run
 from operators.services import session_records, timeline
 from operators.services.session_log import SessionLog
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks, and between two looks that go back by days.
+#: Seconds between two looks for new events, and between two looks at all sessions of the last days.
 PERIOD, LONG_PERIOD = 1.0, 3600.0
-#: A change may be committed so much later than the time that it bears.
-MARGIN = timedelta(seconds=60)
+#: So many events before the newest one that was seen may still be on their way into the database.
+MARGIN = 2000
 #: Events that are written at a time.
 PART = 500
 
@@ -69,27 +68,29 @@ class Keeper:
 
     folder: Path
     _lock: int | None = None
-    _looked_at: datetime | None = None
-    _long_look_at: float = 0.0
+    _seen: int = 0
+    _long_look_at: float | None = None
     _written: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> None:
         """Write what is new; nothing if another process keeps this folder."""
         if not self._locked():
             return
-        now = timezone.now()
-        days = timedelta(days=settings.OPENVIBE.session_log_days)
-        if self._looked_at is None or time.monotonic() - self._long_look_at > LONG_PERIOD:
+        workflows = list(Node.objects.filter(kind="remote").values_list("workflow_id", flat=True).distinct())
+        if not workflows:
+            return
+        newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        runs = Run.objects.filter(workflow__in=workflows, archived_at=None)
+        if self._long_look_at is None or time.monotonic() - self._long_look_at > LONG_PERIOD:
             self._long_look_at = time.monotonic()
-            self._forget(now - days)
-            since = now - days
+            old = timezone.now() - timedelta(days=settings.OPENVIBE.session_log_days)
+            self._forget(old)
+            runs = runs.filter(updated_at__gte=old)
         else:
-            since = self._looked_at - MARGIN
-        recent = Q(status__in=Run.ACTIVE) | Q(ended_at__gte=since)
-        runs = Run.objects.sessions().filter(recent, updated_at__gte=since, archived_at=None)
-        found = list(runs.only("id", "project_id", "last_seq"))
-        self._written = {run.id: self._kept(run) for run in found}
-        self._looked_at = now
+            fresh = Event.objects.filter(pk__gt=self._seen - MARGIN, run__workflow__in=workflows)
+            runs = runs.filter(pk__in=fresh.values("run_id"))
+        self._written = {run.id: self._kept(run) for run in runs.only("id", "project_id", "last_seq")}
+        self._seen = newest
 
     def close(self) -> None:
         """Let another process do it."""
@@ -98,11 +99,19 @@ class Keeper:
             self._lock = None
 
     def _kept(self, run: Run) -> int:
-        """Bring a session's file up to date and return the number of its newest record."""
+        """Bring a session's file up to date and return its newest record's number, or -1 if that cannot be done."""
         log = of(run)
         assert log is not None
-        written = self._written.get(run.id)
-        written = log.last() if written is None else written
+        try:
+            return self._added(log, run)
+        except (OSError, ValueError) as error:
+            # One file that cannot be written, or read, must not hold the others up.
+            logger.error("The log of session %s could not be written: %s", run.id, error)
+            return -1
+
+    def _added(self, log: SessionLog, run: Run) -> int:
+        written = self._written.get(run.id, -1)
+        written = log.last() if written < 0 else written
         while written < run.last_seq:
             events = timeline.read(run.project_id, subjects.thread(run.id), after=written, limit=PART)
             if not events:

@@ -61,7 +61,7 @@ def _work(event: Wire) -> Told:
 
 
 def _result(data: Mapping[str, Any]) -> Told:
-    named = {"work_id": data["wait_id"], "context": {"agent_id": data["by"]}}
+    named = {"work_id": data["wait_id"], **({"context": {"agent_id": data["by"]}} if data["by"] else {})}
     if data["error"]:
         return "result.failure", "results", {**named, "error": data["error"]}
     result = data["result"]

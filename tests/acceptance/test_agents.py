@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -141,7 +142,7 @@ CHUNKS = [
 
 @pytest.mark.timeout(300)
 def test_a_code_session_runs_to_its_end_with_agents_in_two_languages(errands: Site, javascript: Path) -> None:
-    session = errands.start_run("coders", "code_session", {"name": "Sign-in", "chunks": CHUNKS})
+    session = created(errands)
     program = [sys.executable, str(AGENTS / "sample_agent.py")]
     with agent(errands, *program, folder=AGENTS, name="pia", roles="coding,review"):
         decide(errands, session, "post_coding")
@@ -160,6 +161,62 @@ def test_a_code_session_runs_to_its_end_with_agents_in_two_languages(errands: Si
         "pia"
     }
     assert {item["testing"]["context"]["agent_id"] for item in results.values()} == {"jan"}
+    is_told_as_it_was(errands, session.rsplit("/", 1)[1])
+
+
+def created(site: Site) -> str:
+    """Create a session, and return its path as a run."""
+    answer = site.call("POST", "/sessions", {"name": "Sign-in", "graph": {"chunks": CHUNKS}})
+    assert answer.status_code == 201, answer.text
+    return f"/operators/coders/runs/{answer.json()['id']}"
+
+
+def is_told_as_it_was(site: Site, session: str) -> None:
+    """See that REST, the stream and the file tell the same of a session that is over, and of its agents."""
+    found = site.call("GET", f"/sessions/{session}").json()
+    assert (found["status"], found["chunks_completed"], found["chunks_total"]) == ("completed", 2, 2)
+    told = site.call("GET", f"/events?session={session}&limit=1000").json()["events"]
+    types = [record["type"] for record in told]
+    assert types.count("work.testing") == 3
+    assert types.count("result.failure") == 1
+    assert types.count("approval.granted") == 7
+    assert [record["seq"] for record in told] == list(range(1, len(told) + 1))
+    log = site.home / "sessions" / "default" / f"{session}.jsonl"
+    lines = until(lambda: found if len(found := log.read_bytes().splitlines()) == len(told) else None, "it is logged")
+    assert [json.loads(line)["id"] for line in lines] == [record["id"] for record in told]
+    streamed = read_stream(site, f"/v1/events/stream?session={session}&after=0", len(told))
+    assert [(item["type"], item["session_id"]) for item in streamed] == [(word, session) for word in types]
+    agents = {item["id"]: item for item in site.call("GET", "/agents").json()["results"]}
+    assert {agents[name]["role"] for name in ("pia", "jan")} <= {"coding", "testing", "review"}
+    assert agents["pia"]["sessions"] == agents["jan"]["sessions"] == []
+
+
+@pytest.mark.timeout(300)
+def test_a_session_goes_on_while_the_bus_is_away_and_catches_up(tmp_path: Path) -> None:
+    with sites.running(tmp_path / "home") as own:
+        until(lambda: keeps(own), "the streams are there")
+        session = created(own)
+        work = until(lambda: asked(own, session, "code"), "the code is asked for")
+        own.kill("nats", signal.SIGSTOP)
+        try:
+            # By REST, since nobody hears of anything over the bus.
+            result = {"result": {"summary": "done", "files_changed": ["a.py"]}}
+            assert own.call("POST", f"{session}/waits/{work['id']}/result", result).status_code == 200
+            gate = until(lambda: asked(own, session, "post_coding"), "the gate asks", seconds=60)
+            decided = own.call("POST", f"{session}/resume", {"decision": "approve", "wait_id": gate["id"]})
+            assert decided.status_code == 200, decided.text
+            until(lambda: asked(own, session, "check"), "the tests are asked for", seconds=60)
+            own.kill("bridge")
+        finally:
+            own.kill("nats", signal.SIGCONT)
+        program = [sys.executable, str(AGENTS / "sample_agent.py")]
+        with agent(own, *program, folder=AGENTS, name="late", roles="testing"):
+            until(lambda: asked(own, session, "post_testing"), "the tests were made", seconds=60)
+        told = own.call("GET", f"/events?session={session.rsplit('/', 1)[1]}").json()["events"]
+        log = own.home / "sessions" / "default" / f"{session.rsplit('/', 1)[1]}.jsonl"
+        until(lambda: len(log.read_bytes().splitlines()) >= len(told), "the log has caught up")
+        lines = [json.loads(line)["seq"] for line in log.read_bytes().splitlines()]
+        assert lines == list(range(1, len(lines) + 1))
 
 
 def asked(site: Site, session: str, node: str) -> dict[str, Any] | None:
@@ -236,9 +293,14 @@ def openvibe(environ: dict[str, str], *command: str, given: str = "") -> str:
 
 def streamed(site: Site, query: str, most: int) -> list[dict[str, Any]]:
     """Return the first events of a stream, or none while there are fewer."""
+    return read_stream(site, f"/api/agents/events?{query}", most)
+
+
+def read_stream(site: Site, path: str, most: int) -> list[dict[str, Any]]:
+    """Return the first events of a stream at a path, or none while there are fewer."""
     headers = {"Authorization": f"Bearer {site.token}"}
     found: list[dict[str, Any]] = []
-    url = f"{site.url}/api/agents/events?{query}"
+    url = f"{site.url}{path}"
     with httpx.stream("GET", url, headers=headers, timeout=15, trust_env=False) as answer:
         if answer.status_code == 404:
             return []

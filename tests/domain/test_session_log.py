@@ -216,6 +216,39 @@ def test_a_run_that_hands_nobody_any_work_has_no_log(session: Run, folder: Path)
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_log_that_cannot_be_written_holds_up_no_other(session: Run, folder: Path) -> None:
+    other = Run.objects.create(
+        id="run_2", project=session.project, operator=session.operator, workflow=session.workflow,
+        created_at=datetime.now(UTC), updated_at=datetime.now(UTC),
+    )  # fmt: skip
+    for run in (session, other):
+        timeline.note(run.id, Fact("log", data={"message": "x"}))
+    blocked = folder / "default" / "run_1.jsonl"
+    blocked.mkdir(parents=True)
+    keeper = Keeper(folder)
+    keeper.look()
+    assert written(other) == [1]
+    blocked.rmdir()
+    timeline.note(session.id, Fact("log", data={"message": "x"}))
+    keeper.look()
+    keeper.close()
+    assert written(session) == [1, 2]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_new_events_are_looked_at(session: Run, folder: Path, django_assert_num_queries: Any) -> None:
+    timeline.note(session.id, Fact("log", data={"message": "x"}))
+    keeper = Keeper(folder)
+    keeper.look()
+    with django_assert_num_queries(3):
+        keeper.look()
+    Node.objects.all().delete()
+    with django_assert_num_queries(1):
+        keeper.look()
+    keeper.close()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_old_logs_are_forgotten(session: Run, folder: Path) -> None:
     timeline.note(session.id, Fact("log", data={"message": "x"}))
     old = folder / "default" / "run_0.jsonl.1"
