@@ -66,6 +66,8 @@ class Environment:
     broker_url: str = field(repr=False)
     bus: Bus
     nats_url: str = field(repr=False)
+    nats_credentials: str
+    nats_certificates: str
     nats_replicas: int
     nats_patience: float
     pull_batch: int
@@ -118,6 +120,8 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         broker_url=text(environ, "CELERY_BROKER_URL"),
         bus=choice(environ, "OPENVIBE_BUS", "nats", choices=BUSES),
         nats_url=text(environ, "NATS_URL"),
+        nats_credentials=existing(environ, "NATS_CREDENTIALS"),
+        nats_certificates=existing(environ, "NATS_CERT_DIR"),
         nats_replicas=whole(environ, "OPENVIBE_NATS_REPLICAS", 1, least=1, most=5),
         nats_patience=number(environ, "OPENVIBE_NATS_PATIENCE", 3.0, positive=True),
         pull_batch=whole(environ, "OPENVIBE_PULL_BATCH", 250, least=1, most=10_000),
@@ -218,6 +222,16 @@ def folder(environ: Mapping[str, str], name: str, default: str) -> Path | None:
     if text(environ, name) == "off":
         return None
     return path(environ, name, str(path(environ, "OPENVIBE_HOME", ".openvibe") / default))
+
+
+def existing(environ: Mapping[str, str], name: str) -> str:
+    """The absolute path of a file or a folder that must be there; empty when none is named."""
+    if not text(environ, name):
+        return ""
+    found = path(environ, name, "")
+    if not found.exists():
+        raise _wrong(name, str(found), "the path of something that is there")
+    return str(found)
 
 
 def names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:

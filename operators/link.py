@@ -125,6 +125,8 @@ def _options() -> dict[str, Any]:
     known: dict[str, dict[str, Any]] = {
         "nats": {
             "url": settings.NATS_URL,
+            "credentials": chosen.nats_credentials,
+            "certificates": chosen.nats_certificates,
             "replicas": chosen.nats_replicas,
             "inflight": chosen.pull_inflight,
             "patience": chosen.nats_patience,

@@ -34,6 +34,7 @@ from psycopg import sql
 
 from openvibe_site import nats_server, ports
 from openvibe_site.errors import CannotStart
+from operators.management.commands import credentials
 
 Name = Literal["nats", "postgres", "redis"]
 
@@ -118,6 +119,18 @@ def nats() -> Iterator[Server]:
         command = [program, "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor), "-js", "-sd", str(folder)]
         health = f"http://{ports.LOOPBACK}:{monitor}/healthz"
         yield from _running(Server(f"nats://{ports.LOOPBACK}:{port}", command, folder, lambda: _answers_200(health)))
+
+
+@contextlib.contextmanager
+def closed_nats(*projects: str) -> Iterator[Server]:
+    """A nats-server with TLS and accounts, as `manage.py credentials` makes it; its folder has keys and CA."""
+    program = _needed("nats")
+    port, monitor = ports.free(), ports.free()
+    with _folder() as folder:
+        credentials.write(folder, hosts=[ports.LOOPBACK], projects=projects)
+        command = [program, "-c", "server.conf", "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor)]
+        health = f"http://{ports.LOOPBACK}:{monitor}/healthz"
+        yield from _running(Server(f"tls://{ports.LOOPBACK}:{port}", command, folder, lambda: _answers_200(health)))
 
 
 @contextlib.contextmanager

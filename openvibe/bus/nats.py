@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Mapping, Sequence
 
 from nats.aio.client import Client
@@ -16,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from openvibe.bus import nats_service, service
-from openvibe.bus.address import servers, without_password
+from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.bus.nats_kv import Buckets
 from openvibe.bus.nats_pull import NatsPull, translated
 from openvibe.bus.nats_service import received
@@ -30,7 +31,7 @@ from openvibe.bus.protocol import (
     Unsubscribe,
     WatchHandler,
 )
-from openvibe.errors import BusError, NoResponders, RequestTimeout
+from openvibe.errors import BusError, NoResponders, RequestTimeout, SetupError
 from openvibe.protocol import keys
 from openvibe.protocol.streams import Stream
 
@@ -63,10 +64,12 @@ class NatsBus:
         replicas: int = 1,
         inflight: int = INFLIGHT,
         patience: float = CONNECT_TIMEOUT,
+        credentials: str = "",
+        certificates: str = "",
     ) -> None:
         self._inflight = inflight
         self._patience = patience
-        self._url = url
+        self._access = Access(url, credentials, certificates)
         self._name = name
         self._replicas = replicas
         self._ack_wait = ack_wait
@@ -89,19 +92,28 @@ class NatsBus:
 
     async def connect(self) -> None:
         """See `Bus.connect`."""
+        faults: list[Exception] = []
         try:
             # The client would try the first connection for ever; whoever asked wants to know.
-            self._client = await asyncio.wait_for(self._dialled(), self._patience)
+            self._client = await asyncio.wait_for(self._dialled(faults), self._patience)
         except (OSError, NATSError, TimeoutError) as error:
-            reason = str(error) or "no answer"
-            raise BusError(f"NATS does not answer at {without_password(self._url)}: {reason}") from error
+            reason = self._access.explained(faults[-1] if faults else error)
+            raise BusError(f"NATS does not answer at {self._access.shown}: {reason}") from error
+        except SetupError as error:
+            raise BusError(f"NATS cannot be reached at {self._access.shown}: {error}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
         self._buckets = Buckets(self._jetstream, self._replicas)
 
-    async def _dialled(self) -> Client:
-        client = _Client()
+    async def _dialled(self, faults: list[Exception]) -> Client:
+        async def fault(error: Exception) -> None:
+            # A refusal tells more than the broken pipe that follows from it.
+            if not faults or isinstance(error, (NATSError, ssl.SSLError)):
+                faults[:] = [error]
+            await _log_error(error)
+
+        client = NatsClient()
         await client.connect(
-            servers(self._url),
+            **self._access.options(),
             name=self._name,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
@@ -109,7 +121,7 @@ class NatsBus:
             connect_timeout=5,
             ping_interval=PING_PAUSE,
             max_outstanding_pings=2,
-            error_cb=_log_error,
+            error_cb=fault,
         )
         return client
 
@@ -319,13 +331,15 @@ def bus(
     replicas: int = 1,
     inflight: int = INFLIGHT,
     patience: float = CONNECT_TIMEOUT,
+    credentials: str = "",
+    certificates: str = "",
 ) -> NatsBus:
     """Make the bus.
 
     `url` may name several servers of a cluster, separated by commas, which keeps `replicas` copies of each bucket.
     `ack_wait` is after how many seconds a pulled message comes again, `duplicate_window` for how many a message's id is
     remembered, `patience` how many connecting may take. A durable reader holds at most `inflight` messages that are not
-    acknowledged.
+    acknowledged. `credentials` and `certificates` are as `nats_access.Access` takes them.
     """
     return NatsBus(
         url,
@@ -334,18 +348,9 @@ def bus(
         replicas=replicas,
         inflight=inflight,
         patience=patience,
+        credentials=credentials,
+        certificates=certificates,
     )
-
-
-class _Client(Client):
-    """The library's client, deaf to nobody: its own one stops reading at a subject that is no UTF-8."""
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
-        message: Msg = super()._build_message(sid, subject, reply, data, headers)
-        return message
 
 
 async def _log_error(error: Exception) -> None:

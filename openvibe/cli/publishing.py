@@ -143,7 +143,12 @@ class Post:
 
     async def _connected(self) -> NatsBus:
         if self._bus is None or self._bus.closed:
-            bus = NatsBus(self.url, name="openvibe publish")
+            bus = NatsBus(
+                self.url,
+                name="openvibe publish",
+                credentials=_env("NATS_CREDENTIALS"),
+                certificates=_env("NATS_CERT_DIR"),
+            )
             await bus.connect()
             self._bus = bus
         return self._bus

@@ -7,11 +7,11 @@ import dataclasses
 import logging
 from typing import Literal
 
-import nats
 from django.conf import settings
 from nats.errors import Error as NATSError
 
-from openvibe.bus.address import servers
+from openvibe.bus.nats_access import Access, NatsClient
+from openvibe.errors import SetupError
 from openvibe.protocol.streams import Consumer, Stream, consumers, durable, streams
 from operators.bridge import differences
 from operators.bridge.differences import Difference
@@ -25,6 +25,12 @@ CONNECT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 
 
+def access() -> Access:
+    """Return how this server gets into NATS."""
+    chosen = settings.OPENVIBE
+    return Access(settings.NATS_URL, chosen.nats_credentials, chosen.nats_certificates)
+
+
 def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
     """Return the streams and durable readers that this server needs."""
     chosen = settings.OPENVIBE
@@ -36,11 +42,13 @@ def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
 
 
 async def settle(act: Act) -> list[Difference]:
-    """Compare the server with the table or make it so; raises one of `AWAY` if it does not answer."""
-    client = await asyncio.wait_for(
-        nats.connect(servers(settings.NATS_URL), name="openvibe bus", allow_reconnect=False, error_cb=_silent),
-        CONNECT_SECONDS,
-    )
+    """Compare the server with the table or make it so.
+
+    Raises one of `AWAY` if it does not answer, `SetupError` if what is needed to connect is not there.
+    """
+    client, options = NatsClient(), access().options()
+    connecting = client.connect(**options, name="openvibe bus", allow_reconnect=False, error_cb=_silent)
+    await asyncio.wait_for(connecting, CONNECT_SECONDS)
     try:
         work = differences.apply if act == "apply" else differences.compare
         return await work(client.jetstream(), *table())
@@ -54,7 +62,7 @@ async def furnish() -> None:
     while settings.BUS == "nats":
         try:
             found = await settle("apply")
-        except AWAY as error:
+        except (*AWAY, SetupError) as error:
             logger.debug("NATS cannot be furnished yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             continue

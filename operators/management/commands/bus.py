@@ -13,7 +13,7 @@ import orjson
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from openvibe.bus.address import without_password
+from openvibe.errors import SetupError
 from openvibe.protocol.streams import consumers, streams
 from operators.bridge import crds, furnishing
 from operators.bridge.differences import Difference
@@ -77,5 +77,8 @@ def _looked(act: furnishing.Act) -> list[Difference]:
     try:
         return asyncio.run(furnishing.settle(act))
     except furnishing.AWAY as error:
-        where = without_password(settings.NATS_URL)
-        raise CommandError(f"NATS does not answer at {where}: {error or type(error).__name__}", returncode=2) from error
+        access = furnishing.access()
+        reason = access.explained(error) if str(error) else type(error).__name__
+        raise CommandError(f"NATS does not answer at {access.shown}: {reason}", returncode=2) from error
+    except SetupError as error:
+        raise CommandError(str(error), returncode=2) from error

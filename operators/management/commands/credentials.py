@@ -1,0 +1,85 @@
+"""`manage.py credentials <folder>`: everything that a NATS server of one's own needs to be closed to strangers."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from openvibe.bus import nkeys
+from openvibe.protocol import accounts as table
+from openvibe.protocol import tenancy
+from operators.bridge import accounts, certificates
+from operators.bridge.certificates import Signed
+
+
+class Command(BaseCommand):
+    """Writes a CA, a server's certificate and configuration, and a key for each account. Keys that exist are kept."""
+
+    requires_system_checks = []
+    help = "Write CA, certificate, configuration and one key per account for a NATS server with TLS and accounts."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the folder, the server's names, and the projects whose agents get an account."""
+        parser.add_argument("folder", type=Path)
+        parser.add_argument("--host", action="append", default=[], help="a name or address of a server (repeat)")
+        parser.add_argument("--project", action="append", default=[], help="a project whose agents connect (repeat)")
+
+    def handle(self, *args: Any, folder: Path, host: list[str], project: list[str], **options: Any) -> None:
+        """Do it, and tell where things are."""
+        write(folder, hosts=host or ["localhost", "127.0.0.1"], projects=project or [tenancy.DEFAULT])
+        self.stdout.write(f"the server: cd {folder} && nats-server -c server.conf")
+        self.stdout.write(f"OpenVibe: NATS_CREDENTIALS={folder / 'openvibe-site.nk'} NATS_CERT_DIR={folder}")
+        for name in project or [tenancy.DEFAULT]:
+            self.stdout.write(f"agents of {name}: {folder / key_file(table.account(name))}, with {folder / 'ca.pem'}")
+
+
+def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str]) -> None:
+    """Write the files. What may be known to others lies beside what may not, which its owner alone can read."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = _authority(folder)
+    server = certificates.server(authority, hosts)
+    _private(folder / "server.pem", server.certificate)
+    _private(folder / "server.key", server.key)
+    names = [table.SYSTEM, table.OPENVIBE, *map(table.account, projects)]
+    keys = {name: _user(folder / key_file(name)).public for name in names}
+    _private(folder / "accounts.conf", accounts.text(projects, keys).encode())
+    if not (folder / "server.conf").exists():
+        _private(folder / "server.conf", accounts.SERVER.encode())
+
+
+def example() -> dict[str, str]:
+    """Return the configuration of a server with one project, as `deploy/nats/` shows it: with the names of keys."""
+    names = [table.SYSTEM, table.OPENVIBE, table.account(tenancy.DEFAULT)]
+    keys = {name: f"<the public key of {key_file(name)}>" for name in names}
+    return {"accounts.conf": accounts.text([tenancy.DEFAULT], keys), "server.conf": accounts.SERVER}
+
+
+def key_file(account: str) -> str:
+    """Return the name of the file with the seed of an account's user."""
+    return {table.SYSTEM: "system.nk", table.OPENVIBE: "openvibe-site.nk"}.get(account, f"{account}.nk")
+
+
+def _authority(folder: Path) -> Signed:
+    certificate, key = folder / "ca.pem", folder / "ca.key"
+    if not (certificate.exists() and key.exists()):
+        made = certificates.authority()
+        _private(certificate, made.certificate)
+        _private(key, made.key)
+    return Signed(certificate.read_bytes(), key.read_bytes())
+
+
+def _user(path: Path) -> nkeys.User:
+    if not path.exists():
+        _private(path, f"{nkeys.new().seed}\n".encode())
+    return nkeys.read(path)
+
+
+def _private(path: Path, content: bytes) -> None:
+    # Made private before anything is written; a file that is there keeps its name, for a server that watches it.
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content)
