@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 CheckpointKey = tuple[str, str, str]
 WriteKey = tuple[str, str, str, str, int]
@@ -184,3 +184,44 @@ class Overlay:
     def release(self) -> None:
         """Give back what the stored rows hold."""
         self._bottom.release()
+
+
+class Recalled:
+    """Stored rows that nobody else changes, asked for once: what was read is known until `forget`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._found: dict[Any, list[CheckpointRow]] = {}
+        self._written: dict[frozenset[CheckpointKey], list[WriteRow]] = {}
+
+    def forget(self) -> None:
+        """Read anew from now on."""
+        self._found.clear()
+        self._written.clear()
+
+    def save(self, checkpoints: Sequence[CheckpointRow], writes: Sequence[WriteRow]) -> None:
+        """See `Rows.save`."""
+        self.forget()
+        self._rows.save(checkpoints, writes)
+
+    def checkpoints(self, **asked: Any) -> list[CheckpointRow]:
+        """See `Rows.checkpoints`."""
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in asked.items())
+        if key not in self._found:
+            self._found[key] = self._rows.checkpoints(**asked)
+        return list(self._found[key])
+
+    def writes(self, keys: Collection[CheckpointKey]) -> list[WriteRow]:
+        """See `Rows.writes`."""
+        if (asked := frozenset(keys)) not in self._written:
+            self._written[asked] = self._rows.writes(keys)
+        return list(self._written[asked])
+
+    def delete(self, keys: Collection[CheckpointKey]) -> None:
+        """See `Rows.delete`."""
+        self.forget()
+        self._rows.delete(keys)
+
+    def release(self) -> None:
+        """See `Rows.release`."""
+        self._rows.release()

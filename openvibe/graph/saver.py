@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
-from openvibe.graph.rows import CheckpointRow, MemoryRows, Overlay, Rows, WriteRow
+from openvibe.graph.rows import CheckpointRow, MemoryRows, Overlay, Recalled, Rows, WriteRow
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ class RowSaver(BaseCheckpointSaver[str]):
 
     def __init__(self, rows: Rows, *, collect: bool = False, fresh: bool = False) -> None:
         super().__init__()
-        self._stored = rows
+        self._stored: Rows = Recalled(rows) if collect else rows
         self._top = MemoryRows()
-        self._rows: Rows = self._top if collect and fresh else Overlay(self._top, rows) if collect else rows
+        self._rows: Rows = self._top if collect and fresh else Overlay(self._top, self._stored) if collect else rows
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._wrote: set[str] = set()
@@ -50,6 +50,8 @@ class RowSaver(BaseCheckpointSaver[str]):
         """Hand out, once, the rows that wait to be stored, but for those of tasks in flight."""
         with self._lock:
             checkpoints, writes = self._top.drain()
+            if isinstance(self._stored, Recalled) and (checkpoints or writes):
+                self._stored.forget()
             self._top.save([], [row for row in writes if row.task_id in self.in_flight])
             ended = [row for row in writes if row.task_id not in self.in_flight]
             return checkpoints, [*ended, *self._left_open(ended)]

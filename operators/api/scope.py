@@ -65,11 +65,23 @@ def operator(request: Request, slug: str, *, operable: bool = False) -> Operator
 
 def _in_project(project_id: str, slug: str, user: AbstractUser, *, operable: bool) -> Operator | None:
     """What `operators` finds for a token, by statements that are compiled once: most requests begin here."""
-    if not user.is_superuser:
-        member = look_up(Membership, project_id=project_id, user_id=user.pk)
-        if member is None or (operable and member.role not in Membership.OPERATING):
-            return None
+    if not _may(project_id, user, operable=operable):
+        return None
     return look_up(Operator, "project", project_id=project_id, slug=slug, retired=False)
+
+
+def _run_in_project(project_id: str, run_id: str, user: AbstractUser, *, operable: bool) -> Run | None:
+    """What `runs` finds for a token, likewise."""
+    if "\0" in run_id or not _may(project_id, user, operable=operable):
+        return None
+    return look_up(Run, "operator", "operator__project", "workflow", id=run_id, project_id=project_id)
+
+
+def _may(project_id: str, user: AbstractUser, *, operable: bool) -> bool:
+    if user.is_superuser:
+        return True
+    member = look_up(Membership, project_id=project_id, user_id=user.pk)
+    return member is not None and (not operable or member.role in Membership.OPERATING)
 
 
 def startable(request: Request) -> QuerySet[Workflow]:
@@ -99,7 +111,10 @@ def runs(request: Request, *, operable: bool = False) -> RunQuerySet:
 
 def run(request: Request, slug: str, run_id: str, *, operable: bool = False) -> Run:
     """Return one of them; 404 for what does not exist and for what is not the caller's."""
-    found = runs(request, operable=operable).filter(operator__slug=slug, id=run_id).first()
-    if found is None:
+    if isinstance(request.auth, ApiToken):
+        found = _run_in_project(request.auth.project_id, run_id, caller(request), operable=operable)
+    else:
+        found = runs(request, operable=operable).filter(operator__slug=slug, id=run_id).first()
+    if found is None or found.operator.slug != slug:
         raise Http404(f"Operator {slug!r} has no run {run_id!r}")
     return found

@@ -23,6 +23,7 @@ from operators.api.serializers import (
     ResumeBody,
     RunDetail,
     RunSummary,
+    represented,
 )
 from operators.errors import Misfit, NotWaiting
 from operators.models import Run, Wait
@@ -78,7 +79,7 @@ class Activate(APIView):
             priority=body["priority"],
         )
         headers = {"Location": f"/v1/operators/{slug}/runs/{run.id}"}
-        return Response(RunSummary(run).data, status=201 if run.new else 200, headers=headers)
+        return Response(represented(RunSummary, run), status=201 if run.new else 200, headers=headers)
 
 
 class Runs(generics.ListAPIView[Run]):
@@ -108,14 +109,14 @@ class RunPage(APIView):
     @extend_schema(responses=RunDetail, operation_id="read_run")
     def get(self, request: Request, slug: str, run_id: str) -> Response:
         """Tell its status, output, metrics and waits."""
-        return Response(RunDetail(scope.run(request, slug, run_id)).data)
+        return Response(represented(RunDetail, scope.run(request, slug, run_id)))
 
     @extend_schema(request=CancelBody, responses=RunDetail, operation_id="cancel_run")
     def delete(self, request: Request, slug: str, run_id: str) -> Response:
         """Cancel it."""
         run = scope.run(request, slug, run_id, operable=True)
         reason = _read(CancelBody, request)["reason"] if request.body else ""
-        return Response(RunDetail(intake.cancel(run, actor=scope.caller(request), reason=reason)).data)
+        return Response(represented(RunDetail, intake.cancel(run, actor=scope.caller(request), reason=reason)))
 
 
 class RunEvents(APIView):
@@ -138,7 +139,7 @@ class Retries(APIView):
     def post(self, request: Request, slug: str, run_id: str) -> Response:
         """Queue a failed run again; it goes on from its last good step."""
         run = scope.run(request, slug, run_id, operable=True)
-        return Response(RunDetail(intake.retry(run, actor=scope.caller(request))).data)
+        return Response(represented(RunDetail, intake.retry(run, actor=scope.caller(request))))
 
 
 class Resume(APIView):
@@ -157,13 +158,14 @@ class Resume(APIView):
             payload_sha256=body.get("payload_sha256"),
         )
         caller = scope.caller(request)
-        waits.answer(_wait(run, body.get("wait_id"), caller), given, actor=caller)
-        run.refresh_from_db()
-        return Response(RunDetail(run).data)
+        wait = _wait(run, body.get("wait_id"), caller)
+        wait.run = run
+        waits.answer(wait, given, actor=caller)
+        return Response(represented(RunDetail, scope.run(request, slug, run_id)))
 
 
 def _wait(run: Run, wait_id: str | None, caller: AbstractUser) -> Wait:
-    gates = Wait.objects.gates().select_related("run").filter(run=run)
+    gates = Wait.objects.gates().filter(run=run)
     if wait_id is not None:
         found = gates.filter(id=wait_id).first()
         if found is None:

@@ -47,8 +47,20 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Given:
+    """That there is a row of a model whose fields equal `where`."""
+
+    model: type[models.Model]
+    where: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Change:
-    """The change of the one row that everything hangs on: see `advance`."""
+    """The change of the one row that everything hangs on: see `advance`.
+
+    `given` is looked at as the statement began. It counts where whoever makes it untrue changes the row, too, so that
+    `where` no longer fits.
+    """
 
     model: type[models.Model]
     where: Mapping[str, Any]
@@ -57,6 +69,7 @@ class Change:
     counter: str
     inserts: Sequence[Insert] = field(default=())
     updates: Sequence[Update] = field(default=())
+    given: Given | None = None
 
 
 def strike(change: Change) -> int | None:
@@ -100,6 +113,8 @@ def enter(row: models.Model, *, counter: str, inserts: Sequence[Insert]) -> None
 
 
 def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:
+    if change.given and not change.given.model._default_manager.filter(**change.given.where).exists():
+        return None
     counter: int | None = advance(
         change.model, where=change.where, put=change.put, add=change.add, returning=change.counter
     )
@@ -124,8 +139,10 @@ def _at_once(change: Change, inserts: Sequence[Insert]) -> int | None:
         change.model, tuple(change.where), tuple(change.put), tuple(change.add), change.counter,
         _shapes(inserts),
         tuple((update.model, tuple(update.where), tuple(update.put)) for update in change.updates),
+        (change.given.model, tuple(change.given.where)) if change.given else None,
     )  # fmt: skip
     values = _values(change.model, change.put, change.add, change.where)
+    values += _values(change.given.model, change.given.where) if change.given else []
     values += [_json(item.model, item.rows) for item in _unnumbered(inserts)]
     for update in change.updates:
         values += _values(update.model, update.put, update.where)
@@ -156,11 +173,16 @@ def _sql(  # noqa: PLR0917  # the cache's key, in the order of the text
     model: type[models.Model], where: tuple[str, ...], put: tuple[str, ...], add: tuple[str, ...], counter: str,
     inserts: tuple[Shape, ...],
     updates: tuple[tuple[type[models.Model], tuple[str, ...], tuple[str, ...]], ...],
+    given: tuple[type[models.Model], tuple[str, ...]] | None,
 ) -> str:  # fmt: skip
     # Only names of our own models are put into the text; every value is a parameter.
     column = _names(model)
     changes = [f"{column[name]} = %s" for name in put] + [f"{column[name]} = {column[name]} + %s" for name in add]
     conditions = " AND ".join(f"{column[name]} = %s" for name in where)
+    if given:
+        named_as = _names(given[0])
+        there = " AND ".join(f"{named_as[name]} = %s" for name in given[1])
+        conditions += f" AND EXISTS (SELECT 1 FROM {_table(given[0])} WHERE {there})"  # noqa: S608
     parts = [
         f"changed AS (UPDATE {_table(model)} SET {', '.join(changes)} WHERE {conditions} "  # noqa: S608
         f"RETURNING {column[counter]} AS counter)"

@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -113,7 +114,7 @@ def _messages(moment: _Moment, deliverables: Mapping[str, str]) -> list[Message]
 
 def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -> Message:
     agent = run.turn.agent_id
-    subject = str(subjects.Subject(event.project_id, event.channel, "evt", "agent", agent, family))
+    subject = _subject(event.project_id, event.channel, agent, family)
     name = f"{event.channel}:{event.seq}:{family}"
     body = {
         "version": envelope.VERSION,
@@ -138,6 +139,11 @@ def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -
         depth=run.depth,
     )
     return Message(subject, envelope.dumps(body), stamps)
+
+
+@lru_cache(maxsize=1000)
+def _subject(project: str, channel: str, agent: str, family: str) -> str:
+    return str(subjects.Subject(project, channel, "evt", "agent", agent, family))
 
 
 def _known(first: Told) -> bool:

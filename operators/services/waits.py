@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -20,11 +21,13 @@ from openvibe.events import Event as Fact
 from openvibe.ids import random_text
 from openvibe.outcomes import TERMINATE, OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
-from operators.models import Operator, Run, Wait
-from operators.models.stroke import Update
+from operators.models import Event, Operator, Run, Wait
+from operators.models.stroke import Change, Given, Insert, Update, strike
 from operators.services import doorbell, effects, seats, timeline
 
 CLOCK = "clock"
+#: What an answer quotes of what it is about.
+_QUOTED = ("version", "payload_sha256")
 
 #: What the timeline calls the opening of a wait; other kinds are `requested`.
 OPENED: dict[str, str] = {Wait.Kind.APPROVAL: GATE_OPENED, Wait.Kind.TIMER: "timer.set"}
@@ -152,7 +155,7 @@ def _answered(wait: Wait, given: Answer, *, actor: AbstractUser | None, by: str)
         "decision": given.decision,
         "notes": given.notes,
         "values": dict(given.values) if given.values else None,
-        "decided_by": actor,
+        "decided_by_id": actor.pk if actor else None,
         "decider": by,
     }
     if not _close(wait, fields):
@@ -266,13 +269,45 @@ def _check_fit(wait: Wait, given: Answer) -> None:
         raise Misfit("; ".join(f"{item['field']}: {item['message']}" for item in problems), errors=problems)
 
 
-@transaction.atomic
 def _close(wait: Wait, fields: dict[str, Any]) -> bool:
-    now = timezone.now()
+    fields = {**fields, "closed_at": timezone.now()}
+    alone = not wait.rule and wait.form != "effect"
+    return (alone and _close_at_once(wait, fields)) or _close_with_others(wait, fields)
+
+
+def _close_at_once(wait: Wait, fields: dict[str, Any]) -> bool:
+    """Close the wait of a run that waits for nothing else, in one statement; False if it is not as simple as that."""
+    run, now = wait.run, fields["closed_at"]
+    closed = Wait(**{name: getattr(wait, name) for name in ("id", "kind", "node", "step_id", *_QUOTED)}, **fields)
+    facts = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[_closed(closed, {})], now=now,
+                          actor=closed.decider)  # fmt: skip
+    open_still = {name: getattr(wait, name) for name in ("id", *_QUOTED)} | {"status": Wait.Status.PENDING}
+    change = Change(
+        Run,
+        where={"id": run.id, "status": Run.Status.WAITING},
+        put={"status": Run.Status.QUEUED, "rung_at": now, "rings": 0, "updated_at": now, "told": False},
+        add={"last_seq": len(facts)},
+        counter="last_seq",
+        inserts=[Insert(Event, facts, numbered="seq")],
+        updates=[Update(Wait, open_still, fields)],
+        # Whoever closes it queues the run in the same transaction.
+        given=Given(Wait, open_still),
+    )
+    if strike(change) is None:
+        return False
+    for name, value in fields.items():
+        setattr(wait, name, value)
+    timeline.announce(facts)
+    transaction.on_commit(partial(doorbell.ring, run.id, run.operator))
+    return True
+
+
+@transaction.atomic
+def _close_with_others(wait: Wait, fields: dict[str, Any]) -> bool:
+    now = fields["closed_at"]
     # The run's row before its waits', as whoever plays or cancels it takes them: two orders would be a deadlock.
     rows = Run.objects.select_related("operator").only("id", "operator")
     run = rows.select_for_update(of=("self",), no_key=True).get(id=wait.run_id)
-    fields = {**fields, "closed_at": now}
     open_still = Wait.objects.pending().filter(id=wait.id, version=wait.version, payload_sha256=wait.payload_sha256)
     if not open_still.update(**fields):
         return False
