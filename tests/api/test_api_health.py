@@ -106,6 +106,8 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/api/agents/events": {"get"},
         "/v1/agents": {"get", "post"},
         "/v1/agents/{agent_id}": {"get", "delete"},
+        "/v1/boxes": {"post"},
+        "/v1/boxes/{name}": {"get"},
         "/v1/cards": {"post"},
         "/v1/cards/{sha256}": {"get"},
         "/v1/context/{bucket}": {"get"},
