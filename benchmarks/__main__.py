@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
-from benchmarks import ground, ingest, runs, shown
+from benchmarks import flight, ground, ingest, runs, shown, sleepers
 from benchmarks.ground import Ground
 
 #: What is measured, in this order.
@@ -13,6 +13,8 @@ SECTIONS: Mapping[str, Callable[[Ground], None]] = {
     "runs": runs.measure,
     "shown": shown.measure,
     "ingest": ingest.measure,
+    "flight": flight.measure,
+    "sleepers": sleepers.measure,
 }
 
 
@@ -32,6 +34,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=16, help="threads of the worker")
     parser.add_argument("--messages", type=int, default=10_000, help="messages of a round of ingest")
     parser.add_argument("--rounds", type=int, default=3, help="how often ours and bare take turns")
+    parser.add_argument("--flight", type=int, default=1_000, help="runs in flight at once")
+    parser.add_argument("--sleepers", type=int, default=10_000, help="runs that sleep")
     return parser.parse_args()
 
 

@@ -83,14 +83,14 @@ def latencies(site: Site, endings: Endings, *, times: int) -> list[float]:
     return taken
 
 
-def runs_per_second(site: Site, endings: Endings, *, runs: int, callers: int) -> float:
+def runs_per_second(site: Site, endings: Endings, *, runs: int, callers: int, workflow: str = "linear") -> float:
     """Start many runs at once over several connections; return the runs completed in a second."""
     local = threading.local()
 
     def start(_: int) -> str:
         if not hasattr(local, "caller"):
             local.caller = Caller(site)
-        return str(local.caller.activate("linear"))
+        return str(local.caller.activate(workflow))
 
     begin = time.perf_counter()
     with ThreadPoolExecutor(callers) as threads:

@@ -11,6 +11,9 @@ from openvibe_site.env import Environment
 #: Seconds that a writer waits for SQLite's one write lock.
 LOCK_SECONDS = 30
 
+#: Seconds that a thread waits for one of PostgreSQL's connections.
+PATIENCE = 30
+
 
 def settings(environment: Environment) -> dict[str, Any]:
     """Return the settings of the default database.
@@ -32,9 +35,10 @@ def settings(environment: Environment) -> dict[str, Any]:
             "PASSWORD": unquote(parts.password or ""),
             "HOST": parts.hostname or "",
             "PORT": str(parts.port or ""),
-            # Every request and every played run has a thread of its own; they share these connections.
+            # Every request and every played run has a thread of its own; they share these connections, and a run that
+            # is in the middle of a node holds none.
             "OPTIONS": {
-                "pool": {"min_size": 1, "max_size": 20, "timeout": 10},
+                "pool": {"min_size": 1, "max_size": environment.database_connections, "timeout": PATIENCE},
                 # A statement that a connection has seen a few times is parsed and planned no more.
                 "server_side_binding": True,
                 "prepare_threshold": 3,

@@ -63,6 +63,7 @@ class Environment:
     web: Web
     home: Path
     database_url: str = field(repr=False)
+    database_connections: int
     broker_url: str = field(repr=False)
     bus: Bus
     nats_url: str = field(repr=False)
@@ -117,6 +118,7 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         web=choice(environ, "OPENVIBE_WEB", "daphne", choices=WEBS),
         home=path(environ, "OPENVIBE_HOME", ".openvibe"),
         database_url=text(environ, "DATABASE_URL"),
+        database_connections=whole(environ, "OPENVIBE_DATABASE_CONNECTIONS", 20, least=2, most=1000),
         broker_url=text(environ, "CELERY_BROKER_URL"),
         bus=choice(environ, "OPENVIBE_BUS", "nats", choices=BUSES),
         nats_url=text(environ, "NATS_URL"),

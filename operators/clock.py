@@ -36,14 +36,16 @@ from operators.services import (
     retention,
     subscriptions,
     timeline,
+    timers,
     waits,
 )
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: The longest sleep between two looks, in seconds.
+#: The longest sleep between two looks, in seconds, and the shortest: what falls due within that is done together.
 LONGEST_SLEEP = 1.0
+SHORTEST_SLEEP = 0.05
 #: How long a rung run may stay queued before it is rung again; it doubles with each ring, up to RING_LIMIT.
 RING_PAUSE = timedelta(seconds=2)
 RING_LIMIT = timedelta(seconds=60)
@@ -59,10 +61,14 @@ def run_until(ended: threading.Event) -> None:
     """Look, sleep until something is due, look again."""
     sweeping = threading.Thread(target=retention.every_hour, args=(ended,), name="retention", daemon=True)
     sweeping.start()
+    looked = 0.0
     while not ended.is_set():
         try:
-            tick()
-            pause = _sleep()
+            if time.monotonic() - looked >= LONGEST_SLEEP:
+                looked = time.monotonic()
+                tick()
+            # In between only what has a moment of its own.
+            pause = SHORTEST_SLEEP if meet_deadlines() else _sleep()
         except Exception:
             # Whatever it was, without a clock nothing that was lost would ever be found.
             logger.exception("The clock could not look; it looks again")
@@ -77,7 +83,7 @@ def tick() -> None:
     now = timezone.now()
     _each(_lost(now), lambda run: _requeue(run, now))
     _each(_unheard(now), lambda run: _ring_again(run, now))
-    _each(_due(now), _expire)
+    meet_deadlines()
     _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
     _each(_unannounced_runs(now), _tell_run)
     _each(_unannounced_channels(), _tell_channel)
@@ -88,6 +94,20 @@ def tick() -> None:
     _each(inbox.stuck(MOST), inbox.apply)
     _each(subscriptions.behind(MOST), subscriptions.derive)
     _each(subscriptions.due(timezone.now(), MOST), subscriptions.send_out)
+
+
+def meet_deadlines() -> bool:
+    """Fire the timers that are due, and do what other waits say of their deadlines; tell whether there may be more."""
+    now, fired = timezone.now(), 0
+    try:
+        fired = timers.fire(now, most=MOST)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("The clock could not fire these timers together; it tries each by itself")
+        _each(list(timers.due(now)[:MOST]), _expire)
+    _each(_due(now), _expire)
+    return fired == MOST
 
 
 def _each(found: list[T], act: Callable[[T], None]) -> None:
@@ -176,7 +196,10 @@ def _ring_again(run: Run, now: datetime) -> None:
 
 
 def _due(now: datetime) -> list[Wait]:
-    return list(Wait.objects.pending().filter(deadline__lte=now).order_by("deadline")[:MOST])
+    rows = Wait.objects.pending().filter(deadline__lte=now)
+    # Timers fire together, but for those of a run that goes on at another branch.
+    rows = rows.exclude(kind=Wait.Kind.TIMER, run__status=Run.Status.WAITING)
+    return list(rows.order_by("deadline")[:MOST])
 
 
 def _expire(wait: Wait) -> None:
@@ -254,4 +277,4 @@ def _sleep() -> float:
     following = coming.first()
     if following is None:
         return LONGEST_SLEEP
-    return min(LONGEST_SLEEP, max(0.01, (following - now).total_seconds()))
+    return min(LONGEST_SLEEP, max(SHORTEST_SLEEP, (following - now).total_seconds()))

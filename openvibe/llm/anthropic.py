@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 import anthropic
@@ -26,7 +28,7 @@ _FINAL = {"invalid_request_error", "authentication_error", "permission_error", "
 
 
 class AnthropicProvider:
-    """Asks Claude. One client, hence one connection pool, for all threads of the process.
+    """Asks Claude. A few clients, hence connection pools, for all threads of the process.
 
     The key is `api_key` or ANTHROPIC_API_KEY. `timeout` is the longest silence in seconds, not the longest answer.
     `aliases` go before the usual short names of models. The SDK's own retries are off: the engine tries again where
@@ -154,9 +156,15 @@ def provider(**options: Any) -> AnthropicProvider:
     return AnthropicProvider(**options)
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    # Read once: a process has several clients.
+    return httpx2.create_ssl_context()
+
+
 def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> anthropic.Anthropic:
-    limits = httpx2.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS)
-    http = wire.listening(anthropic.DefaultHttpxClient(limits=limits, timeout=timeout))
+    limits = httpx2.Limits(**wire.CONNECTIONS)
+    http = wire.listening(anthropic.DefaultHttpxClient(limits=limits, timeout=timeout, verify=_trust()))
     return anthropic.Anthropic(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import httpx
@@ -26,7 +28,7 @@ _KEPT = {"type", "items", "description", "enum"}
 
 
 class OllamaProvider:
-    """Asks a model that Ollama serves. One client, hence one connection pool, for all threads of the process.
+    """Asks a model that Ollama serves. A few clients, hence connection pools, for all threads of the process.
 
     `base_url` is the server's address, else OLLAMA_HOST, else http://127.0.0.1:11434; it takes no key, but a server
     behind one is given `api_key` or OLLAMA_API_KEY. `timeout` is the longest silence in seconds; loading a large model
@@ -111,11 +113,18 @@ def provider(**options: Any) -> OllamaProvider:
     return OllamaProvider(**options)
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    # Read once: a process has several clients.
+    return httpx.create_ssl_context()
+
+
 def _client(base_url: str | None, api_key: str | None, timeout: float) -> ollama.Client:
     made = ollama.Client(
         host=base_url,
         timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-        limits=httpx.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS),
+        limits=httpx.Limits(**wire.CONNECTIONS),
+        verify=_trust(),
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         # The SDK's own error keeps no headers, and `retry-after` is one.
         event_hooks={"response": [_refuse]},

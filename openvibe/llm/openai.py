@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx2
 import openai
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletionChunk
-from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
 
 from openvibe.errors import ModelError, SetupError, TransientModelError
 from openvibe.llm import prices, refusals, schemas, wire
@@ -31,7 +31,7 @@ _END = b"[DONE]"
 
 
 class OpenAIProvider:
-    """Asks GPT. One client, hence one connection pool, for all threads of the process.
+    """Asks GPT. A few clients, hence connection pools, for all threads of the process.
 
     The key is `api_key` or OPENAI_API_KEY. `base_url` (or OPENAI_BASE_URL) may lead to any server that speaks the same
     format; it takes any key. `timeout` is the longest silence in seconds, not the longest answer. `aliases` go before
@@ -93,7 +93,7 @@ class OpenAIProvider:
         """Close this process's connections; a further call opens new ones."""
         self._clients.close()
 
-    def _chunks(self, request: dict[str, Any]) -> Generator[ChatCompletionChunk, None, None]:
+    def _chunks(self, request: dict[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
         asking = self._clients.get().chat.completions.with_streaming_response
         try:
@@ -118,9 +118,15 @@ def provider(**options: Any) -> OpenAIProvider:
     return OpenAIProvider(**options)
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    # Read once: a process has several clients.
+    return httpx2.create_ssl_context()
+
+
 def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> openai.OpenAI:
-    limits = httpx2.Limits(max_connections=wire.CONNECTIONS, max_keepalive_connections=wire.CONNECTIONS)
-    http = wire.listening(openai.DefaultHttpxClient(limits=limits, timeout=timeout))
+    limits = httpx2.Limits(**wire.CONNECTIONS)
+    http = wire.listening(openai.DefaultHttpxClient(limits=limits, timeout=timeout, verify=_trust()))
     return openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
 
 
@@ -132,13 +138,14 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield from lines
 
 
-def _chunk(data: bytes) -> ChatCompletionChunk:
-    value = json.loads(data)
+def _chunk(data: bytes) -> Mapping[str, Any]:
+    """Read a chunk. As plain data: the SDK's own models take several times as long, for every few letters."""
+    value: dict[str, Any] = json.loads(data)
     if error := value.get("error"):
         detail = error if isinstance(error, dict) else {"message": str(error)}
         text = f"OpenAI broke off: {detail.get('message')}"
         raise ModelError(text) if detail.get("type") == "invalid_request_error" else TransientModelError(text)
-    return ChatCompletionChunk.model_construct(**value)
+    return value
 
 
 @dataclass
@@ -152,28 +159,30 @@ class _Answer:
     usage: CompletionUsage | None = None
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
 
-    def take(self, chunk: ChatCompletionChunk) -> str:
+    def take(self, chunk: Mapping[str, Any]) -> str:
         """Add a chunk and return its words."""
-        self.model = chunk.model or self.model
+        self.model = chunk.get("model") or self.model
         # The chunk that tells the usage is the last, and has no choices.
-        self.usage = chunk.usage or self.usage
-        if not chunk.choices:
+        if usage := chunk.get("usage"):
+            self.usage = CompletionUsage.construct(**usage)
+        if not chunk.get("choices"):
             return ""
-        choice = chunk.choices[0]
-        self.ended = choice.finish_reason or self.ended
-        self.refusal += choice.delta.refusal or ""
-        for part in choice.delta.tool_calls or ():
+        choice = chunk["choices"][0]
+        delta = choice.get("delta") or {}
+        self.ended = choice.get("finish_reason") or self.ended
+        self.refusal += delta.get("refusal") or ""
+        for part in delta.get("tool_calls") or ():
             self._take_call(part)
-        words = choice.delta.content or ""
+        words: str = delta.get("content") or ""
         self.content += words
         return words
 
-    def _take_call(self, part: ChoiceDeltaToolCall) -> None:
-        call = self.calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
-        call["id"] = part.id or call["id"]
-        if part.function:
-            call["name"] += part.function.name or ""
-            call["arguments"] += part.function.arguments or ""
+    def _take_call(self, part: Mapping[str, Any]) -> None:
+        call = self.calls.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})
+        call["id"] = part.get("id") or call["id"]
+        function = part.get("function") or {}
+        call["name"] += function.get("name") or ""
+        call["arguments"] += function.get("arguments") or ""
 
     def response(self, max_tokens: int) -> LLMResponse:
         """Return the whole answer."""

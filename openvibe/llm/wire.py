@@ -14,8 +14,8 @@ from openvibe import line
 
 C = TypeVar("C")
 
-#: As many as threads may ever ask at once.
-CONNECTIONS = 1_000
+#: As many connections as threads may ever ask at once, all of them kept.
+CONNECTIONS = {"max_connections": 1_000, "max_keepalive_connections": 1_000}
 
 
 def listening(client: C) -> C:

@@ -40,6 +40,13 @@ def provider(vendor, server) -> Iterator[Any]:
 
 
 @pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    """One thread, which uses one connection as long as it can."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(8) as pool:
         yield pool
@@ -52,12 +59,12 @@ def ask(provider: Any, vendor: Any, line: Line | None = None, **options: Any) ->
 
 @pytest.mark.parametrize("words", [(), ("Hel",)], ids=["from the start", "in mid-stream"])
 @pytest.mark.parametrize("earlier", [0, 1], ids=["on a new connection", "on a connection in use before"])
-def test_a_silent_call_ends_when_its_line_is_hung_up(vendor, server, provider, threads, words, earlier):
+def test_a_silent_call_ends_when_its_line_is_hung_up(vendor, server, provider, thread, words, earlier):
     for _ in range(earlier):
-        ask(provider, vendor)
+        thread.submit(ask, provider, vendor).result(30)
     server.replies = [Reply(vendor.unfinished(*words) if words else [], end="hold")]
     line, heard = Line(), []
-    call = threads.submit(ask, provider, vendor, line, on_words=heard.append)
+    call = thread.submit(ask, provider, vendor, line, on_words=heard.append)
     until(lambda: len(server.requests) > earlier and heard == list(words), "the server has been asked and is silent")
 
     assert line.hang_up(HungUp())
@@ -65,7 +72,7 @@ def test_a_silent_call_ends_when_its_line_is_hung_up(vendor, server, provider, t
     assert isinstance(call.exception(30), HungUp)
     assert server.hung_up.wait(30)
     server.replies = [Reply(vendor.answer("Hello again"))]
-    assert [ask(provider, vendor) for _ in range(3)] == ["Hello again"] * 3
+    assert [thread.submit(ask, provider, vendor).result(30) for _ in range(3)] == ["Hello again"] * 3
     assert server.connections == 2
 
 
@@ -84,15 +91,15 @@ def test_only_the_call_whose_line_was_hung_up_ends(vendor, server, provider, thr
     assert all(isinstance(call.exception(30), HungUp) for call in calls)
 
 
-def test_calls_that_were_hung_up_leave_no_connections_behind(vendor, server, provider, threads):
+def test_calls_that_were_hung_up_leave_no_connections_behind(vendor, server, provider, thread):
     server.replies = [Reply(end="hold")]
     for number in range(1, 9):
         line = Line()
-        call: Future[str] = threads.submit(ask, provider, vendor, line)
+        call: Future[str] = thread.submit(ask, provider, vendor, line)
         until(lambda number=number: len(server.requests) == number, "the server has been asked")
         line.hang_up(HungUp())
         assert isinstance(call.exception(30), HungUp)
-    client = provider._clients.get()._client
+    client = thread.submit(provider._clients.get).result(30)._client
     assert client._transport._pool.connections == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from openvibe import node, operator, workflow
@@ -52,6 +53,12 @@ class Lab:
         @node
         def after(self, state):
             return {"number": state["number"] + 1}
+
+    @workflow(id="nap")
+    class Nap:
+        @node
+        def lie_down(self, state):
+            return {"wait_duration": timedelta(days=1)}
 
     @workflow(id="large")
     class Large:

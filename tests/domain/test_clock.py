@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
@@ -19,7 +20,7 @@ from operators import clock
 from operators.link import link
 from operators.models import Event, Run, Wait
 from operators.services import announcements, intake, leases
-from tests.domain.lab import kinds, played, started
+from tests.domain.lab import kinds, played, started, thread
 
 LONG_AGO = timedelta(minutes=5)
 
@@ -195,3 +196,70 @@ def test_a_bus_that_keeps_the_clock_waiting_is_asked_once_a_look(registered):
     clock.tick()
     assert bus.tried == 1
     assert Wait.objects.filter(sent_at=None).count() == 3
+
+
+def test_timers_that_are_due_fire_together_each_once(napping):
+    runs = [napping() for _ in range(5)]
+    early = napping()
+    _due(*runs)
+
+    with CaptureQueriesContext(connection) as one:
+        clock.meet_deadlines()
+
+    assert {Run.objects.get(pk=run.pk).status for run in runs} == {"queued"}
+    assert Run.objects.get(pk=early.pk).status == "waiting"
+    assert all(kinds(run)[-1] == "timer.fired" for run in runs)
+    _due(early)
+    with CaptureQueriesContext(connection) as other:
+        clock.meet_deadlines()
+    assert len(one) == len(other)
+    assert all(played(run).status == "completed" for run in [*runs, early])
+    for run in [*runs, early]:
+        assert list(thread(run).values_list("seq", flat=True)) == list(range(1, len(kinds(run)) + 1))
+        assert kinds(run).count("timer.fired") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_clocks_fire_each_timer_once(napping):
+    runs = [napping() for _ in range(12)]
+    _due(*runs)
+
+    def look() -> None:
+        clock.meet_deadlines()
+        connection.close()
+
+    with ThreadPoolExecutor(4) as clocks:
+        for future in [clocks.submit(look) for _ in range(12)]:
+            future.result()
+    assert [kinds(run).count("timer.fired") for run in runs] == [1] * len(runs)
+    assert {Run.objects.get(pk=run.pk).status for run in runs} == {"queued"}
+
+
+def test_a_timer_that_cannot_fire_holds_up_no_other(napping):
+    broken, other = napping(), napping()
+    _due(broken, other)
+    taken = {"seq": broken.last_seq + 1, "kind": "agent.message", "run": broken, "created_at": timezone.now()}
+    Event.objects.create(project_id="default", channel=f"t_{broken.id}", **taken)
+
+    clock.tick()
+
+    assert Run.objects.get(pk=broken.pk).status == "waiting"
+    assert Run.objects.get(pk=other.pk).status == "queued"
+
+
+def test_a_timer_of_a_cancelled_run_fires_no_more(napping, alice):
+    run = napping()
+    _due(run)
+    intake.cancel(run, actor=alice)
+    clock.tick()
+    assert kinds(run)[-1] == "run.cancelled"
+
+
+@pytest.fixture
+def napping(lab):
+    """Let a run sleep."""
+    return lambda: played(started(lab, "nap"))
+
+
+def _due(*runs: Run) -> None:
+    Wait.objects.filter(run__in=runs).update(deadline=timezone.now() - timedelta(seconds=1))

@@ -49,6 +49,7 @@ def test_what_is_set_is_read() -> None:
         ("OPENVIBE_RELOAD", "often"),
         ("OPENVIBE_MOST_LOSSES", "0"),
         ("OPENVIBE_MOST_STRAYS", "0"),
+        ("OPENVIBE_DATABASE_CONNECTIONS", "1"),
         ("OPENVIBE_MASKED", "sk-\\w+ ("),
         ("OPENVIBE_MASKED", "x*"),
         ("OPENVIBE_WORKER_THREADS", "0"),
