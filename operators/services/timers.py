@@ -10,9 +10,10 @@ from django.db.models import F
 
 from openvibe.events import Event as Fact
 from operators.models import Event, Run, Wait
+from operators.models.event import EventRow
 from operators.models.statements import insert
 from operators.models.wait import WaitQuerySet
-from operators.services import announcements, doorbell, timeline
+from operators.services import doorbell, timeline
 from operators.services.waits import CLOCK
 
 
@@ -50,15 +51,15 @@ def fire(now: datetime, *, most: int) -> int:
 
 
 def _record(fired: list[Wait], runs: dict[str, Run], *, now: datetime) -> None:
-    events: list[Event] = []
+    events: list[EventRow] = []
     for wait in fired:
         run = runs[wait.run_id]
         fact = Fact("timer.fired", node=wait.node, step_id=wait.step_id, data={"wait_id": wait.id})
         [event] = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[fact], now=now, actor=CLOCK)
         event.seq = run.last_seq + 1
         events.append(event)
-    insert(events)
-    transaction.on_commit(partial(announcements.tell, events))
+    insert(Event, events)
+    timeline.announce(events)
 
 
 def _ring(woken: list[Run]) -> None:

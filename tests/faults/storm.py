@@ -121,6 +121,8 @@ class Storm:
             "kill web": lambda: self._kill("web"),
             "kill nats": lambda: self._kill("nats"),
             "freeze worker": lambda: self._freeze(self.dice.choice(workers)),
+            # The clock rides in it, and may hold the rows of many runs whose timers it fires.
+            "freeze bridge": lambda: self._freeze("bridge"),
             # One of them, so that another may play on what it has in hand.
             "freeze worker in an act": lambda: self._in_an_act(self._freeze, [self.dice.choice(workers)]),
         }
