@@ -37,6 +37,13 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
+class Pointer(Part):
+    """Stands in the place of a value that is too large for a message: `GET /v1/cards/<card>` has it."""
+
+    card: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: int
+
+
 class Place(Part):
     """Where the code lies that is worked at."""
 
@@ -49,28 +56,28 @@ class Work(Part):
 
     work_id: str | None = None
     chunk_id: str | None = None
-    context: Place | None = None
+    context: Place | Pointer | None = None
 
 
 class Coding(Work):
     """Write an implementation."""
 
-    description: str | None = None
-    requirements: list[str] | None = None
+    description: str | Pointer | None = None
+    requirements: list[str] | Pointer | None = None
 
 
 class Testing(Work):
     """Write and run tests."""
 
-    target_code: str | None = None
-    test_requirements: list[str] | None = None
+    target_code: str | Pointer | None = None
+    test_requirements: list[str] | Pointer | None = None
 
 
 class Review(Work):
     """Judge the quality."""
 
-    files: list[str] | None = None
-    criteria: list[str] | None = None
+    files: list[str] | Pointer | None = None
+    criteria: list[str] | Pointer | None = None
 
 
 class Worker(Part):
@@ -116,9 +123,9 @@ class Question(Part):
 
     gate_id: Name
     phase: str
-    summary: str
+    summary: str | Pointer
     chunk_id: str | None = None
-    changes: Changes | None = None
+    changes: Changes | Pointer | None = None
     decisions: list[str] | None = None
     version: int | None = None
     payload_sha256: str | None = None

@@ -156,4 +156,14 @@ def _validated(model: type[M], value: Mapping[str, Any], *, path: str = "") -> M
         return model.model_validate(dict(value))
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
-        raise Malformed(f"{path}{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
+        raise Malformed(f"{path}{_place(value, item)}: {item['msg']}") from error
+
+
+def _place(value: Any, fault: Mapping[str, Any]) -> str:
+    """Return the path of a fault in a value; where a field may be of several kinds, its `loc` names the kind too."""
+    found: list[str] = []
+    for part in fault["loc"]:
+        if part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int):
+            found.append(str(part))
+            value = value[part]
+    return ".".join([*found, str(fault["loc"][-1])] if fault["type"] == "missing" else found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import Http404
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_field
 from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -97,7 +97,11 @@ class Agents(generics.ListAPIView[Agent]):
         """List them, a page at a time."""
         return super().get(request, *args, **kwargs)
 
-    @extend_schema(request=AgentBody, responses={201: AgentView}, operation_id="start_agent")
+    @extend_schema(
+        request=AgentBody,
+        responses={201: AgentView, 200: OpenApiResponse(AgentView, "It works in this session already")},
+        operation_id="start_agent",
+    )
     def post(self, request: Request) -> Response:
         """Say that an agent has been started for a session; those who hear the session are told."""
         body = AgentBody(data=request.data)
@@ -106,11 +110,12 @@ class Agents(generics.ListAPIView[Agent]):
         run = scope.runs(request, operable=True).filter(id=given["session_id"]).first()
         if run is None:
             raise Http404(f"There is no session {given['session_id']!r}")
-        agent = agents.start(
+        agent, new = agents.start(
             run, given["agent_id"], role=given["role"], container_id=given["container_id"],
             actor=scope.caller(request).get_username(),
         )  # fmt: skip
-        return Response(AgentView(agent).data, status=201, headers={"Location": f"/v1/agents/{agent.name}"})
+        headers = {"Location": f"/v1/agents/{agent.name}"}
+        return Response(AgentView(agent).data, status=201 if new else 200, headers=headers)
 
 
 class AgentPage(APIView):

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Phase = Literal["coding", "testing", "review"]
 PHASES: tuple[Phase, ...] = ("coding", "testing", "review")
-#: Chunks of one session, and texts of one list.
-MOST_CHUNKS, MOST_LINES = 200, 100
-Lines = Annotated[list[str], Field(max_length=MOST_LINES)]
+#: Chunks of one session, texts of one list, and characters of one text.
+MOST_CHUNKS, MOST_LINES, LONGEST = 200, 50, 2000
+Lines = Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Field(max_length=MOST_LINES)]
 
 
 class Chunk(BaseModel):

@@ -84,8 +84,9 @@ class StintQuerySet(models.QuerySet["Stint"]):
     """Which stints."""
 
     def open(self) -> StintQuerySet:
-        """Those that were begun and have not ended since."""
-        return self.filter(Q(stopped_at=None) | Q(stopped_at__lt=F("started_at")), started_at__isnull=False)
+        """Those that were begun and have not ended since, in sessions that have not ended either."""
+        later = Q(stopped_at=None) | Q(stopped_at__lt=F("started_at"))
+        return self.filter(later, started_at__isnull=False, run__status__in=Run.ACTIVE)
 
 
 class Stint(models.Model):

@@ -63,13 +63,15 @@ def beaten(said: Sequence[Health]) -> None:
     """Take in what agents said of their health, each agent's last word."""
     now = timezone.now()
     latest = {item.agent_id: item for item in said}
+    new = [Agent(project_id=DEFAULT, name=name, created_at=now, heard_at=now) for name in sorted(latest)]
     with transaction.atomic():
-        for name in sorted(latest):
-            item = latest[name]
-            agent = _known(DEFAULT, name, now, role=item.role or "")
-            Agent.objects.filter(pk=agent.pk).update(
-                health=(item.status or "ok")[:40], beat_at=now, beat_seconds=item.interval_seconds or BEAT_SECONDS
-            )
+        Agent.objects.bulk_create(new, ignore_conflicts=True)
+        # Locked in the order in which everybody takes them.
+        known = (
+            Agent.objects.filter(project_id=DEFAULT, name__in=latest).order_by("name").select_for_update(no_key=True)
+        )
+        agents = [_beaten(agent, latest[agent.name], now) for agent in known]
+        Agent.objects.bulk_update(agents, ["role", "health", "beat_at", "beat_seconds", "heard_at"], batch_size=500)
 
 
 def heard(project_id: str, name: str) -> None:
@@ -77,32 +79,39 @@ def heard(project_id: str, name: str) -> None:
     Agent.objects.filter(project_id=project_id, name=name).update(heard_at=timezone.now())
 
 
-def start(run: Run, name: str, *, role: str, container_id: str, actor: str) -> Agent:
-    """Let an agent begin to work in a session, in the words of somebody who has started it.
+def start(run: Run, name: str, *, role: str, container_id: str, actor: str) -> tuple[Agent, bool]:
+    """Let an agent begin to work in a session, as somebody says who has started it, and tell whether that is new.
 
     Raises:
         RunAlreadyEnded: there is nothing left to work at.
     """
-    if not run.active:
-        raise RunAlreadyEnded(f"Session {run.id} has ended already: {run.status}", run_status=run.status)
     payload = {"agent_id": name, "role": role, "container_id": container_id}
     now = timezone.now()
     with transaction.atomic():
-        _say(run, STARTED, payload, actor=actor)
-        told([Presence(run.project_id, run.id, STARTED, name, now, role, container_id)], now=now)
-    return Agent.objects.get(project_id=run.project_id, name=name)
+        run = Run.objects.select_for_update(no_key=True).get(pk=run.pk)
+        if not run.active:
+            raise RunAlreadyEnded(f"Session {run.id} has ended already: {run.status}", run_status=run.status)
+        new = not Stint.objects.open().filter(run=run, agent__name=name).exists()
+        if new:
+            _say(run, STARTED, payload, actor=actor)
+            told([Presence(run.project_id, run.id, STARTED, name, now, role, container_id)], now=now)
+    return Agent.objects.get(project_id=run.project_id, name=name), new
 
 
 def stop(agent: Agent, *, actor: str) -> None:
     """Let an agent be stopped in all its sessions, which hear of it; an agent that is fine will say that it starts."""
-    now = timezone.now()
-    reason = f"stopped by {actor}"
-    for stint in list(agent.stints.open().select_related("run").order_by("run_id")):
-        with transaction.atomic():
-            _say(stint.run, STOPPED, {"agent_id": agent.name, "reason": reason}, actor=actor)
-            gone = Presence(agent.project_id, stint.run_id, STOPPED, agent.name, now, reason=reason)
-            told([gone], now=now)
+    for stint in list(agent.stints.open().order_by("run_id")):
+        _stop(agent, stint, reason=f"stopped by {actor}", actor=actor)
     Agent.objects.filter(pk=agent.pk).update(beat_at=None, health="")
+
+
+@transaction.atomic
+def _stop(agent: Agent, stint: Stint, *, reason: str, actor: str) -> None:
+    run = Run.objects.select_for_update(no_key=True).get(pk=stint.run_id)
+    if Stint.objects.open().filter(pk=stint.pk).exists():
+        now = timezone.now()
+        _say(run, STOPPED, {"agent_id": agent.name, "reason": reason}, actor=actor)
+        told([Presence(agent.project_id, run.id, STOPPED, agent.name, now, reason=reason)], now=now)
 
 
 def forget() -> None:
@@ -110,6 +119,13 @@ def forget() -> None:
     old = Agent.objects.filter(heard_at__lt=timezone.now() - KEPT)
     working = Stint.objects.open().values("agent_id")
     old.exclude(pk__in=working).delete()
+
+
+def _beaten(agent: Agent, said: Health, now: datetime) -> Agent:
+    agent.role = (said.role or agent.role)[:80]
+    agent.health, agent.beat_at, agent.heard_at = (said.status or "ok")[:40], now, now
+    agent.beat_seconds = said.interval_seconds or BEAT_SECONDS
+    return agent
 
 
 def _known(project_id: str, name: str, now: datetime, *, role: str) -> Agent:

@@ -129,8 +129,9 @@ def _work_result(item: InboxItem) -> None:
     failed = body["type"] == "result.failure"
     error = " — ".join(str(payload[name]) for name in ("error", "details") if payload.get(name)) if failed else ""
     by = str((payload.get("context") or {}).get("agent_id") or "agent")[:200]
-    agents.heard(item.project_id, by)
     waits.settle(fitting[0], result=None if failed else payload, error=error or ("failed" if failed else ""), by=by)
+    # After the run's row, in which order everybody takes them.
+    agents.heard(item.project_id, by)
 
 
 def _fits(wait: Wait, payload: Mapping[str, Any]) -> bool:

@@ -202,6 +202,7 @@ def test_an_agent_in_two_sessions_works_until_it_has_left_both(project: Project,
         ingest.take([Message(f"sessions.{place.id}.events", json.dumps(told).encode())])
 
     other = make_run(project, "run_02")
+    Run.objects.update(status=Run.Status.WAITING)
     for place, word, state in (
         (run, "started", "running"),
         (other, "started", "running"),
@@ -210,6 +211,9 @@ def test_an_agent_in_two_sessions_works_until_it_has_left_both(project: Project,
     ):
         says(place, word)
         assert Agent.objects.get().state() == state
+    says(run, "started")
+    Run.objects.update(status=Run.Status.COMPLETED)
+    assert Agent.objects.get().state() == "stopped"
 
 
 def test_a_notice_waits_for_the_bus(run: Run, memory: MemoryBus) -> None:

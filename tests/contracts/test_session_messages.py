@@ -103,6 +103,8 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("work.coding", {"payload": {"requirements": "quick"}}, "payload.requirements"),
     ("work.testing", {"payload": {"target_code": ["a.go"]}}, "payload.target_code"),
     ("work.review", {"payload": {"context": {"branch": 1}}}, "payload.context.branch"),
+    ("work.review", {"payload": {"files": {"card": "a.py", "size": 3}}}, "payload.files"),
+    ("approval.request", {"payload": {"gate_id": "g", "phase": "p", "summary": 7}}, "payload.summary"),
 ]
 
 
@@ -220,6 +222,14 @@ def test_a_task_of_a_known_role_must_fit_and_one_of_another_role_may_be_anything
         sessions.check("work.coding", {"requirements": 7})
     sessions.check("work.coding", {"requirements": ["quick"], "more": 1})
     sessions.check("work.tasting", {"requirements": 7})
+
+
+def test_a_pointer_may_stand_where_a_value_is_too_large_for_a_message() -> None:
+    pointer = {"card": "0" * 64, "size": 2_000_000}
+    for name, field in (("work.coding", "description"), ("work.testing", "target_code"), ("work.review", "files")):
+        body = written(name, payload=EXAMPLES[name] | {field: pointer})
+        schema(name).validate(body)
+        assert sessions.read(body).payload[field] == pointer
 
 
 def test_every_type_goes_to_a_subject_of_the_dialect() -> None:

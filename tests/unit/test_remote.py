@@ -146,3 +146,22 @@ def test_a_run_that_dies_at_any_commit_asks_for_the_work_once():
     outcome = run.play_in_pieces(answers={wait.interrupt_id: {"result": "a patch"}})
     assert outcome.output["letter"] == "a patch"
     assert run.told.count("step.finished implement") == run.told.count("step.started implement") == 1
+
+
+def test_a_failure_that_has_a_field_of_its_own_does_not_end_the_run():
+    task = {"task": "x", "output_key": "letter", "error_key": "topic"}
+    outcome = answered(working(task), error="no ink")
+    assert (outcome.output["topic"], outcome.output["tags"]) == ("no ink", ["after"])
+    # It stood there from the node before; a success empties it.
+    outcome = answered(working(task), result="Dear Ada")
+    assert (outcome.output["letter"], outcome.output["topic"]) == ("Dear Ada", "")
+
+
+def test_an_error_key_that_is_no_field_is_told_before_anybody_works():
+    outcome = working({"task": "x", "output_key": "letter", "error_key": "raison"}).play(start={})
+    assert (outcome.kind, "'raison'" in outcome.error) == ("WrongUpdate", True)
+
+
+def test_a_task_that_does_not_fit_its_message_is_told_before_anybody_works():
+    outcome = working({"task": {"requirements": "quick"}, "output_key": "letter"}).play(start={})
+    assert (outcome.kind, "requirements" in outcome.error) == ("WrongUpdate", True)
