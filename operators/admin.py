@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.contrib import admin, messages
 from django.utils.html import format_html
 
+from openvibe.protocol import actions
 from operators.bridge import ingest
 from operators.models import (
     Agent,
@@ -52,8 +54,19 @@ class MembershipInline(admin.TabularInline):
     autocomplete_fields = ["user"]
 
 
+class ProjectForm(forms.ModelForm):
+    """A word that names no tool would allow nothing, unnoticed."""
+
+    def clean_ui_allowed(self):
+        words = self.cleaned_data["ui_allowed"].replace(",", " ").split()
+        if unknown := [word for word in words if word not in actions.TOOLS]:
+            raise forms.ValidationError(f"{unknown[0]!r} is none of: {' '.join(actions.TOOLS)}")
+        return " ".join(dict.fromkeys(words))
+
+
 @admin.register(Project)
 class ProjectAdmin(admin.ModelAdmin):
+    form = ProjectForm
     list_display = ["id", "name", "max_running", "created_at"]
     inlines = [MembershipInline]
 

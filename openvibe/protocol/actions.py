@@ -11,6 +11,8 @@ from openvibe.protocol.subjects import VERSION, Subject
 PATTERN = f"cg.{VERSION}.*.*.cmd.sys.ui.action"
 #: The header that names the user whose rights count; without it the channel `u_<user>` does.
 USER = "CG-User-ID"
+#: What a user interface may ask for.
+TOOLS = ("start", "cancel", "retry", "approve", "answer")
 REQUIRED = ("action_id", "agent_id", "tool_name", "args")
 
 Status = Literal["accepted", "busy", "rejected", "done"]

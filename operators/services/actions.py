@@ -45,9 +45,13 @@ def name(user: str, action_id: str) -> str:
     return hashlib.sha256(f"{user}\n{action_id}".encode()).hexdigest()
 
 
-def apply(item: InboxItem) -> None:
-    """Do an action, keep what became of it, and tell; part of the caller's transaction."""
+def accept(item: InboxItem) -> None:
+    """Tell that an action is kept and is being done; outside of any transaction, because the bus may be slow."""
     _tell(item, {"status": "accepted"})
+
+
+def apply(item: InboxItem) -> None:
+    """Do an action and keep what became of it; part of the caller's transaction, after which it is told."""
     ack = _first_with_its_message(item) or _outcome(item)
     InboxItem.objects.filter(pk=item.pk).update(body={**item.body, _ACK: ack})
     transaction.on_commit(lambda: _tell(item, ack))

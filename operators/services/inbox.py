@@ -86,6 +86,8 @@ def apply(item_id: int) -> None:
         if item.type == ACTION:
             actions.again(item)
         return
+    if item.type == ACTION:
+        actions.accept(item)
     try:
         with transaction.atomic():
             refused = _APPLIED[item.type](item)

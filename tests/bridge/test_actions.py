@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,11 +11,13 @@ from django.contrib.auth.models import User
 
 from openvibe.bus import Message
 from openvibe.bus.memory import MemoryBus
+from openvibe.bus.nats import NatsBus
+from openvibe.protocol import actions as wire
 from operators.bridge import ingest
 from operators.link import link
 from operators.models import Card, InboxItem, Operator, Project, Run
-from operators.services import execution, inbox, intake
-from tests.bridge.conftest import SOON, letters
+from operators.services import actions, execution, inbox, intake
+from tests.bridge.conftest import SOON, Bridge, eventually, letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -220,3 +223,36 @@ def test_an_acknowledgement_holds_what_it_must(acks: Heard, registered: object, 
     start()
     for ack in acks:
         assert all(ack[name] == ack["payload"][name] != "" for name in ("action_id", "agent_id", "status"))
+
+
+def test_there_are_the_tools_that_the_protocol_names() -> None:
+    assert tuple(actions.TOOLS) == wire.TOOLS
+
+
+def test_twenty_copies_at_once_on_a_real_server_are_done_once(
+    bridge: Bridge, registered: object, alice: User, allowed: Project
+) -> None:
+    body = {"action_id": "a1", "agent_id": "ui_alice", "tool_name": "start",
+            "args": {"operator": "company_intel", "trigger": "query", "input": {"company_name": "Acme"}}}  # fmt: skip
+    subject = "cg.v1.default.u_alice.cmd.sys.ui.action"
+    bridge.send(*[(subject, {**body, "noise": number}) for number in range(20)])
+    eventually(lambda: InboxItem.objects.filter(type=inbox.ACTION, status="consumed").exists())
+    acks = asyncio.run(kept(bridge.server.url, "cg.v1.default.u_alice.evt.sys.ui.action_ack"))
+
+    assert Run.objects.get().started_by == alice
+    assert acks[0]["status"] == "accepted"
+    assert {ack["status"] for ack in acks} == {"accepted", "done"}
+    assert len({ack["tool_result_card_id"] for ack in acks if ack["status"] == "done"}) == 1
+
+
+async def kept(url: str, subject: str) -> list[dict[str, Any]]:
+    """Return what the stream keeps on a subject, as soon as something is done."""
+    bus = NatsBus(url, name="ui")
+    await bus.connect()
+    pull = await bus.pull("cg_evt_v1", durable="ui", patterns=[subject])
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(SOON):
+        while not any(ack["status"] == "done" for ack in found):
+            found += [json.loads(message.data) for message in await pull.fetch(100, timeout=1)]
+    await bus.close()
+    return found

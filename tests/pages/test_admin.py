@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from operators.models import ContextEntry, Effect, Emission, InboxItem, Node, Operator, Run, Wait
+from operators.models import ContextEntry, Effect, Emission, InboxItem, Node, Operator, Project, Run, Wait
 from tests.pages.conftest import Browse, begun, delivered
 
 READ_ONLY = ["run", "event", "wait", "deadletter", "process", "apitoken"]
@@ -108,3 +108,18 @@ def test_an_administrator_chooses_the_model_of_one_node(administrator: Client, r
 
 def test_somebody_who_is_no_administrator_is_sent_away(browse: Browse, bob: User) -> None:
     assert browse(bob).get("/admin/operators/run/").status_code == 302
+
+
+def test_what_user_interfaces_may_do_is_named_by_known_words(administrator: Client, project: Project) -> None:
+    form = {
+        "id": project.pk,
+        "name": project.name,
+        "memberships-TOTAL_FORMS": "0",
+        "memberships-INITIAL_FORMS": "0",
+    }
+    place = f"/admin/operators/project/{project.pk}/change/"
+    refused = administrator.post(place, {**form, "ui_allowed": "start shout"})
+    assert "none of: start cancel retry approve answer" in refused.content.decode()
+    assert administrator.post(place, {**form, "ui_allowed": "start, cancel start"}).status_code == 302
+    project.refresh_from_db()
+    assert project.ui_allowed == "start cancel"
