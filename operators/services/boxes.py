@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from django.db import transaction
 
 from openvibe import canonical
+from openvibe.events import STEP_FINISHED
 from openvibe.protocol import turns
 from operators.errors import Misfit
-from operators.models import Box, Card, Project, Run
+from operators.models import Box, Card, Event, Project, Run
 from operators.services import cards
 from operators.services.masking import masked
+
+#: What an agent's step shows of itself.
+SHOWN = ("calls", "tool", "arguments", "result", "error")
 
 
 def context(run: Run) -> str:
@@ -26,13 +31,25 @@ def context(run: Run) -> str:
 def deliver(project_id: str, outputs: Mapping[str, Any]) -> dict[str, str]:
     """Keep what turns delivered, by turn, beside what their runs were asked for; return the deliverables' cards.
 
-    Doing it again changes nothing.
+    An agent's calls and its tools' results come first, in their order, and then the deliverable. Doing it again changes
+    nothing.
     """
-    runs = Run.objects.filter(id__in=[turns.run_of(turn) for turn in outputs]).values_list("id", "input")
-    asked = {turns.context_box(run): [masked(given)] for run, given in runs}
-    delivered = {turns.output_box(turn): [output] for turn, output in outputs.items()}
+    runs = {turns.run_of(turn): turn for turn in outputs}
+    given = Run.objects.filter(id__in=runs).values_list("id", "input")
+    asked = {turns.context_box(run): [masked(value)] for run, value in given}
+    said = _said(runs)
+    delivered = {turns.output_box(turn): [*said[run], outputs[turn]] for run, turn in runs.items()}
     kept = _keep(project_id, {**asked, **delivered})
-    return {turn: kept[turns.output_box(turn)][0] for turn in outputs}
+    return {turn: kept[turns.output_box(turn)][-1] for turn in outputs}
+
+
+def _said(run_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what agents called and what their tools answered, by run, in order."""
+    said: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    steps = Event.objects.filter(run_id__in=run_ids, kind=STEP_FINISHED, data__has_any_keys=["calls", "tool"])
+    for run_id, data in steps.order_by("seq").values_list("run_id", "data"):
+        said[run_id].append({name: data[name] for name in SHOWN if name in data})
+    return said
 
 
 def known(project_id: str, name: str) -> bool:

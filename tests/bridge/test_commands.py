@@ -13,9 +13,9 @@ import pytest
 
 from openvibe.bus import Message
 from operators.bridge import ingest
-from operators.models import DeadLetter, Emission, Event, InboxItem, Operator, Project, Run, Server, Wait
-from operators.services import boxes, cards, execution, intake
-from tests.bridge.conftest import letters
+from operators.models import Box, DeadLetter, Emission, Event, InboxItem, Operator, Project, Run, Server, Wait
+from operators.services import announcements, boxes, cards, execution, intake
+from tests.bridge.conftest import SOON, letters
 from tests.bridge.test_requests import served
 from tests.bridge.village import Crier, Critic
 
@@ -183,6 +183,17 @@ def test_each_status_of_a_result_is_told_to_the_model(calling: Run, status: str,
     assert played(calling).status == "completed"
 
 
+def test_an_agents_box_holds_its_calls_their_results_and_then_what_it_delivered(calling: Run) -> None:
+    ingest.take([result(calling, "nutty")])
+    assert played(calling).status == "completed"
+    assert announcements.settle(SOON)
+    box = Box.objects.get(name=f"{calling.turn_id}-output")
+    called, answered, *_, deliverable = [cards.content("default", sha256) for sha256 in box.cards]
+    assert deliverable == calling.output
+    assert [call["name"] for call in called["calls"]] == ["taste"]
+    assert (answered["tool"], answered["result"]) == ("taste", "nutty")
+
+
 def test_a_failure_that_terminates_fails_the_run(calling: Run) -> None:
     ingest.take([result(calling, {"error": {"message": "black"}}, status="failed", after_execution="terminate")])
     assert played(calling).status == "failed"
@@ -288,13 +299,9 @@ def test_a_turn_starts_one_run_with_what_its_card_says(crier: Operator) -> None:
 
 @pytest.mark.parametrize(
     ("contents", "instruction"),
-    [
-        (["hear ye"], "hear ye"),
-        (["hear ye", "all"], "hear ye\n\nall"),
-        ([{"instruction": "old"}, {"instruction": "hear ye"}], "hear ye"),
-        (["hear", {"a": 1}], 'hear\n\n{"a":1}'),
-    ],
-)
+    [(["hear ye"], "hear ye"), (["hear", "ye"], "hear\n\nye"), (["hear", {"a": 1}], 'hear\n\n{"a":1}'),
+     ([{"instruction": "old"}, {"instruction": "hear ye"}], "hear ye")],
+)  # fmt: skip
 def test_a_turns_context_may_be_a_box_of_cards(crier: Operator, contents: list[Any], instruction: str) -> None:
     box = boxes.make(crier.project, "box_1", [card(content) for content in contents])
     ingest.take([command("turn", {"agent_turn_id": "theirs-1", "context_box_id": box.name}, agent="crier", depth="0")])
