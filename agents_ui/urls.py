@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents_ui.views import context, gates, general, operators, run, runs
+from agents_ui.views import context, gates, general, operators, run, runs, servers
 
 urlpatterns = [
     path("", runs.index, name="runs"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("operators/", operators.index, name="operators"),
     path("operators/<slug:slug>/", operators.detail, name="operator"),
     path("operators/<slug:slug>/<slug:workflow>/runs/", operators.start, name="start"),
+    path("servers/", servers.index, name="servers"),
     path("context/", context.index, name="context"),
     path("context/<int:entry_id>/", context.detail, name="context-entry"),
     path("cards/<slug:sha256>/", run.card, name="card"),
