@@ -63,5 +63,7 @@ class Entry:
                 return {name: value for name, value in data.items() if name != "message"}
             case "effect":
                 return data.get("result")
+            case "run" | "answer":
+                return data.get("values")
             case _:
                 return None

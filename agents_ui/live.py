@@ -107,6 +107,11 @@ class Watch(watching.Watch[Socket]):
                 socket.send(missed.get(socket.after, ""))
 
     async def _hear_words(self, message: Message) -> None:
+        if message.subject == subjects.stirred(self.project_id):
+            # No event of this channel; only who shows a list looks again.
+            for socket in self.members:
+                socket.send(_hint(socket.hints) if socket.hints else "")
+            return
         try:
             body = envelope.loads(message.data)
             if body.get("chunk_type", "content") != "content":

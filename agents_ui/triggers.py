@@ -12,6 +12,7 @@ KINDS = {
     "webhook": "Webhook",
     "event": "Event",
     "request": "Request",
+    "fork": "Fork",
 }
 
 
@@ -47,6 +48,8 @@ def started(trigger: str) -> str:
             return f"by the webhook {source}" if source else "by a webhook"
         case "event":
             return f"by {event(source)}"
+        case "fork":
+            return "as a fork"
         case "request":
             return f"by a request for “{_plain(source)}”"
         case _:

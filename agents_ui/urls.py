@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents_ui.views import context, gates, general, operators, run, runs, servers
+from agents_ui.views import context, forks, gates, general, operators, run, runs, servers
 
 urlpatterns = [
     path("", runs.index, name="runs"),
@@ -19,6 +19,7 @@ urlpatterns = [
     path("<slug:run_id>/", run.detail, name="run"),
     path("<slug:run_id>/cancellation/", run.cancellation, name="cancellation"),
     path("<slug:run_id>/retries/", run.retries, name="retries"),
+    path("<slug:run_id>/steps/<slug:step_id>/forks/", forks.index, name="forks"),
     path("<slug:run_id>/events/", run.older, name="older"),
     path("<slug:run_id>/started/<slug:act>/", run.started, name="started"),
     path("<slug:run_id>/gates/<slug:wait_id>/", gates.gate, name="gate"),

@@ -28,7 +28,9 @@ def detail(request: PageRequest, run_id: str) -> HttpResponse:
     events = timeline.newest(run.project_id, subjects.thread(run.id), limit=EVENTS)
     context = {
         **rendering.head(run),
-        "may_operate": operates(request.user, run.project_id),
+        "may_operate": (may_operate := operates(request.user, run.project_id)),
+        # The steps themselves look the same to everybody.
+        "may_fork": may_operate and not run.pruned_at and not run.workflow.retired,
         "timeline": rendering.timeline(events),
         "after": events[-1].seq if events else 0,
         "before": _before(events),

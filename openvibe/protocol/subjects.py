@@ -58,6 +58,11 @@ def chunk(project: str, channel: str, operator: str) -> str:
     return str(Subject(project, channel, "str", "agent", operator, "chunk"))
 
 
+def stirred(project: str) -> str:
+    """Where it passes by, lossily, that runs of a project have fallen asleep or gone on."""
+    return str(Subject(project, PUBLIC, "str", "sys", "runs", "stirred"))
+
+
 def words(project: str, channel: str) -> str:
     """The pattern that hears all passing words of a channel."""
     return f"cg.{VERSION}.{token(project)}.{token(channel)}.str.>"

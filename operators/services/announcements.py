@@ -47,6 +47,9 @@ PUBLIC_KINDS = frozenset(
         "run.retried",
     }
 )
+#: What lists of runs show beside that: that a run has fallen asleep, and that it goes on.
+STIRRING = frozenset({"timer.set", "run.resumed"})
+REQUESTED = ".requested"
 #: How long announced numbers may wait to be written down together, in seconds: a short run is marked once.
 MARK_PAUSE = 1.0
 #: While news come in crowds, how long they are gathered before they are sent, in seconds: the steps of a short run
@@ -150,6 +153,8 @@ class Announcer:
         for events, future in sent:
             if _arrived(future):
                 self._took(events)
+        for project in {event.project_id for event in batch if _stirs(event)}:
+            link.submit(link.publish(subjects.stirred(project), b"{}"))
 
     def _took(self, events: list[Told]) -> None:
         first, last = events[0], events[-1]
@@ -300,6 +305,10 @@ def _copy(event: Told) -> EventRow:
 
 def _is_news(event: Told) -> bool:
     return event.channel != subjects.PUBLIC and event.kind in PUBLIC_KINDS
+
+
+def _stirs(event: Told) -> bool:
+    return event.channel != subjects.PUBLIC and (event.kind in STIRRING or event.kind.endswith(REQUESTED))
 
 
 def _id(event: Told) -> str:

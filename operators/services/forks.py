@@ -35,10 +35,14 @@ class Step:
     state: dict[str, Any]
 
 
-def steps(run: Run, *, after: int = 0, limit: int = 50) -> list[Step]:
-    """Return the steps that began after event number `after`, in order; large values are pointers to cards."""
+def steps(run: Run, *, after: int = 0, limit: int = 50, step_id: str = "") -> list[Step]:
+    """Return the steps that began after event number `after`, in order; large values are pointers to cards.
+
+    With `step_id` only that one.
+    """
     thread = Event.objects.after(run.project_id, subjects.thread(run.id), 0)
-    begun = list(thread.filter(kind=STEP_STARTED, seq__gt=after)[:limit])
+    found = thread.filter(kind=STEP_STARTED, seq__gt=after)
+    begun = list((found.filter(step_id=step_id) if step_id else found)[:limit])
     ids = [event.step_id for event in begun]
     finished = set(thread.filter(kind=STEP_FINISHED, step_id__in=ids).values_list("step_id", flat=True))
     places = DatabaseRows().places(run.id, ids)

@@ -12,14 +12,14 @@ import pytest
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
-from openvibe.protocol import headers
+from openvibe.protocol import headers, subjects
 from openvibe.protocol.streams import STREAMS
 from openvibe.registry import define
 from operators import clock, definitions
 from operators.errors import AlreadyDecided, NotRetryable, RevisionMoved, RunAlreadyEnded
 from operators.link import link
 from operators.models import Card, ContextRevision, Effect, Emission, Operator, Project, Run, Wait
-from operators.services import compiled, context, deliveries, inbox, intake, registration, waits
+from operators.services import announcements, compiled, context, deliveries, inbox, intake, registration, waits
 from operators.services.inbox import Inbound
 from tests.domain.lab import kinds, played, started, thread
 from tests.domain.village import Baker, Crossroads, Grocer, accidents, orders
@@ -417,3 +417,28 @@ def test_a_workflow_that_keeps_nothing_cannot_wait(village):
     run = played(started(village["baker"], "sleepless", loaves=0))
     assert run.status == "failed"
     assert "checkpointed=False" in run.error["message"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_lists_are_told_when_a_run_falls_asleep_and_when_it_goes_on(village):
+    bus, heard = MemoryBus(), []
+
+    async def listen():
+        await bus.connect()
+        await bus.ensure(STREAMS)
+        await bus.subscribe("cg.v1.default.public.str.>", hear)
+
+    async def hear(message):
+        heard.append(message.subject)
+
+    link.submit(listen()).result(5)
+    link.use(bus)
+    run = played(started(village["baker"], "rest", flour=1))
+    assert announcements.settle(20)
+    assert heard == [subjects.stirred("default")]
+    waits.expire(run.waits.get())
+    assert announcements.settle(20)
+    assert len(heard) == 1
+    played(run)
+    assert announcements.settle(20)
+    assert heard == [subjects.stirred("default")] * 2

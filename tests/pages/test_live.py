@@ -317,3 +317,18 @@ def _talk(run: Run, count: int) -> None:
 async def _announce(bus: MemoryBus, run: Run, events: list[dict[str, Any]]) -> None:
     subject = subjects.recorded(run.project_id, subjects.thread(run.pk))
     await bus.publish(subject, envelope.dumps({"payload": {"events": events}}))
+
+
+async def test_a_list_of_runs_looks_again_when_a_run_falls_asleep(bus: MemoryBus, alice: User, charlie: User) -> None:
+    pages = []
+    for user in (alice, charlie):
+        page = WebsocketCommunicator(sockets.RunsPage.as_asgi(), "/ws/agents/")
+        page.scope["user"] = user
+        assert (await page.connect())[0]
+        assert "Live" in await page.receive_from(timeout=10)
+        pages.append(page)
+    await bus.publish(subjects.stirred("default"), b"{}")
+    assert 'data-dispatch="runs-changed"' in await pages[0].receive_from(timeout=10)
+    assert await pages[1].receive_nothing()
+    for page in pages:
+        await page.disconnect()

@@ -38,7 +38,7 @@ def test_a_server_is_shown_with_what_it_serves_answers_and_plays(project: Projec
         '<code class="wrap">rating</code>',
         "3 runs",
         "1.2.0",
-        "alive",
+        "Alive",
     ):
         assert words in page
     assert "Silent" not in page
