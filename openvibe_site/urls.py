@@ -5,6 +5,8 @@ from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+handler500 = "openvibe_site.failures.answer"
+
 urlpatterns = [
     # The admin and the API's pages name no icon, so browsers ask here.
     path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),

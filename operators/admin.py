@@ -26,9 +26,11 @@ from operators.models import (
     Project,
     Run,
     Stint,
+    Subscription,
     Wait,
     Workflow,
 )
+from operators.services import subscriptions
 
 admin.site.site_header = "OpenVibe administration"
 admin.site.site_title = "OpenVibe"
@@ -260,6 +262,24 @@ class ContextEntryAdmin(ReadOnly):
     search_fields = ["key", "author"]
     list_select_related = ["project"]
     inlines = [RevisionInline]
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(ReadOnly):
+    list_display = ["id", "project", "kinds", "operator", "enabled", "disabled_reason", "failures", "created_at"]
+    list_filter = ["enabled", "project"]
+    list_select_related = ["project", "operator"]
+    exclude = ["sealed_secret"]
+    actions = ["enable"]
+
+    def has_enable_permission(self, request):
+        return request.user.is_superuser
+
+    @admin.action(description="Switch on again, from now on", permissions=["enable"])
+    def enable(self, request, found):
+        for item in found:
+            subscriptions.enable(item)
+        self.message_user(request, f"On now: {len(found)}.", messages.SUCCESS)
 
 
 @admin.register(DeadLetter)

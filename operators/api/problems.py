@@ -11,10 +11,13 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from operators import outages
 from operators.errors import DomainError
 
 logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
+AWAY = ("database_away", "The database does not answer just now; ask again in a moment. Nothing was done.")
+RETRY = {"Retry-After": str(outages.RETRY_SECONDS)}
 
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -27,6 +30,9 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
         return _problem(403, "forbidden", str(error) or "You may not do this")
     if isinstance(error, exceptions.ValidationError):
         return _problem(422, "invalid", "The request does not fit", errors=_errors(error.detail))
+    if isinstance(error, outages.AWAY):
+        outages.noticed(error)
+        return _problem(503, *AWAY, headers=RETRY)
     if isinstance(error, exceptions.APIException):
         challenge = getattr(error, "auth_header", None)
         headers = {"WWW-Authenticate": challenge} if challenge else {}
@@ -38,8 +44,12 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _problem(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    body = {"type": f"urn:openvibe:problem:{code}", "title": code, "status": status, "detail": detail, **extra}
+    body = _body(status, code, detail, **extra)
     return Response(body, status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def _body(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    return {"type": f"urn:openvibe:problem:{code}", "title": code, "status": status, "detail": detail, **extra}
 
 
 def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:
@@ -55,5 +65,9 @@ def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:
 def not_found(request: HttpRequest, path: str = "") -> JsonResponse:
     """Answer a path under /v1/ that does not exist."""
     detail = f"There is no {request.path}; see /v1/docs/"
-    body = {"type": "urn:openvibe:problem:not_found", "title": "not_found", "status": 404, "detail": detail}
-    return JsonResponse(body, status=404, content_type=CONTENT_TYPE)
+    return JsonResponse(_body(404, "not_found", detail), status=404, content_type=CONTENT_TYPE)
+
+
+def away() -> JsonResponse:
+    """Answer a program whose request met no database before it reached a view."""
+    return JsonResponse(_body(503, *AWAY), status=503, content_type=CONTENT_TYPE, headers=RETRY)

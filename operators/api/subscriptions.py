@@ -16,6 +16,7 @@ from operators.api import scope
 from operators.api.sizes import keepable
 from operators.models import Delivery, Project, Subscription
 from operators.services import endpoints, subscriptions
+from operators.services.masking import MASK
 
 RECENT = 50
 
@@ -39,20 +40,33 @@ class SubscriptionView(serializers.ModelSerializer[Subscription]):
     kinds = serializers.ListField(child=serializers.CharField())
     operator = serializers.CharField(source="operator.slug", default=None, allow_null=True)
     pending = serializers.IntegerField(default=0)
+    secret = serializers.SerializerMethodField(help_text="Told at the start only; then `•••`")
 
     class Meta:
         model = Subscription
         fields: tuple[str, ...] = (
             "id", "url", "kinds", "operator", "created_at", "enabled", "disabled_reason", "failures", "pending",
+            "secret",
         )  # fmt: skip
         read_only_fields = fields
+
+    def get_secret(self, found: Subscription) -> str:
+        """Return what stands in its place."""
+        return MASK
 
 
 class NewSubscription(SubscriptionView):
     """A subscription with its secret, which is told this once."""
 
-    class Meta(SubscriptionView.Meta):
-        fields = (*SubscriptionView.Meta.fields, "secret")
+    def get_secret(self, found: Subscription) -> str:
+        """Return the secret itself."""
+        return found.secret
+
+
+class ChangeBody(serializers.Serializer[Any]):
+    """Whether it is told of events."""
+
+    enabled = serializers.BooleanField()
 
 
 class SubscriptionList(serializers.Serializer[Any]):
@@ -123,6 +137,18 @@ class SubscriptionPage(APIView):
     @extend_schema(responses=SubscriptionDetail, operation_id="read_subscription")
     def get(self, request: Request, subscription_id: str) -> Response:
         """Tell it with its newest deliveries."""
+        return Response(SubscriptionDetail(_found(request, subscription_id)).data)
+
+    @extend_schema(request=ChangeBody, responses=SubscriptionDetail, operation_id="change_subscription")
+    def patch(self, request: Request, subscription_id: str) -> Response:
+        """Switch it on again, from now on, or off."""
+        found = _found(request, subscription_id)
+        body = ChangeBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        if body.validated_data["enabled"]:
+            subscriptions.enable(found)
+        else:
+            subscriptions.disable(found, actor=scope.caller(request))
         return Response(SubscriptionDetail(_found(request, subscription_id)).data)
 
     @extend_schema(responses={204: None}, operation_id="delete_subscription")

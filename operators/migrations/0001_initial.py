@@ -404,7 +404,7 @@ class Migration(migrations.Migration):
                 ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
                 ('url', models.CharField(max_length=2000)),
                 ('kinds', models.JSONField(default=list)),
-                ('secret', models.CharField(max_length=200)),
+                ('sealed_secret', models.TextField()),
                 ('created_at', models.DateTimeField()),
                 ('cursor', models.PositiveBigIntegerField(default=0)),
                 ('failures', models.PositiveIntegerField(default=0)),

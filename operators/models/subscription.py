@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from operators import seals
 from operators.models.operator import Operator
 from operators.models.project import Project
 
@@ -14,7 +15,8 @@ class Subscription(models.Model):
     """An address that is told of a project's events, until it is deleted or has refused too often.
 
     `cursor` is the number of the general channel's newest event that has been looked at, `failures` counts attempts
-    that have failed since the last one that did not. `disabled_reason` is empty while it is enabled.
+    that have failed since the last one that did not. `disabled_reason` is empty while it is enabled. `sealed_secret`
+    cannot be read here (see `operators.seals`).
     """
 
     id = models.CharField(primary_key=True, max_length=64)
@@ -22,7 +24,7 @@ class Subscription(models.Model):
     url = models.CharField(max_length=2000)
     kinds = models.JSONField(default=list)
     operator = models.ForeignKey(Operator, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
-    secret = models.CharField(max_length=200)
+    sealed_secret = models.TextField()
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -37,6 +39,11 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} of {self.project_id}"
+
+    @property
+    def secret(self) -> str:
+        """The key of the signatures; raises `SealBroken` if it was sealed with another `SECRET_KEY`."""
+        return seals.opened(self.sealed_secret)
 
 
 class Delivery(models.Model):

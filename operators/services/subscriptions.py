@@ -23,6 +23,7 @@ from django.utils import timezone
 
 from openvibe.ids import random_text
 from openvibe.protocol import envelope, subjects
+from operators import seals
 from operators.errors import Misfit
 from operators.models import Channel, Delivery, Emission, Event, Operator, Project, Subscription
 from operators.models.event import EventRow
@@ -66,12 +67,28 @@ def subscribe(
         url=endpoints.checked(url),
         kinds=kinds.patterns(wanted),
         operator=operator,
-        secret=secret or SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode(),
+        sealed_secret=seals.sealed(secret or SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()),
         created_by_id=actor.pk,
         created_at=timezone.now(),
-        cursor=Channel.objects.filter(project=project, name=subjects.PUBLIC).values_list("last_seq", flat=True).first()
-        or 0,
+        cursor=_newest(project.pk),
     )
+
+
+def enable(found: Subscription) -> None:
+    """Switch a subscription on again: it is told of what happens from now on. One that is on stays as it is."""
+    off = Subscription.objects.filter(pk=found.pk, enabled=False)
+    off.update(enabled=True, disabled_reason="", failures=0, cursor=_newest(found.project_id))
+
+
+def disable(found: Subscription, *, actor: AbstractUser) -> None:
+    """Switch a subscription off; what is on its way waits until it is on again."""
+    told = f"{actor.get_username()} switched it off"
+    Subscription.objects.filter(pk=found.pk, enabled=True).update(enabled=False, disabled_reason=told)
+
+
+def _newest(project_id: str) -> int:
+    rows = Channel.objects.filter(project_id=project_id, name=subjects.PUBLIC)
+    return rows.values_list("last_seq", flat=True).first() or 0
 
 
 def behind(most: int) -> list[str]:
@@ -139,11 +156,12 @@ def post(delivery_id: int) -> None:
         return
     found = delivery.subscription
     body = envelope.dumps(delivery.body)
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "OpenVibe",
-        **signed(found.secret, id=delivery.body["id"], body=body, now=timezone.now()),
-    }
+    try:
+        stamps = signed(found.secret, id=delivery.body["id"], body=body, now=timezone.now())
+    except seals.SealBroken as error:
+        _failed(delivery, f"The secret cannot be read: {error}. Subscribe anew.", gone=False)
+        return
+    headers = {"Content-Type": "application/json", "User-Agent": "OpenVibe", **stamps}
     if connection.vendor != "sqlite" and not connection.in_atomic_block:
         # A pool gets its connection back while somebody else's server thinks.
         connection.close()
@@ -230,7 +248,8 @@ def _disable(found: Subscription, error: str) -> None:
         channel=subjects.PUBLIC,
         kind=DISABLED,
         data={"subscription": found.pk, "reason": error},
-        message_id=f"{found.pk}:disabled",
+        # It may be switched on again, and off once more.
+        message_id=f"{found.pk}:disabled:{random_text(8)}",
         created_at=timezone.now(),
     )
     written = announcements.append(announcements.locked_channel(found.project_id), [event])

@@ -409,3 +409,86 @@ def test_a_subscription_hears_of_no_run_that_it_may_not_see(bob_calls, charlie_c
 
     assert listener.heard == []
     assert Event.objects.filter(channel="public", run_id=run_id).exists()
+
+
+def test_a_secret_is_masked_in_every_answer_but_the_first_and_sealed_in_the_database(bob_calls, listener):
+    told = subscribed(bob_calls, listener.url, secret="correct horse battery")
+    place = f"{ALL}/{told['id']}"
+    answers = [bob_calls.get(place), bob_calls.get(ALL), bob_calls.patch(place, {"enabled": True}, content_type=JSON)]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert "correct horse" not in answer.content.decode()
+    assert answers[0].json()["secret"] == "•••"
+    kept = [str(value) for row in Subscription.objects.values() for value in row.values()]
+    assert not any("correct horse" in value for value in kept)
+    assert Subscription.objects.get().secret == "correct horse battery"
+
+
+def test_a_secret_sealed_with_another_key_signs_nothing_and_says_why(bob_calls, project, listener, settings):
+    subscribed(bob_calls, listener.url)
+    happen(project, "run.completed")
+    settings.SECRET_KEY = "another key altogether"
+    work()
+    assert listener.heard == []
+    assert "OPENVIBE_SECRET_KEY" in Delivery.objects.get().error
+
+
+def test_a_key_that_was_replaced_still_opens_as_a_fallback(bob_calls, project, listener, settings):
+    subscribed(bob_calls, listener.url)
+    happen(project, "run.completed")
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another key altogether", [settings.SECRET_KEY]
+    work()
+    assert listener.kinds == ["run.completed"]
+
+
+def test_one_that_was_switched_off_is_switched_on_again_and_told_of_what_follows(bob_calls, project, listener):
+    told = subscribed(bob_calls, listener.url)
+    place = f"{ALL}/{told['id']}"
+    for turn in range(2):
+        listener.answers = [410]
+        happen(project, "run.started")
+        work()
+        off = bob_calls.get(place).json()
+        assert (off["enabled"], "410" in off["disabled_reason"]) == (False, True)
+        happen(project, "run.failed")
+        on = bob_calls.patch(place, {"enabled": True}, content_type=JSON).json()
+        assert (on["enabled"], on["disabled_reason"], on["failures"]) == (True, "", 0)
+        happen(project, "run.completed")
+        work()
+        assert [json.loads(body)["type"] for _, body in listener.heard][-1] == "run.completed"
+        assert len(listener.heard) == 2 * (turn + 1)
+    # Each time the general channel was told.
+    assert Event.objects.filter(kind="subscription.disabled").count() == 2
+
+
+def test_one_is_switched_off_by_hand_and_what_was_under_way_waits(bob_calls, project, listener):
+    told = subscribed(bob_calls, listener.url)
+    place = f"{ALL}/{told['id']}"
+    happen(project, "run.completed")
+    subscriptions.derive(told["id"])
+    off = bob_calls.patch(place, {"enabled": False}, content_type=JSON).json()
+    assert (off["enabled"], off["disabled_reason"]) == (False, "bob switched it off")
+    work()
+    assert listener.heard == []
+    bob_calls.patch(place, {"enabled": True}, content_type=JSON)
+    work()
+    assert listener.kinds == ["run.completed"]
+
+
+def test_only_members_who_may_change_them_switch_subscriptions(bob_calls, vera_calls, listener):
+    place = f"{ALL}/{subscribed(bob_calls, listener.url)['id']}"
+    assert vera_calls.patch(place, {"enabled": False}, content_type=JSON).status_code in (403, 404)
+    assert bob_calls.patch(place, {"enabled": "perhaps"}, content_type=JSON).status_code == 422
+    assert Subscription.objects.get().enabled
+
+
+def test_an_administrator_switches_one_on_again_and_sees_no_secret(bob_calls, listener, admin_client):
+    found = Subscription.objects.get(id=subscribed(bob_calls, listener.url, secret="correct horse battery")["id"])
+    Subscription.objects.update(enabled=False, disabled_reason="gone", failures=100)
+    page = admin_client.get(f"/admin/operators/subscription/{found.pk}/change/").content.decode()
+    assert "gone" in page
+    assert "correct horse" not in page
+    assert found.sealed_secret not in page
+    form = {"action": "enable", "_selected_action": [found.pk]}
+    assert admin_client.post("/admin/operators/subscription/", form).status_code == 302
+    assert Subscription.objects.get().enabled

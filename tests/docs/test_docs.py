@@ -164,7 +164,7 @@ def test_every_field_of_the_api_is_documented(view: type[rest.Serializer]) -> No
 
 def test_every_documented_call_exists_and_every_call_is_documented() -> None:
     text = API.read_text("utf-8")
-    calls = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]+)(?:\?[^`]*)?`", text))
+    calls = set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]+)(?:\?[^`]*)?`", text))
     documented = {(method, resolved(path).route) for method, path in calls}
     existing = {
         (method.upper(), route)

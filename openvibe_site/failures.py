@@ -1,0 +1,29 @@
+"""What is answered when a view broke: that the database is away for a moment, or that the fault is ours."""
+
+from __future__ import annotations
+
+import sys
+
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.views.defaults import server_error
+
+from operators import outages
+from operators.api import problems
+
+#: Where programs ask, which want a problem body.
+PROGRAMS = ("/v1/", "/api/")
+
+
+def answer(request: HttpRequest) -> HttpResponse:
+    """Answer a request whose view raised; Django calls this while it deals with the exception."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, outages.AWAY):
+        return server_error(request)
+    outages.noticed(error)
+    if request.path.startswith(PROGRAMS):
+        return problems.away()
+    # Without the request: what every page knows lies in the database.
+    told = {"again": outages.RETRY_SECONDS if request.method == "GET" else None}
+    headers = {"Retry-After": str(outages.RETRY_SECONDS)}
+    return HttpResponse(render_to_string("503.html", told), status=503, headers=headers)
