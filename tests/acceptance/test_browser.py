@@ -7,60 +7,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.acceptance import chromium
+from tests.acceptance.chromium import sign_in
 from tests.acceptance.site import ENDED, Site, until
 from tests.acceptance.test_agents import AGENTS, agent
 from tests.acceptance.test_cg_agents import ended, external
 
-CHROMIUM = Path("/usr/bin/chromium")
-#: Flags that keep Chromium from calling home; as root it has no sandbox.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed: `make services` installs it."),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page whose console must stay clean."""
-    context = browser.new_context()
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    # A socket that a restarted server cut is no fault of the page.
-    assert not [fault for fault in faults if "WebSocket" not in fault]
-
-
-def _sign_in(page: Page, site: Site) -> None:
-    page.goto(site.manage("signin"))
-    expect(page).to_have_url(re.compile("/agents/operators/$"))
+pytestmark = chromium.NEEDED
 
 
 def _start(page: Page, site: Site, operator: str, workflow: str) -> str:
@@ -73,7 +29,7 @@ def _start(page: Page, site: Site, operator: str, workflow: str) -> str:
 
 
 def test_a_new_user_runs_engagement_watches_it_and_approves_its_gate(page: Page, site: Site) -> None:
-    _sign_in(page, site)
+    sign_in(page, site)
     run = _start(page, site, "revenue_ops", "engagement")
     live = page.url
     # The first step is shown and speaks before it is done, without a reload.
@@ -94,7 +50,7 @@ def test_a_new_user_runs_engagement_watches_it_and_approves_its_gate(page: Page,
 
 
 def test_an_edit_at_the_approvals_page_reaches_the_result(page: Page, site: Site) -> None:
-    _sign_in(page, site)
+    sign_in(page, site)
     run = site.start_run("revenue_ops", "engagement")
     gate = site.wait_for(run, "waiting", *ENDED)["waits"][0]
     page.goto(f"{site.url}/agents/approvals/")
@@ -108,7 +64,7 @@ def test_an_edit_at_the_approvals_page_reaches_the_result(page: Page, site: Site
 
 
 def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
-    _sign_in(page, site)
+    sign_in(page, site)
     page.goto(f"{site.url}/agents/")
     run_id = site.start_run("company_intel", "query").rpartition("/")[2]
     row = page.locator(f"#runs a[href*='{run_id}']").first
@@ -119,7 +75,7 @@ def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Sit
 
 
 def test_the_general_page_hears_what_an_agent_posts(page: Page, site: Site) -> None:
-    _sign_in(page, site)
+    sign_in(page, site)
     page.goto(f"{site.url}/agents/general/")
     expect(page.locator("#live-state")).to_contain_text("Live", timeout=15_000)
 
@@ -129,7 +85,7 @@ def test_the_general_page_hears_what_an_agent_posts(page: Page, site: Site) -> N
 
 
 def test_the_page_of_an_external_run_shows_the_turn_of_an_agent(page: Page, site: Site) -> None:
-    _sign_in(page, site)
+    sign_in(page, site)
     with agent(site, sys.executable, str(AGENTS / "cg_agent.py"), folder=AGENTS, name="beatrix"):
         run_id = site.start_run("company_intel", "query").rpartition("/")[2]
         place = external("beatrix", run_id)
@@ -147,7 +103,7 @@ def test_the_page_of_an_external_run_shows_the_turn_of_an_agent(page: Page, site
 
 
 def test_a_page_shows_every_event_in_order_although_nats_stood_still(page: Page, own_site: Site) -> None:
-    _sign_in(page, own_site)
+    sign_in(page, own_site)
     run = _start(page, own_site, "revenue_ops", "engagement")
     expect(page.locator("[id^=step-]").nth(1)).to_be_visible(timeout=60_000)
     nats_pid = own_site.kill("nats", signal.SIGSTOP)
@@ -164,7 +120,7 @@ def test_a_page_shows_every_event_in_order_although_nats_stood_still(page: Page,
 
 
 def test_a_page_survives_the_death_of_nats_and_of_the_web_server(page: Page, own_site: Site) -> None:
-    _sign_in(page, own_site)
+    sign_in(page, own_site)
     run = _start(page, own_site, "company_intel", "research")
     expect(page.locator("[id^=step-]").first).to_be_visible(timeout=60_000)
     own_site.kill("nats")
