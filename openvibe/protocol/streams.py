@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from openvibe.protocol import actions
+from openvibe.protocol import actions, tenancy
 from openvibe.protocol.commands import PATTERNS as COMMANDS
 from openvibe.protocol.requests import ANSWERS
 from openvibe.protocol.subjects import VERSION
@@ -62,9 +62,9 @@ def streams(prefixes: Sequence[str] = (PREFIX,), *, replicas: int = 1) -> tuple[
     found = (
         Stream(f"cg_cmd_{VERSION}", (f"cg.{VERSION}.*.*.cmd.>",), day),
         Stream(f"cg_evt_{VERSION}", (f"cg.{VERSION}.*.*.evt.>",), 7 * day),
-        Stream("operators", ("operators.*.events.>",), 7 * day),
+        Stream("operators", tenancy.everybodys("operators.*.events.>"), 7 * day),
         Stream(AGENTS, _everything(prefixes), 7 * day, deployed_bytes=10 * GIB),
-        Stream("sessions", ("sessions.>",), 7 * day),
+        Stream("sessions", tenancy.everybodys("sessions.>"), 7 * day),
     )
     return tuple(replace(row, replicas=replicas) for row in found)
 
@@ -78,9 +78,9 @@ def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:
     return (
         Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS, *COMMANDS, actions.PATTERN)),
         Consumer(f"cg_evt_{VERSION}", DURABLE, spoken),
-        Consumer("operators", DURABLE, ("operators.*.events.>",)),
+        Consumer("operators", DURABLE, tenancy.everybodys("operators.*.events.>")),
         Consumer(AGENTS, DURABLE, _everything(prefixes)),
-        Consumer("sessions", DURABLE, told),
+        Consumer("sessions", DURABLE, tenancy.everybodys(*told)),
     )
 
 
@@ -90,7 +90,7 @@ def durable(consumer: Consumer, server: str) -> str:
 
 
 def _everything(prefixes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{prefix}.>" for prefix in prefixes)
+    return tenancy.everybodys(*(f"{prefix}.>" for prefix in prefixes))
 
 
 STREAMS = streams()

@@ -10,8 +10,8 @@ PREFIX = "tenant"
 
 
 def outward(project: str, subject: str) -> str:
-    """Return the subject on which a project says what `default` says on this one."""
-    return subject if project == DEFAULT else f"{PREFIX}.{token(project)}.{subject}"
+    """Return the subject on which a project says what `default` says on this one; a canonical one names it already."""
+    return subject if project == DEFAULT or subject.startswith("cg.") else f"{PREFIX}.{token(project)}.{subject}"
 
 
 def inward(subject: str) -> tuple[str, str]:

@@ -6,10 +6,9 @@ from typing import Any
 
 from openvibe.bus import Message, matches
 from openvibe.events import Event as Fact
-from openvibe.protocol import envelope, headers, sessions
+from openvibe.protocol import envelope, headers, sessions, tenancy
 from openvibe.protocol.envelope import Malformed
 from operators.models import DeadLetter, Run
-from operators.models.project import DEFAULT
 from operators.services import notices, timeline
 
 SESSIONS = "sessions.>"
@@ -18,10 +17,14 @@ MALFORMED = "malformed"
 
 def tell(letter: DeadLetter, message: Message, *, code: str) -> None:
     """Do it for a letter that is new; part of the transaction that keeps it. Letters of other dialects tell nobody."""
-    if not (matches(SESSIONS, message.subject) or message.subject == sessions.HEALTH):
+    project, subject = tenancy.inward(message.subject)
+    if not (matches(SESSIONS, subject) or subject == sessions.HEALTH):
         return
-    session = sessions.SYSTEM if message.subject == sessions.HEALTH else message.subject.split(".")[1]
-    run = Run.objects.filter(id=session, project_id=DEFAULT).first()
+    session = sessions.SYSTEM if subject == sessions.HEALTH else subject.split(".")[1]
+    run = Run.objects.filter(id=session, project_id=project).first()
+    if run is None and project != tenancy.DEFAULT:
+        # It belongs to nobody whose agents could be told, and is no news for those of `default`.
+        return
     payload = {
         "error": letter.reason,
         "code": code or MALFORMED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -9,12 +10,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from openvibe.bus import Message
+from openvibe.protocol import tenancy
 from openvibe.protocol.envelope import Malformed
 from operators.bridge import dialects, letters, postings
 from operators.bridge.letters import AWAY, Refusal
 from operators.bridge.postings import Heard
 from operators.models import DeadLetter
-from operators.models.project import DEFAULT
 from operators.services import inbox
 from operators.services.inbox import Inbound
 
@@ -80,7 +81,8 @@ def _read(messages: Sequence[Message]) -> tuple[list[Heard], list[tuple[Message,
     refused: list[Refusal] = []
     for message in messages:
         try:
-            found = dialects.read(message, project=DEFAULT)
+            project, subject = tenancy.inward(message.subject)
+            found = dialects.read(dataclasses.replace(message, subject=subject), project=project)
         except Malformed as error:
             refused.append(Refusal(message, str(error), error.code, malformed=True))
         except Exception as error:

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.events import Event as Fact
-from openvibe.protocol import envelope, headers, requests, sessions, subjects
+from openvibe.protocol import envelope, headers, requests, sessions, subjects, tenancy
 from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.link import link
@@ -273,7 +273,11 @@ def _published(emission: Emission) -> bool:
 def stored(
     subject: str, body: dict[str, Any], type: str, run: Run | None, *, more: Mapping[str, str] = MappingProxyType({})
 ) -> bool:
-    """Hand a message to the bus, with the trace and the depth of its run; False if it was not taken."""
+    """Hand a message to the bus, with the trace and the depth of its run; False if it was not taken.
+
+    What concerns a run goes out on its project's own subject.
+    """
+    subject = tenancy.outward(run.project_id, subject) if run else subject
     stamps = headers.stamped(
         type,
         message_id=envelope.message_id(subject, body["id"]),

@@ -119,6 +119,7 @@ async def test_an_agent_publishes_into_its_projects_stream_and_is_told_so(server
         "cg.v1.default.t_run_01.evt.sys.timeline.recorded",
         "cg.v1.default.t_run_01.str.agent.scout.chunk",
         "sessions.run_01.results",
+        "tenant.default.sessions.run_01.results",
         "workflow.general.note",
         "operators.scout.events.found",
         "$KV.context-leads.a",
@@ -182,6 +183,22 @@ async def test_an_agent_hears_its_own_projects_threads_words_and_work(server: Se
         for subject, reader in readers.items():
             await ours.publish(subject, message(subject))
             assert (await reader.next_msg(timeout=5)).data == message(subject)
+
+
+async def test_agents_of_default_hear_nothing_of_the_work_of_another_project(server: Server) -> None:
+    work = "tenant.acme.sessions.run_02.work"
+    async with Agent(server, OTHER) as ours, Agent(server, ACME) as theirs, _ours(server) as site:
+        tasks = await theirs.client.subscribe("tenant.acme.sessions.*.work")
+        everything = await ours.client.subscribe("sessions.*.work")
+        assert not await theirs.refused()
+        await site.publish(work, message())
+        assert (await tasks.next_msg(timeout=5)).subject == work
+        done = await theirs.client.jetstream().publish("tenant.acme.sessions.run_02.results", message())
+        assert done.stream == "sessions"
+        with pytest.raises(TimeoutError):
+            await everything.next_msg(timeout=0.5)
+        await ours.client.subscribe(work)
+        assert await ours.refused()
 
 
 async def test_an_agent_asks_an_operator_and_is_answered(server: Server) -> None:

@@ -17,11 +17,14 @@ from django.core.management import CommandError, call_command
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from openvibe.protocol import tenancy
 from openvibe.protocol.streams import CONSUMERS, STREAMS
 from tests import servers
 from tests.bridge.conftest import eventually
 from tests.servers import Server
 
+EVENTS = tenancy.everybodys("operators.*.events.>")
+EVERYBODYS = ["workflow.>", "tenant.*.workflow.>"]
 NACK = Path(__file__).resolve().parents[2] / "deploy" / "nack"
 
 
@@ -87,20 +90,20 @@ def test_what_can_be_changed_is_changed_and_nothing_is_lost(server: Server) -> N
     assert bus("check") == "NATS has what OpenVibe needs\n"
     info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
     # A bound that somebody has set stays; the table has none.
-    assert (info.state.messages, info.config.subjects, info.config.max_bytes) == (1, ["workflow.>"], 1_000_000)
+    assert (info.state.messages, info.config.subjects, info.config.max_bytes) == (1, EVERYBODYS, 1_000_000)
 
 
 def test_what_cannot_be_changed_is_explained_and_left_alone(server: Server) -> None:
     async def differently(jetstream: JetStreamContext) -> None:
         memory = StreamConfig(
-            name="sessions", subjects=["sessions.>"], max_age=7 * 86400,
+            name="sessions", subjects=list(tenancy.everybodys("sessions.>")), max_age=7 * 86400,
             storage=StorageType.MEMORY, retention=RetentionPolicy.WORK_QUEUE,
         )  # fmt: skip
         await jetstream.add_stream(memory)
         await jetstream.publish("sessions.a.results", b"kept")
-        await jetstream.add_stream(StreamConfig(name="operators", subjects=["operators.*.events.>"], max_age=7 * 86400))
+        await jetstream.add_stream(StreamConfig(name="operators", subjects=list(EVENTS), max_age=7 * 86400))
         new = ConsumerConfig(durable_name="openvibe-bridge", ack_policy="explicit", deliver_policy=DeliverPolicy.NEW,
-                             filter_subjects=["operators.*.events.>"])  # fmt: skip
+                             filter_subjects=list(EVENTS))  # fmt: skip
         await jetstream.add_consumer("operators", new)
 
     on(server, differently)
@@ -122,7 +125,7 @@ def test_the_older_prefix_widens_a_stream_that_exists(server: Server, settings: 
     settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, workflow_prefix=("workflow", "argo.workflow"))
     bus("apply")
     info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
-    assert info.config.subjects == ["workflow.>", "argo.workflow.>"]
+    assert info.config.subjects == list(tenancy.everybodys("workflow.>", "argo.workflow.>"))
 
 
 def test_readers_hold_as_much_as_is_set(server: Server, settings: Any) -> None:
@@ -182,7 +185,7 @@ def test_the_yaml_says_what_the_table_says() -> None:
     streams = {item["spec"]["name"]: item["spec"] for item in resources if item["kind"] == "Stream"}
     assert set(streams) == {stream.name for stream in STREAMS}
     comms = streams["agent-comms"]
-    assert (comms["maxAge"], comms["maxBytes"], comms["subjects"]) == ("168h", 10 * 1024**3, ["workflow.>"])
+    assert (comms["maxAge"], comms["maxBytes"], comms["subjects"]) == ("168h", 10 * 1024**3, EVERYBODYS)
     readers = [item["spec"] for item in resources if item["kind"] == "Consumer"]
     assert [(item["streamName"], item["durableName"]) for item in readers] == [(c.stream, c.durable) for c in CONSUMERS]
     assert {item["ackPolicy"] for item in readers} == {"explicit"}

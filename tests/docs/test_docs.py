@@ -188,7 +188,11 @@ def test_the_wire_is_documented_as_it_is() -> None:
     assert len(table) == len(STREAMS)
     read = documents.section(PROTOCOL, "What the bridge reads")
     heard = [name for row in documents.rows(read) for name in documents.quoted(row[0])]
-    assert sorted(heard) == sorted(pattern for consumer in CONSUMERS for pattern in consumer.patterns)
+    patterns = {pattern for consumer in CONSUMERS for pattern in consumer.patterns}
+    theirs = {pattern for pattern in patterns if pattern.startswith("tenant.")}
+    assert sorted(heard) == sorted(patterns - theirs)
+    assert theirs == {f"tenant.*.{pattern}" for pattern in patterns - theirs if not pattern.startswith("cg.")}
+    assert "with `tenant.<project>.` before it" in read
     assert [name for name in Envelope.model_fields if f"`{name}`" not in text] == []
 
 
