@@ -12,11 +12,12 @@ from typing import Any
 from operators.models import Wait
 
 #: Forms whose answer a person writes: their editors are open from the beginning.
-WRITTEN = ("value", "effect")
+WRITTEN = ("value", "effect", "budget")
 #: The decision that takes the editors' values along, by form.
 TAKING = {
     "value": "answer",
     "effect": "it_happened",
+    "budget": "raise",
     "agent_inbox": "edit",
     "middleware": "edit",
     "tool_approval": "edit",
@@ -26,6 +27,7 @@ SPEAKING = ("response", "respond")
 LABELS = {
     "answer": "Your answer",
     "result": "What came of it, as JSON",
+    "allowance_usd": "This run may cost in all (US dollars)",
     "args": "Arguments, as JSON",
     "actions": "Actions, as JSON",
     "action": "Action, as JSON",
@@ -58,10 +60,12 @@ FORM_CHOICES = {
     "respond": Choice("respond", "Respond", "as-is", "message", bare=True),
     "ignore": Choice("ignore", "Ignore", "as-is", bare=True),
     "reject": Choice("reject", "Reject", "danger as-is", "failed", bare=True),
+    "raise": Choice("raise", "Raise the budget", "primary", "completed"),
+    "stop": Choice("stop", "Stop the run", "danger as-is", "failed", bare=True),
     "it_happened": Choice("it_happened", "It happened", "primary", "completed"),
     "it_did_not_happen": Choice("it_did_not_happen", "It did not", "", "failed", bare=True),
 }
-_ORDER = ("approve", "accept", "answer", "it_happened", "edit")
+_ORDER = ("approve", "accept", "answer", "it_happened", "raise", "edit")
 
 
 def choices(wait: Wait) -> list[Choice]:
@@ -73,7 +77,7 @@ def choices(wait: Wait) -> list[Choice]:
 
 def heading(wait: Wait) -> tuple[str, str]:
     """Return the question, and what explains it."""
-    if wait.form != "effect":
+    if wait.form not in ("effect", "budget"):
         return wait.prompt, ""
     question, mark, why = wait.prompt.partition("? ")
     return question + mark.strip(), why
@@ -91,7 +95,7 @@ def shown(wait: Wait) -> Any:
             return [_call(item, "name") for item in payload.get("action_requests") or ()]
         case "tool_approval":
             return _call(payload, "name")
-        case "effect":
+        case "effect" | "budget":
             return None
         case _:
             return payload
@@ -109,6 +113,8 @@ def prefilled(wait: Wait, name: str) -> Any:
             return [_action(item) for item in payload.get("action_requests") or ()]
         case "tool_approval":
             return _action(payload)
+        case "budget":
+            return payload.get(name)
         case _:
             return None
 

@@ -18,7 +18,7 @@ from openvibe.primitives import (
     workflow,
 )
 from openvibe.server import serve
-from openvibe.specs import Retry
+from openvibe.specs import Budget, Retry
 from openvibe.subscriptions import Listen
 from openvibe.tools import remote_tool
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOT_DONE",
+    "Budget",
     "Ctx",
     "Listen",
     "OpenVibeError",

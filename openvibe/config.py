@@ -149,6 +149,7 @@ class _Operator:
         spec = spec_of(
             where, OperatorSpec, id=part.id, name=part.name or part.id.replace("_", " ").title(),
             description=part.description.strip(), owner=part.owner,
+            budget=part.budget and part.budget.model_dump(),
             workflows=tuple(item.spec for item in workflows.values()),
         )  # fmt: skip
         return OperatorDefinition(spec=spec, workflows=workflows)

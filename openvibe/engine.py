@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -125,6 +126,8 @@ class _Teller:
         self._values: dict[str, Any] = {}
         self._failed_node = self._failed_step = ""
         self._sleep: tuple[str, str, timedelta] | None = None
+        self._cost = Decimal(0)
+        self._overspent: OpenWait | None = None
         self.resting = False
 
     def hand_over(self, outcome: Outcome | None = None) -> Progress:
@@ -170,24 +173,41 @@ class _Teller:
         if "__start__" in part["next"]:
             # The input is about to be applied: no news.
             return False
+        if fresh or not self._answered:
+            self._overspent = self._asks_for_money(part["tasks"])
         started = [Event(STEP_STARTED, node=node_id(task["name"]), step_id=task["id"]) for task in part["tasks"]]
         if not fresh:
             # An old checkpoint is loaded. After a rest, and after nothing else, its steps have not been told.
-            self._progress.reopened = [] if self._answered else started
-            return bool(self._progress.reopened)
-        if self._sleep is None:
+            self._progress.reopened = [] if self._answered or self._overspent else started
+            return bool(self._progress.reopened or self._overspent)
+        if self._sleep is None and self._overspent is None:
             self._progress.events += started
         # The last checkpoint is committed together with the run's end.
         return bool(part["next"])
 
     def rest(self) -> Outcome | None:
-        """Return the pause that the step before this boundary asked for: an engine wait, which answers no interrupt."""
+        """Return the pause that lies at this boundary: an engine wait, which answers no interrupt.
+
+        The step before it asked for a rest, or a person is asked for more money.
+        """
+        if self._sleep is None and self._overspent is not None:
+            self.resting = True
+            return Paused((self._overspent,))
         if self._sleep is None:
             return None
         node, step_id, sleep = self._sleep
         self.resting = True
         request = WaitRequest(node=node, kind="timer", prompt=f"Sleeps {sleep}", timeout_seconds=sleep.total_seconds())
         return Paused((OpenWait(step_id, f"timer/{step_id}", request),))
+
+    def _asks_for_money(self, tasks: Sequence[Mapping[str, Any]]) -> OpenWait | None:
+        if self._session.budget is None or not tasks:
+            return None
+        first = tasks[0]
+        request = self._session.budget(node_id(first["name"]), self._cost)
+        if request is None:
+            return None
+        return OpenWait(first["id"], f"budget/{first['id']}/{random_text(8)}", request)
 
     def _asked(self, part: Mapping[str, Any], item: Mapping[str, Any]) -> list[OpenWait]:
         """Return the waits of an interrupt: one, or the group of those that it asks together."""
@@ -233,6 +253,7 @@ class _Teller:
         began = self._began.pop(step_id, None)
         for usage in notes.usages:
             self._progress.figures.add(usage)
+            self._cost += usage.cost_usd or 0
         duration = {} if began is None else {"duration_seconds": round(time.perf_counter() - began, 4)}
         return {**duration, **({"usage": _summed(notes.usages)} if notes.usages else {})}
 

@@ -87,6 +87,10 @@ class GateRejected(RunError):
     """A person said no at a gate that has no other way to go."""
 
 
+class BudgetRefused(RunError):
+    """A person refused a run more money."""
+
+
 class OutsideServiceError(RunError):
     """A service outside, such as a CRM or a mail server, refused a call and will refuse it again."""
 

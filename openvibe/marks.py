@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from openvibe import misfits
 from openvibe.errors import SetupError
-from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry, Spec
+from openvibe.specs import Budget, GateSpec, ModelSpec, RemoteSpec, Retry, Spec
 from openvibe.subscriptions import Listen
 
 MARK = "__openvibe__"
@@ -32,6 +32,7 @@ class OperatorMark:
     name: str
     description: str
     owner: str
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)

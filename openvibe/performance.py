@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from openvibe import answers, engine
+from openvibe import answers, budgets, engine
 from openvibe.calls import Calls, HangUp
 from openvibe.compiler import CompiledWorkflow, compile_workflow
-from openvibe.errors import RunError, SetupError
+from openvibe.errors import BudgetRefused, RunError, SetupError
 from openvibe.events import GATE_OPENED, Event
 from openvibe.fields import check_input
 from openvibe.graph.saver import RowSaver
@@ -209,6 +209,8 @@ class Performance:
         """Play to the end or to a wait."""
         self._tell("run.started" if self._run.epoch == 1 else "run.resumed", data={"input": self._run.input})
         try:
+            if self._run.allowance_usd == budgets.NOTHING:
+                raise BudgetRefused(budgets.REFUSED)
             for progress in self._parts(self._scene.compiled(self._run)):
                 self._commit(progress)
         except Overtaken:
@@ -234,6 +236,7 @@ class Performance:
             host=self._host,
             run=RunInfo(run.id, run.operator_id, run.workflow_id),
             outside=_OUTSIDE,
+            budget=budgets.asking(run, self._scene.registry, self._scene.ledger.runs, now=self._scene.now),
         )
         begun = self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
         given = answers.for_graph(run, self._saver.pending_interrupts(run.id)) if begun else {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from openvibe import answers, tracing
+from openvibe import answers, budgets, tracing
 from openvibe.configuration import Configuration
 from openvibe.doors import Doors
 from openvibe.errors import RunError
@@ -89,6 +89,8 @@ class Player:
             answers.check(wait, definition, decision=decision, values=values)
             answers.check_counts_once(run, wait, by)
             wait.decision, wait.notes, wait.values, wait.by = decision, notes, dict(values) or None, by
+            if wait.form == budgets.FORM:
+                run.allowance_usd = budgets.allowed(decision, wait.payload, wait.values)
             self._close(run, wait)
             if wait.form == "effect":
                 self._settle(run, wait)

@@ -25,15 +25,19 @@ from openvibe.marks import (
     spec_of,
 )
 from openvibe.outcomes import Rule
-from openvibe.specs import GateSpec, ModelSpec, RemoteSpec, Retry
+from openvibe.specs import Budget, GateSpec, ModelSpec, RemoteSpec, Retry
 from openvibe.subscriptions import Listen
 
 T = TypeVar("T", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def operator(*, id: str, name: str = "", description: str = "", owner: str = "") -> Callable[[T], T]:
+def operator(
+    *, id: str, name: str = "", description: str = "", owner: str = "", budget: Budget | None = None
+) -> Callable[[T], T]:
     """Define an operator: a class whose annotated attributes are state fields and whose nested classes are workflows.
+
+    `budget` bounds what its runs may cost; one that has used it up pauses until a person raises it.
 
     Example:
         >>> @operator(id="hello", name="Hello World")
@@ -46,7 +50,7 @@ def operator(*, id: str, name: str = "", description: str = "", owner: str = "")
 
     def mark(cls: T) -> T:
         must_be_class(cls, "@operator")
-        return attach(cls, OperatorMark(id, name or id.replace("_", " ").title(), description, owner))
+        return attach(cls, OperatorMark(id, name or id.replace("_", " ").title(), description, owner, budget))
 
     return mark
 

@@ -138,6 +138,7 @@ def define(cls: type) -> OperatorDefinition:
         name=mark.name,
         description=mark.description or (cls.__doc__ or "").strip(),
         owner=mark.owner,
+        budget=mark.budget,
         workflows=tuple(item.spec for item in workflows.values()),
     )
     return OperatorDefinition(spec=spec, workflows=workflows)

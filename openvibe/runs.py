@@ -87,7 +87,8 @@ class Run(BaseModel):
     """One execution of a workflow, as it stood when it was asked for.
 
     `error` is empty unless the run failed; `failed_node` and `error_kind` say where and of what kind. `parent` is the
-    run that started this one, by an event or a request, and `depth` the number of runs above it.
+    run that started this one, by an event or a request, and `depth` the number of runs above it. `allowance_usd` is
+    what a person has allowed it to cost in all, where a budget was used up.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Run(BaseModel):
     parent: str = ""
     asked_by: str = ""
     depth: int = 0
+    allowance_usd: Decimal | None = None
     epoch: int = 0
 
     @property
@@ -172,6 +174,7 @@ class Run(BaseModel):
                 "input": self.input,
                 "output": self.output,
                 "error": failed if self.error else None,
+                "allowance_usd": self.allowance_usd and float(self.allowance_usd),
                 "waits": [_told(wait) for wait in self.waits],
                 "metrics": {name: _rounded(value) for name, value in metrics.items()} | {"cost_usd": cost},
                 "created_at": _zulu(self.created_at),

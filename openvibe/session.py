@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from openvibe import canonical
@@ -16,6 +17,7 @@ from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.host import Host, MemoryHost, Tries
 from openvibe.line import Line
 from openvibe.llm import LLMProvider
+from openvibe.outcomes import WaitRequest
 from openvibe.tracing import NOT_TRACED, RunTrace, StepTrace
 from openvibe.tracing.provider import TracedProvider
 
@@ -62,8 +64,9 @@ class Session:
 
     Errors that are `outside` of the run, such as those of whatever stores it, are no node's fault: no try is repeated
     for them. `abandoned` are the threads of steps that took too long and could not be stopped. A pause between two
-    tries that is longer than `patience`, in seconds, becomes a pause of the run. `trace` is told what is
-    played, and `spans` are the traces of the steps that are being executed.
+    tries that is longer than `patience`, in seconds, becomes a pause of the run. `budget` is asked before
+    each step, by its node and what this play has cost so far, whether a person has to be asked for more money. `trace`
+    is told what is played, and `spans` are the traces of the steps that are being executed.
     """
 
     provider: LLMProvider
@@ -72,6 +75,7 @@ class Session:
     run: RunInfo = field(default_factory=RunInfo)
     outside: tuple[type[Exception], ...] = ()
     patience: float = PATIENCE
+    budget: Callable[[str, Decimal], WaitRequest | None] | None = None
     trace: RunTrace = NOT_TRACED
     spans: dict[str, StepTrace] = field(default_factory=dict)
     abandoned: list[threading.Thread] = field(default_factory=list)

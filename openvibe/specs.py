@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from openvibe import canonical, misfits
 from openvibe.outcomes import Rule
@@ -16,6 +17,13 @@ ID = r"^[a-z][a-z0-9_]{0,63}$"
 
 #: A span of time that something may take.
 Limit = Annotated[timedelta, Field(gt=timedelta())]
+
+#: An amount of US dollars. A float is taken for what it shows: 0.1 is a tenth.
+Dollars = Annotated[
+    Decimal,
+    BeforeValidator(lambda value: str(value) if isinstance(value, float) else value),
+    Field(gt=0, max_digits=12, decimal_places=4),
+]
 
 
 class Spec(BaseModel):
@@ -82,6 +90,36 @@ class Retry(Spec):
     def pause_after(self, attempt: int) -> float:
         """Return the pause in seconds that follows the failed try of that number, counted from 1."""
         return min(self.pause.total_seconds() * (1 << (attempt - 1)), self.longest.total_seconds())
+
+
+class Budget(Spec):
+    """What an operator's runs may cost, in US dollars: each `run`, and all that begin in a `day` or a `month` (UTC).
+
+    A run that finds a budget used up pauses between two steps, and a person is asked whether to raise it. A call whose
+    price is not known counts nothing.
+
+    Example:
+        >>> Budget(run=0.50, day=20)
+
+    Raises:
+        SetupError: an amount is not above 0, or none is given.
+    """
+
+    run: Dollars | None = None
+    day: Dollars | None = None
+    month: Dollars | None = None
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise misfits.explained("Budget", error) from error
+
+    @model_validator(mode="after")
+    def _given(self) -> Budget:
+        if self.run is None and self.day is None and self.month is None:
+            raise ValueError("a budget says what a run, a day or a month may cost")
+        return self
 
 
 class AgentSpec(Spec):
@@ -193,6 +231,7 @@ class OperatorSpec(Spec):
     name: str
     description: str = ""
     owner: str = ""
+    budget: Budget | None = None
     workflows: tuple[WorkflowSpec, ...]
 
     def workflow(self, workflow_id: str) -> WorkflowSpec | None:

@@ -206,6 +206,14 @@ class WorkflowPart(Part):
     nodes: list[AnyNode] = Field(min_length=1)
 
 
+class BudgetPart(Part):
+    """What the operator's runs may cost, in US dollars."""
+
+    run: float | None = Field(default=None, gt=0)
+    day: float | None = Field(default=None, gt=0)
+    month: float | None = Field(default=None, gt=0)
+
+
 class OperatorPart(Part):
     """An operator. Without `fields` they are told from what its nodes read and write."""
 
@@ -213,6 +221,7 @@ class OperatorPart(Part):
     name: str = ""
     description: str = ""
     owner: str = ""
+    budget: BudgetPart | None = None
     fields: dict[Id, Kind] | None = None
     workflows: list[WorkflowPart] = Field(min_length=1)
 
@@ -226,6 +235,7 @@ class File(Part):
 
 #: The models by the part of a path that leads to them, for telling which keys a mapping may have.
 PARTS: dict[str, type[Part]] = {
+    "budget": BudgetPart,
     "operators": OperatorPart, "workflows": WorkflowPart, "listens": ListenPart, "retry": RetryPart,
     "fields": FieldPart, "output_keys": FieldPart, "properties": FieldPart, "items": FieldPart,
 }  # fmt: skip

@@ -91,7 +91,8 @@ class OperatorAdmin(admin.ModelAdmin):
     list_editable = ["enabled"]
     list_filter = ["enabled", "project"]
     search_fields = ["name", "slug", "description"]
-    fields = ["slug", "project", "name", "owner", "description", "enabled", "max_running", "registered_at"]
+    fields = ["slug", "project", "name", "owner", "description", "enabled", "max_running"]
+    fields += ["budget_run_usd", "budget_day_usd", "budget_month_usd", "registered_at"]
     # Name and owner come from the definition and would be overwritten at the next start.
     readonly_fields = ["slug", "project", "name", "owner", "registered_at"]
     inlines = [WorkflowInline]

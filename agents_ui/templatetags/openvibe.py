@@ -37,6 +37,8 @@ _PAST = {
     "response": "responded",
     "respond": "responded",
     "ignore": "ignored what was asked",
+    "raise": "raised the budget",
+    "stop": "refused more money",
     "it_happened": "said that it happened",
     "it_did_not_happen": "said that it did not happen",
 }

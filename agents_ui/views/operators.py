@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db.models import Prefetch
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from agents_ui import outlines
 from agents_ui.access import PageRequest, operates, signed_in
 from agents_ui.forms import StartForm
 from agents_ui.views.runs import listed
+from openvibe.budgets import SPANS, began
 from operators.errors import Misfit, OperatorDisabled, Unknown
 from operators.models import Operator, Project, Run, Workflow
-from operators.services import intake
+from operators.services import budgets, intake
 
 RECENT = 10
 
@@ -42,10 +46,22 @@ def detail(request: PageRequest, slug: str) -> HttpResponse:
         "outlines": outlines.of(operator),
         "runs": listed(Run.objects.filter(operator=operator))[:RECENT],
         "may_operate": operates(request.user, operator.project_id),
+        "budget": _budget(operator),
         "zone": settings.TIME_ZONE,
         "door": request.build_absolute_uri("/v1/webhooks/"),
     }
     return render(request, "operators/detail.html", context)
+
+
+def _budget(operator: Operator) -> list[dict[str, Any]]:
+    """Return each limit of an operator's budget, and what has been spent of it so far."""
+    budget, now = budgets.of(operator), timezone.now()
+    limits = {span: getattr(budget, span, None) for span in SPANS}
+    return [
+        {"span": span, "limit": limit, "spent": None if span == "run" else budgets.cost(operator, began(span, now))}
+        for span, limit in limits.items()
+        if limit is not None
+    ]
 
 
 @signed_in

@@ -43,6 +43,7 @@ class RowSaver(BaseCheckpointSaver[str]):
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._wrote: set[str] = set()
+        self._home = threading.get_ident()
         #: The tasks that nobody has told the end of yet; what they wrote is kept back.
         self.in_flight: set[str] = set()
 
@@ -133,6 +134,7 @@ class RowSaver(BaseCheckpointSaver[str]):
         )
         with self._lock:
             self._rows.save([row], [])
+        self._release()
         return _place(row.thread_id, row.ns, row.checkpoint_id)
 
     def put_writes(
@@ -154,9 +156,11 @@ class RowSaver(BaseCheckpointSaver[str]):
             for position, (channel, value) in enumerate(writes)
         ]
         with self._arrived:
-            self._rows.save([], rows)
+            # A node that was answered several times tells its answers several times; no database takes a row twice.
+            self._rows.save([], list({row.key: row for row in rows}.values()))
             self._wrote.add(task_id)
             self._arrived.notify_all()
+        self._release()
 
     def delete_thread(self, thread_id: str) -> None:
         """Forget a thread."""
@@ -228,6 +232,11 @@ class RowSaver(BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | None, channel: None) -> str:
         """Return the channel version after `current`: a counter that sorts as text."""
         return f"{int(current or 0) + 1:032d}"
+
+    def _release(self) -> None:
+        """Give back what a write took on a thread of LangGraph's, which ends with the play and gives back nothing."""
+        if self._rows is self._stored and threading.get_ident() != self._home:
+            self._stored.release()
 
     async def _in_thread(self, act: Callable[..., T], *args: Any, **options: Any) -> T:
         def perform() -> T:

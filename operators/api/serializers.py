@@ -129,10 +129,11 @@ class RunDetail(RunSummary):
     input = serializers.DictField()
     output = serializers.DictField(allow_null=True)
     error = serializers.DictField(allow_null=True)
+    allowance_usd = serializers.FloatField(allow_null=True)
     waits = serializers.SerializerMethodField()
 
     class Meta(RunSummary.Meta):
-        fields = (*RunSummary.Meta.fields, "workflow_version", "input", "output", "error", "waits")
+        fields = (*RunSummary.Meta.fields, "workflow_version", "input", "output", "error", "allowance_usd", "waits")
         read_only_fields = fields
 
     @extend_schema_field(WaitView(many=True))
@@ -176,7 +177,7 @@ class OperatorSummary(serializers.ModelSerializer[Operator]):
 
     class Meta:
         model = Operator
-        fields = ("id", "name", "description", "owner", "enabled", "workflows")
+        fields: tuple[str, ...] = ("id", "name", "description", "owner", "enabled", "workflows")
         read_only_fields = fields
 
     def get_workflows(self, operator: Operator) -> list[str]:
@@ -190,8 +191,27 @@ class OperatorList(serializers.Serializer[Any]):
     operators = OperatorSummary(many=True)
 
 
+class BudgetView(serializers.Serializer[Any]):
+    """What an operator's runs may cost, in US dollars; null for no limit."""
+
+    run = serializers.FloatField(source="budget_run_usd", allow_null=True)
+    day = serializers.FloatField(source="budget_day_usd", allow_null=True)
+    month = serializers.FloatField(source="budget_month_usd", allow_null=True)
+
+
 class OperatorDetail(OperatorSummary):
-    """An operator with its workflows."""
+    """An operator with its budget and its workflows."""
+
+    budget = serializers.SerializerMethodField()
+
+    class Meta(OperatorSummary.Meta):
+        fields: tuple[str, ...] = (*OperatorSummary.Meta.fields, "budget")
+        read_only_fields = fields
+
+    @extend_schema_field(BudgetView)
+    def get_budget(self, operator: Operator) -> dict[str, Any]:
+        """Return what its runs may cost."""
+        return dict(BudgetView(operator).data)
 
     @extend_schema_field(WorkflowView(many=True))
     def get_workflows(self, operator: Operator) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.validators import MinValueValidator
 from django.db import models
 
 from openvibe.subscriptions import Listen
@@ -25,10 +26,17 @@ class OperatorQuerySet(models.QuerySet["Operator"]):
         return self.filter(project__in=Project.objects.operable_by(user), retired=False)
 
 
+#: An amount of US dollars that may be left open.
+AMOUNT: dict[str, Any] = {
+    "max_digits": 12, "decimal_places": 4, "null": True, "blank": True, "validators": [MinValueValidator(0.0001)]
+}  # fmt: skip
+
+
 class Operator(models.Model):
     """A named actor. `slug` is the id that its author gave it.
 
     `source` is the hash of the text behind it, if somebody registered it over REST; empty for one from code.
+    `declared_budget` is the definition's budget; what an administrator changed stays until the definition changes.
     """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="operators")
@@ -40,6 +48,16 @@ class Operator(models.Model):
     max_running = models.PositiveIntegerField(
         "most running at once", null=True, blank=True, help_text="Further runs wait their turn. Empty: no limit."
     )
+    budget_run_usd = models.DecimalField(
+        "a run may cost, in US dollars", **AMOUNT, help_text="Then a person is asked. Empty: no limit."
+    )
+    budget_day_usd = models.DecimalField(
+        "the runs of a day may cost", **AMOUNT, help_text="Those that began that day, UTC. Empty: no limit."
+    )
+    budget_month_usd = models.DecimalField(
+        "the runs of a month may cost", **AMOUNT, help_text="Those that began that month, UTC. Empty: no limit."
+    )
+    declared_budget = models.JSONField(null=True, blank=True, editable=False)
     registered_at = models.DateTimeField(auto_now=True)
     source = models.CharField(max_length=64, blank=True, editable=False)
     retired = models.BooleanField(default=False, editable=False, help_text="Removed; its runs are kept.")

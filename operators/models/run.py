@@ -65,7 +65,8 @@ class Run(models.Model):
     `forked_from` is the run whose state this one began with, `forked_at` the step there. Of the runs that wait for a
     slot the one with the highest `priority` is next, then the oldest. `losses` counts the workers that died while they
     played it, since its last finished step; `retries` how often it was let try again after it had failed. `archived_at`
-    is when its events were taken out of the database, `pruned_at` when its checkpoints were.
+    is when its events were taken out of the database, `pruned_at` when its checkpoints were. `allowance_usd` is
+    what a person has allowed it to cost in all, where a budget was used up.
     """
 
     class Status(models.TextChoices):
@@ -127,6 +128,7 @@ class Run(models.Model):
     tokens_in = models.PositiveIntegerField(default=0)
     tokens_out = models.PositiveIntegerField(default=0)
     cost_usd = models.DecimalField(max_digits=14, decimal_places=8, default=Decimal(0))
+    allowance_usd = models.DecimalField(max_digits=12, decimal_places=4, null=True, blank=True)
     unpriced_calls = models.PositiveIntegerField(default=0)
     llm_calls = models.PositiveIntegerField(default=0)
     nodes_executed = models.PositiveIntegerField(default=0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,9 @@ from django.db import InterfaceError, InternalError, OperationalError, transacti
 from django.utils import timezone
 
 from openvibe import canonical, engine, outcomes
+from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
+from openvibe.errors import BudgetRefused
 from openvibe.events import STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
@@ -29,6 +32,7 @@ from operators.models import Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
 from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
+    budgets,
     compiled,
     context,
     doorbell,
@@ -101,6 +105,10 @@ class Performance:
         if self._workflow is None:
             self._commit(outcomes.Progress(outcome=_undefined(self._run)))
             return
+        if self._run.allowance_usd == NOTHING:
+            refused = outcomes.Failed(REFUSED, kind=BudgetRefused.__name__)
+            self._commit(outcomes.Progress(outcome=refused))
+            return
         for progress in self._progress(self._workflow):
             self._commit(self._in_time(progress))
             if progress.outcome is None and leases.stopping.is_set():
@@ -125,6 +133,7 @@ class Performance:
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
             outside=OUTSIDE,
             patience=PATIENCE,
+            budget=self._more_money if run.allowance_usd is not None or budgets.of(run.operator) else None,
         )
         interrupts = [] if self._fresh else self._saver.pending_interrupts(run.id)
         # Without a checkpoint the run never came past its start, whatever its epoch.
@@ -148,6 +157,11 @@ class Performance:
             start=None if begun else run.input,
             answers=answers,
         )
+
+    def _more_money(self, node: str, cost: Decimal) -> outcomes.WaitRequest | None:
+        found = budgets.question(self._run, node=node, own=self._run.cost_usd + cost)
+        release()
+        return found
 
     def _in_time(self, progress: outcomes.Progress) -> outcomes.Progress:
         """End a run whose steps have taken longer than its workflow allows; what this step did is kept."""

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_duration
 
 from openvibe import canonical, ids
-from openvibe.errors import GateRejected, InputError
+from openvibe.errors import BudgetRefused, GateRejected, InputError
 from openvibe.events import Event as Fact
 from openvibe.fields import check_input
 from openvibe.protocol import headers
@@ -35,7 +35,11 @@ from operators.models.stroke import Insert, enter
 from operators.services import doorbell, endings, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
-FINAL = {GateRejected.__name__: "was rejected by a person", "RunOutlived": "has lived longer than its workflow allows"}
+FINAL = {
+    GateRejected.__name__: "was rejected by a person",
+    BudgetRefused.__name__: "was refused more money by a person",
+    "RunOutlived": "has lived longer than its workflow allows",
+}
 
 
 def workflow_of(operator: Operator, trigger: str) -> Workflow:

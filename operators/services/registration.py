@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 
+from openvibe.budgets import SPANS
 from openvibe.registry import OperatorDefinition
 from openvibe.specs import WorkflowSpec
 from operators import definitions
@@ -22,7 +25,12 @@ def register(project: Project, definition: OperatorDefinition, *, source: str = 
     `source` is the hash of the text behind it, if it comes from the database.
     """
     spec = definition.spec
-    defaults = {"name": spec.name, "owner": spec.owner, "source": source, "retired": False}
+    defaults: dict[str, Any] = {"name": spec.name, "owner": spec.owner, "source": source, "retired": False}
+    known = Operator.objects.filter(project=project, slug=spec.id).first()
+    declared = spec.budget.model_dump(mode="json") if spec.budget else None
+    if known is None or known.declared_budget != declared:
+        amounts = {f"budget_{span}_usd": getattr(spec.budget, span, None) for span in SPANS}
+        defaults |= {"declared_budget": declared, **amounts}
     operator, _ = Operator.objects.update_or_create(
         project=project,
         slug=spec.id,

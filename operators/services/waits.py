@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from openvibe import answers as answers_of
 from openvibe import canonical
+from openvibe.budgets import FORM
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
 from openvibe.ids import random_text
@@ -23,7 +24,7 @@ from openvibe.outcomes import TERMINATE, OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
 from operators.models.stroke import Change, Given, Insert, Update, strike
-from operators.services import doorbell, effects, seats, timeline
+from operators.services import budgets, doorbell, effects, seats, timeline
 
 CLOCK = "clock"
 #: What an answer quotes of what it is about.
@@ -271,7 +272,7 @@ def _check_fit(wait: Wait, given: Answer) -> None:
 
 def _close(wait: Wait, fields: dict[str, Any]) -> bool:
     fields = {**fields, "closed_at": timezone.now()}
-    alone = not wait.rule and wait.form != "effect"
+    alone = not wait.rule and wait.form not in ("effect", FORM)
     return (alone and _close_at_once(wait, fields)) or _close_with_others(wait, fields)
 
 
@@ -316,6 +317,8 @@ def _close_with_others(wait: Wait, fields: dict[str, Any]) -> bool:
     seats.check_counts_once(wait)
     if wait.form == "effect":
         effects.told(wait, now=now)
+    elif wait.form == FORM:
+        budgets.told(wait)
     over, told = seats.settled(wait, now=now)
     _wake(wait, run.operator, told, over=over, now=now)
     return True

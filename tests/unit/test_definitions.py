@@ -746,6 +746,7 @@ def test_a_class_decorator_returns_the_same_class(decorator):
 def test_the_public_names_are_these():
     assert openvibe.__all__ == [
         "NOT_DONE",
+        "Budget",
         "Ctx",
         "Listen",
         "OpenVibeError",
