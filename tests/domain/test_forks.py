@@ -203,6 +203,20 @@ def test_a_failed_run_is_forked_before_the_step_that_failed(lab, while_playing, 
     assert Run.objects.get(pk=source.pk).status == "failed"
 
 
+def test_a_run_is_retried_after_it_was_forked_and_so_is_its_fork(lab, while_playing, bob):
+    while_playing(lambda: 1 / 0)
+    source = played(started(lab, "meddled"))
+    at = source.error["step_id"]
+    fork = played(forks.fork(source, step_id=at, before=True, values={"number": 40}, actor=bob))
+    assert (source.status, fork.status) == ("failed", "failed")
+    meddling.clear()
+
+    ends = [played(intake.retry(run, actor=bob)) for run in (source, fork)]
+
+    assert [(run.status, run.output["number"]) for run in ends] == [("completed", 3), ("completed", 42)]
+    assert [kinds(run).count("run.retried") for run in ends] == [1, 1]
+
+
 def test_a_fork_after_the_last_step_ends_with_the_edited_state(waiting, bob):
     whole = approved(waiting, bob)
 
