@@ -16,6 +16,7 @@ from operators.models import (
     DeadLetter,
     Effect,
     Emission,
+    Errand,
     Event,
     InboxItem,
     Membership,
@@ -243,6 +244,14 @@ class InboxItemAdmin(ReadOnly):
     list_filter = ["status", "type", "project"]
     search_fields = ["=correlation_id", "=run_id", "reason"]
     date_hierarchy = "received_at"
+
+
+@admin.register(Errand)
+class ErrandAdmin(ReadOnly):
+    list_display = ["tool", "id", "project", "status", "outcome", "created_at", "closed_at", "told_at"]
+    list_filter = ["status", "outcome", "tool", "project"]
+    search_fields = ["=id", "=wait_id"]
+    date_hierarchy = "created_at"
 
 
 class RevisionInline(admin.TabularInline):

@@ -30,9 +30,11 @@ from operators.services import (
     deliveries,
     doorbell,
     endings,
+    errands,
     inbox,
     limits,
     notices,
+    remote_tools,
     retention,
     subscriptions,
     timeline,
@@ -90,6 +92,8 @@ def tick() -> None:
     _each_while_taken(_undelivered(now), deliveries.deliver)
     _each_while_taken(_unsent(now), deliveries.ask)
     _each_while_taken(_unsaid(now), notices.send)
+    _each_while_taken(_unrecalled(now), remote_tools.recall)
+    _each_while_taken(errands.due(now, MOST), errands.look)
     _each(_unreplied(now), deliveries.reply)
     _each(inbox.stuck(MOST), inbox.apply)
     _each(subscriptions.behind(MOST), subscriptions.derive)
@@ -259,6 +263,11 @@ def _unsaid(now: datetime) -> list[int]:
         return []
     rows = Notice.objects.filter(sent_at=None, written_at__lt=now - NEWS_PAUSE)
     return list(rows.order_by("written_at").values_list("pk", flat=True)[:MOST])
+
+
+def _unrecalled(now: datetime) -> list[str]:
+    rows = Wait.objects.unrecalled().filter(closed_at__lt=now - NEWS_PAUSE)
+    return list(rows.order_by("closed_at").values_list("id", flat=True)[:MOST]) if link.connected else []
 
 
 def _unreplied(now: datetime) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from operators.services import deliveries, doorbell, execution, notices, subscriptions
+from operators.services import deliveries, doorbell, errands, execution, notices, remote_tools, subscriptions
 
 
 @shared_task(name=doorbell.PERFORM, ignore_result=True, acks_late=True)
@@ -29,6 +29,18 @@ def ask(wait_id: str) -> None:
 def reply(run_id: str) -> None:
     """Hand the end of a run to the run that waits for it."""
     deliveries.reply(run_id)
+
+
+@shared_task(name=doorbell.RECALL, ignore_result=True, acks_late=True)
+def recall(run_id: str) -> None:
+    """Call back the tools of a run that has ended."""
+    remote_tools.recall_all(run_id)
+
+
+@shared_task(name=doorbell.GATHER, ignore_result=True, acks_late=True)
+def gather(errand_id: str) -> None:
+    """Look how far an errand has come."""
+    errands.look(errand_id)
 
 
 @shared_task(name=doorbell.POST, ignore_result=True, acks_late=True)

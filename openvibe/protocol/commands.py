@@ -77,17 +77,28 @@ class ToolResult(Timeout):
     tool_result_card_id: str = Name
 
 
+class InternalCall(Timeout):
+    """A call of a tool of our own, whose arguments lie in a card."""
+
+    tool_name: str = Name
+    tool_call_card_id: str = Name
+    after_execution: After = "suspend"
+
+
+#: A call of a tool of our own; all others go to an agent.
+INTERNAL = "internal"
 KINDS: Mapping[str, type[Command]] = {
     "wakeup": Wakeup,
     "turn": Turn,
     "tool_result": ToolResult,
     "timeout": Timeout,
     "stop": Stop,
+    INTERNAL: InternalCall,
 }
 #: Those that are about a run that there is.
 ABOUT_RUNS = frozenset({"tool_result", "timeout", "stop"})
 #: Where each of them comes in.
-PATTERNS: tuple[str, ...] = tuple(f"cg.{VERSION}.*.*.cmd.agent.*.{kind}" for kind in KINDS)
+PATTERNS: tuple[str, ...] = tuple(f"cg.{VERSION}.*.*.cmd.agent.*.{kind}" for kind in KINDS if kind != INTERNAL)
 
 
 class Received(BaseModel):
@@ -101,6 +112,7 @@ class Received(BaseModel):
     sender: str
     traceparent: str = ""
     depth: int = 0
+    answer_to: str = ""
     fields: dict[str, Any]
 
     @property
@@ -109,7 +121,7 @@ class Received(BaseModel):
         return KINDS[self.kind].model_validate(self.fields)
 
 
-def read(kind: str, body: Mapping[str, Any], *, target: str) -> Command:
+def read(kind: str, body: Mapping[str, Any], *, target: str | None) -> Command:
     """Return the command of this kind that a body holds, flat or in its `payload`.
 
     Raises:
@@ -119,13 +131,13 @@ def read(kind: str, body: Mapping[str, Any], *, target: str) -> Command:
     payload = body.get("payload")
     fields = payload if isinstance(payload, dict) else body
     if inline := [name for name in INLINE if name in fields]:
-        raise ProtocolViolation(f"{inline[0]}: a {kind} carries none; put it into a card and point at it")
+        raise ProtocolViolation(f"{inline[0]}: it belongs into a card, at which the message points")
     try:
         found = KINDS[kind].model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         item = error.errors(include_url=False)[0]
         raise ProtocolViolation(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
-    if found.agent_id != target:
+    if target is not None and found.agent_id != target:
         raise ProtocolViolation(f"agent_id: {found.agent_id!r} is not the agent of the subject, {target!r}")
     return found
 
@@ -136,6 +148,8 @@ def name(command: Command, id: str) -> str:
     A tool's result is told apart by all that it says, a stop by the epoch that it is about, all else by the message.
     """
     match command:
+        case InternalCall():
+            told = f"{command.agent_turn_id} {command.tool_call_id} {command.turn_epoch}"
         case Timeout():
             told = command.model_dump_json()
         case Stop():

@@ -9,6 +9,7 @@ from typing import Literal
 
 from openvibe.protocol import actions, tenancy
 from openvibe.protocol.commands import PATTERNS as COMMANDS
+from openvibe.protocol.internal import PATTERN as INTERNAL
 from openvibe.protocol.requests import ANSWERS
 from openvibe.protocol.subjects import VERSION
 from openvibe.protocol.workflow import PREFIX
@@ -76,7 +77,7 @@ def consumers(prefixes: Sequence[str] = (PREFIX,)) -> tuple[Consumer, ...]:
     spoken = tuple(f"cg.{VERSION}.*.*.evt.{component}.*.>" for component in ("agent", "user", "tool"))
     told = tuple(f"sessions.*.{kind}{role}" for kind in kinds for role in ("", ".*"))
     return (
-        Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS, *COMMANDS, actions.PATTERN)),
+        Consumer(f"cg_cmd_{VERSION}", DURABLE, (ANSWERS, *COMMANDS, INTERNAL, actions.PATTERN)),
         Consumer(f"cg_evt_{VERSION}", DURABLE, spoken),
         Consumer("operators", DURABLE, tenancy.everybodys("operators.*.events.>")),
         Consumer(AGENTS, DURABLE, _everything(prefixes)),

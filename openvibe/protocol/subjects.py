@@ -74,6 +74,11 @@ def operator_event(name: str) -> str:
     return f"operators.{token(operator)}.events.{token(kind)}"
 
 
-def tool_call(project: str, run_id: str, tool: str) -> str:
-    """Return where a tool that somebody elsewhere performs is called."""
-    return str(Subject(project, thread(run_id), "cmd", "tool", tool, "call"))
+def tool(project: str, run_id: str, tool: str, act: str) -> str:
+    """Return where a tool that somebody elsewhere performs hears of a `call`, or that it is to `cancel` one."""
+    return str(Subject(project, thread(run_id), "cmd", "tool", tool, act))
+
+
+def inbox(project: str, channel: str, agent: str, kind: str) -> str:
+    """Return where something is put into an agent's inbox."""
+    return str(Subject(project, channel, "cmd", "agent", agent, kind))

@@ -13,7 +13,18 @@ from typing import Any
 from django.conf import settings
 
 from openvibe.bus import Message, matches
-from openvibe.protocol import actions, commands, envelope, headers, requests, sessions, subjects, turns, workflow
+from openvibe.protocol import (
+    actions,
+    commands,
+    envelope,
+    headers,
+    internal,
+    requests,
+    sessions,
+    subjects,
+    turns,
+    workflow,
+)
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
@@ -168,16 +179,39 @@ def _command(message: Message, project: str) -> Inbound | None:
     """`cg.v1.{project}.{channel}.cmd.agent.{agent}.{kind}`: what goes into an agent's inbox; our own is skipped."""
     if message.headers.get("CG-Sender") == headers.SENDER:
         return None
-    _, _, project, channel, _, _, agent, kind = message.subject.split(".")
+    *_, agent, kind = message.subject.split(".")
     body = _body(message)
-    command = commands.read(kind, body, target=agent)
+    return _commanded(message, kind, commands.read(kind, body, target=agent), body)
+
+
+def _internal_call(message: Message, project: str) -> Inbound | None:
+    """`cg.v1.{project}.{channel}.cmd.sys.pmo.internal.{tool}`: a tool of our own; other servers answer their own."""
+    server = settings.OPENVIBE.server
+    if message.headers.get("CG-Sender") == headers.SENDER and message.headers.get(requests.SERVER, server) != server:
+        return None
+    tool = message.subject.rsplit(".", 1)[1]
+    if tool not in internal.TOOLS:
+        raise Malformed(f"{tool!r} is no tool of ours; there are: {', '.join(internal.TOOLS)}")
+    body = _body(message)
+    called = {**(body["payload"] if isinstance(body.get("payload"), dict) else body), "tool_name": tool}
+    return _commanded(message, commands.INTERNAL, commands.read(commands.INTERNAL, called, target=None), body)
+
+
+def _commanded(message: Message, kind: str, command: commands.Command, body: Mapping[str, Any]) -> Inbound:
+    _, _, project, channel, *_ = message.subject.split(".")
+    answer_to = message.headers.get(requests.ANSWER_TO, "")
+    # We may publish everywhere; whoever asks us may not borrow that for another project.
+    if answer_to and not (matches(requests.ANSWERS, answer_to) and answer_to.split(".")[2] == project):
+        own = requests.ANSWERS.replace("*", project, 1)
+        raise Malformed(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     told = commands.Received(
         kind=kind,
         id=commands.name(command, _id(body, message)),
         channel=channel,
-        sender=message.headers.get("CG-Sender", agent)[:200],
+        sender=(message.headers.get("CG-Sender") or command.agent_id)[:200],
         traceparent=headers.traceparent(message.headers),
         depth=headers.required_depth(message.headers),
+        answer_to=answer_to,
         fields=command.model_dump(),
     )
     run_id = turns.run_of(getattr(command, "agent_turn_id", "")) if kind in commands.ABOUT_RUNS else ""
@@ -278,6 +312,7 @@ DIALECTS: tuple[tuple[str, Reader], ...] = (
     (requests.ANSWERS, _reply),
     *((pattern, _command) for pattern in commands.PATTERNS),
     (actions.PATTERN, _action),
+    (internal.PATTERN, _internal_call),
     *((f"sessions.*.{kind}{role}", _session) for kind in ("results", "approvals", "events") for role in ("", ".*")),
 )
 

@@ -9,6 +9,7 @@ from operators.models.context import ContextEntry, ContextRevision
 from operators.models.deadletter import DeadLetter
 from operators.models.effect import Effect
 from operators.models.emission import Emission
+from operators.models.errand import Errand
 from operators.models.event import Channel, Event
 from operators.models.inbox import InboxItem
 from operators.models.notice import Notice
@@ -35,6 +36,7 @@ __all__ = [
     "Delivery",
     "Effect",
     "Emission",
+    "Errand",
     "Event",
     "InboxItem",
     "Inquiry",

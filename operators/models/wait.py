@@ -25,6 +25,11 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         """Those that nobody has answered."""
         return self.filter(status=Wait.Status.PENDING)
 
+    def unrecalled(self) -> WaitQuerySet:
+        """Calls of tools for which nobody waits any more, and whose tools do not know yet."""
+        gone = (Wait.Status.CANCELLED, Wait.Status.EXPIRED)
+        return self.filter(kind=Wait.Kind.TOOL, status__in=gone, recalled_at=None, sent_at__isnull=False)
+
     def gates(self) -> WaitQuerySet:
         """Those that wait for a person."""
         return self.filter(kind=Wait.Kind.APPROVAL)
@@ -36,8 +41,9 @@ class Wait(models.Model):
     `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes both.
     `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
-    `sent_at` is when whoever is to answer was told, where that is not a person or the clock. Gates have a `decision`,
-    the other kinds a `result` or an `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
+    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `recalled_at` when a tool
+    was told that nobody waits for it any more. Gates have a `decision`, the other kinds a `result` or an
+    `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
 
     Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
     `approver` is the user, or the group of users, that a gate of a group is asked of; `assignee` is who is asked after
@@ -88,6 +94,7 @@ class Wait(models.Model):
     assignee = models.CharField(max_length=200, blank=True)
     opened_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)
+    recalled_at = models.DateTimeField(null=True, blank=True)
 
     closed_at = models.DateTimeField(null=True, blank=True)
     decision = models.CharField(max_length=80, blank=True)
@@ -115,6 +122,11 @@ class Wait(models.Model):
                 fields=["opened_at"],
                 name="wait_unsent",
                 condition=Q(status="pending", sent_at=None),
+            ),
+            models.Index(
+                fields=["closed_at"],
+                name="wait_unrecalled",
+                condition=Q(kind="tool", status__in=["cancelled", "expired"], recalled_at=None, sent_at__isnull=False),
             ),
         ]
 

@@ -14,14 +14,23 @@ from django.db import transaction
 from django.utils import timezone
 
 from openvibe.events import Event as Fact
-from openvibe.protocol import subjects, turns
-from openvibe.protocol.commands import Command, Received, Stop, Timeout, ToolResult, Turn, Wakeup
+from openvibe.protocol import commands, subjects, turns
+from openvibe.protocol.commands import Command, InternalCall, Received, Stop, Timeout, ToolResult, Turn, Wakeup
 from openvibe.protocol.envelope import Malformed, ProtocolViolation
 from openvibe.protocol.headers import DEPTH
-from operators import definitions
-from operators.errors import Misfit
-from operators.models import InboxItem, Project, Run, Wait, Workflow
-from operators.services import boxes, cards, doorbell, endings, instructions, intake, servers, sources, timeline, waits
+from operators.models import InboxItem, Operator, Project, Run, Wait, Workflow
+from operators.services import (
+    boxes,
+    cards,
+    doorbell,
+    endings,
+    errands,
+    instructions,
+    intake,
+    servers,
+    timeline,
+    waits,
+)
 from operators.services.results import Result
 
 #: What a run's key begins with that a command has started.
@@ -37,11 +46,13 @@ def concerns(project_id: str, told: Received) -> bool:
     if not Project.objects.filter(id=project_id).exists():
         raise Malformed(f"There is no project {project_id!r}")
     command = told.command
+    if isinstance(command, InternalCall):
+        _check_call(project_id, told, command)
+        return True
     if isinstance(command, Stop | Timeout):
         _check_turn(_run(project_id, told, command), told, command)
         return True
-    sources.refresh()
-    if definitions.registry.operator(command.agent_id) is None:
+    if not Operator.objects.filter(project_id=project_id, slug=command.agent_id, retired=False).exists():
         return _unserved(command.agent_id)
     _check_depth(project_id, told, command)
     if isinstance(command, Turn) and command.context_box_id:
@@ -61,7 +72,7 @@ def wakeup(item: InboxItem, told: Received, command: Wakeup) -> str | None:
         return None
     if command.inbox_id:
         return f"Nothing waits in the inbox as {command.inbox_id!r}"
-    workflow = _workflow(item.project_id, command.agent_id, str(command.metadata.get("workflow") or ""))
+    workflow = instructions.workflow(item.project_id, command.agent_id, str(command.metadata.get("workflow") or ""))
     _start(workflow, told, input={}, trigger="wakeup")
     return None
 
@@ -69,7 +80,7 @@ def wakeup(item: InboxItem, told: Received, command: Wakeup) -> str | None:
 def turn(item: InboxItem, told: Received, command: Turn) -> None:
     """Start a run for a task."""
     name = command.profile_box_id or str(command.metadata.get("workflow") or "")
-    workflow = _workflow(item.project_id, command.agent_id, name)
+    workflow = instructions.workflow(item.project_id, command.agent_id, name)
     given = boxes.content(item.project_id, command.context_box_id) if command.context_box_id else {}
     parent = _parent(item.project_id, command)
     _start(workflow, told, input=instructions.read(workflow, given), trigger=f"turn:{told.id}"[:200], parent=parent)
@@ -106,6 +117,7 @@ _APPLIED: Mapping[str, Callable[..., str | None]] = {
     "tool_result": tool_result,
     "timeout": timeout,
     "stop": stop,
+    commands.INTERNAL: errands.begin,
 }
 
 
@@ -137,6 +149,12 @@ def _check_turn(run: Run, told: Received, command: Stop | Timeout) -> None:
 def _check_box(project_id: str, name: str) -> None:
     if not boxes.known(project_id, name):
         raise Malformed(f"context_box_id: there is no box and no card {name!r}")
+
+
+def _check_call(project_id: str, told: Received, command: InternalCall) -> None:
+    if (caller := errands.calling(project_id, command)) is not None:
+        _check_turn(caller, told, command)
+    _check_card(project_id, "tool_call_card_id", command.tool_call_card_id)
 
 
 def _check_card(project_id: str, field: str, pointer: str) -> None:
@@ -195,19 +213,6 @@ def _moved(run: Run, command: Stop | Timeout) -> str:
         return "run_ended"
     stands = command.turn_epoch == run.epoch and command.agent_turn_id in (run.id, run.turn_id)
     return "" if stands else "stale_turn"
-
-
-def _workflow(project_id: str, agent_id: str, name: str) -> Workflow:
-    rows = Workflow.objects.select_related("operator")
-    current = list(rows.filter(operator__project_id=project_id, operator__slug=agent_id, retired=False))
-    if not current:
-        raise Misfit(f"The project {project_id!r} has no agent {agent_id!r}")
-    if name:
-        return intake.workflow_of(current[0].operator, name)
-    if len(current) > 1:
-        known = ", ".join(sorted(workflow.slug for workflow in current))
-        raise Misfit(f"profile_box_id: {agent_id!r} has several workflows, name one: {known}")
-    return current[0]
 
 
 def _start(

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
-import orjson
-from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from openvibe.errors import BusError
 from openvibe.events import Event as Fact
-from openvibe.protocol import envelope, headers, requests, sessions, subjects, tenancy
+from openvibe.protocol import envelope, sessions, subjects
 from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
-from operators.link import link
 from operators.models import Emission, Run, Wait, Workflow
 from operators.services import (
     asking,
-    boxes,
     cards,
     changes,
     endings,
     intake,
     mirroring,
+    outgoing,
+    remote_tools,
     servers,
     serving,
     subscriptions,
@@ -123,7 +119,7 @@ def ask(wait_id: str) -> bool:
         case Wait.Kind.APPROVAL:
             sent = _publish(wait, "approvals", "approval.request", _question(wait))
         case Wait.Kind.TOOL:
-            sent = _command(wait)
+            sent = remote_tools.call(wait)
         case Wait.Kind.CHANGE:
             changes.look(wait)
             return True
@@ -204,40 +200,7 @@ def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bo
     subject = sessions.subject(wait.run_id, channel)
     carried = cards.carried(wait.run.project_id, payload)
     body = sessions.message(type, carried, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
-    return stored(subject, body, type, wait.run)
-
-
-def _command(wait: Wait) -> bool:
-    """Tell whoever performs a tool that it is called; the arguments lie in a card, which the message points at."""
-    run, call = wait.run, wait.payload
-    arguments = call["arguments"]
-    card = cards.keep(run.project_id, arguments, orjson.dumps(arguments))
-    subject = subjects.tool_call(run.project_id, run.id, call["tool"])
-    called = {
-        "tool_name": call["tool"],
-        "tool_call_id": call["tool_call_id"],
-        "tool_call_card_id": card["card"],
-        "context_box_id": boxes.context(run),
-        "agent_id": run.operator.slug,
-        "agent_turn_id": run.turn_id,
-        "turn_epoch": run.epoch,
-        "after_execution": "suspend",
-    }
-    # Tools that know the dialect alone read the body itself, others the envelope's payload.
-    body = {
-        **called,
-        "version": envelope.VERSION,
-        "id": wait.id,
-        "timestamp": wait.opened_at,
-        "type": "tool.call",
-        "project": run.project_id,
-        "channel": subjects.thread(run.id),
-        "run_id": run.id,
-        "step_id": wait.step_id,
-        "payload": called,
-    }
-    answer_to = requests.answer(run.project_id, run.id, wait.id)
-    return stored(subject, body, "tool.call", run, more={requests.ANSWER_TO: answer_to})
+    return outgoing.of_run(wait.run, subject, body, type)
 
 
 def _answering(wait: Wait) -> Workflow | None:
@@ -267,26 +230,4 @@ def _published(emission: Emission) -> bool:
         # Whoever listens here has it whole; the bus takes no message over its bound, however often one tries.
         "payload": cards.light(emission.project_id, emission.payload),
     }
-    return stored(subject, body, kind, emission.run)
-
-
-def stored(
-    subject: str, body: dict[str, Any], type: str, run: Run | None, *, more: Mapping[str, str] = MappingProxyType({})
-) -> bool:
-    """Hand a message to the bus, with the trace and the depth of its run; False if it was not taken.
-
-    What concerns a run goes out on its project's own subject.
-    """
-    subject = tenancy.outward(run.project_id, subject) if run else subject
-    stamps = headers.stamped(
-        type,
-        message_id=envelope.message_id(subject, body["id"]),
-        traceparent=run.traceparent if run else "",
-        depth=run.depth if run else 0,
-    ) | {requests.SERVER: settings.OPENVIBE.server, **more}
-    try:
-        link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)
-    except (BusError, TimeoutError) as error:
-        logger.info("%s is not on the bus yet: %s", subject, error)
-        return False
-    return True
+    return outgoing.of_run(emission.run, subject, body, kind)

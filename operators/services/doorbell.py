@@ -22,6 +22,8 @@ ASK = "operators.ask"
 REPLY = "operators.reply"
 POST = "operators.post"
 NOTIFY = "operators.notify"
+RECALL = "operators.recall"
+GATHER = "operators.gather"
 
 #: The queue that all workers hear.
 SHARED = "runs"
@@ -55,6 +57,16 @@ def ask(wait_id: str, operator: Operator) -> None:
 def reply(run_id: str, operator: Operator) -> None:
     """Tell the operator's workers that a run has ended which another one waits for."""
     _send(REPLY, run_id, queue(operator))
+
+
+def recall(run_id: str, operator: Operator) -> None:
+    """Tell the operator's workers that a run has ended whose calls nobody waits for any more."""
+    _send(RECALL, run_id, queue(operator))
+
+
+def gather(errand_id: str) -> None:
+    """Tell the workers that a run has ended which somebody has sent on an errand, or that its caller is to be told."""
+    _send(GATHER, errand_id, SHARED)
 
 
 def post(delivery_id: str) -> None:

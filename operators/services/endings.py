@@ -12,7 +12,7 @@ from django.db.models import F
 
 from openvibe import canonical
 from openvibe.events import Event as Fact
-from operators.models import Operator, Run
+from operators.models import Errand, Operator, Run
 from operators.models.run import RunQuerySet
 from operators.services import doorbell, limits, timeline, waits
 from operators.services.masking import masked
@@ -48,8 +48,10 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
         return False
     run_id, project_id, operator_id, key, last_seq = changed
     timeline.record(project_id=project_id, run_id=run_id, last_seq=last_seq, facts=[fact], now=now, actor=actor)
-    waits.cancel_open(run_id, now=now)
-    follow(run_id, key=key, operator=Operator.objects.select_related("project").get(pk=operator_id))
+    operator = Operator.objects.select_related("project").get(pk=operator_id)
+    if waits.cancel_open(run_id, now=now):
+        transaction.on_commit(partial(doorbell.recall, run_id, operator))
+    follow(run_id, key=key, operator=operator)
     return True
 
 
@@ -57,4 +59,6 @@ def follow(run_id: str, *, key: str | None, operator: Operator) -> None:
     """Do what follows from a run's end: whoever asked is answered, the next one may begin."""
     if (key or "").startswith(REPLY_KEY):
         transaction.on_commit(partial(doorbell.reply, run_id, operator))
+    elif (key or "").startswith(Errand.KEY):
+        transaction.on_commit(partial(doorbell.gather, Errand.of_key(key or "")))
     limits.freed(operator)

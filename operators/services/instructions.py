@@ -7,6 +7,7 @@ from typing import Any
 
 from operators.errors import Misfit
 from operators.models import Workflow
+from operators.services import intake
 
 #: Inputs that take an instruction, in the order of preference.
 NAMES = ("instruction", "question", "task", "user")
@@ -26,6 +27,25 @@ def read(workflow: Workflow, told: Any) -> dict[str, Any]:
             return known
         told = text
     return {_place(workflow, inputs): told}
+
+
+def workflow(project_id: str, operator: str, name: str = "") -> Workflow:
+    """Return an operator's workflow of that name, or its only one.
+
+    Raises:
+        Misfit: there is no such operator, or it has several workflows and none is named.
+        Unknown: it has none of that name.
+    """
+    rows = Workflow.objects.select_related("operator")
+    current = list(rows.filter(operator__project_id=project_id, operator__slug=operator, retired=False))
+    if not current:
+        raise Misfit(f"The project {project_id!r} has no agent {operator!r}")
+    if name:
+        return intake.workflow_of(current[0].operator, name)
+    if len(current) > 1:
+        known = ", ".join(sorted(workflow.slug for workflow in current))
+        raise Misfit(f"{operator!r} has several workflows, name one: {known}")
+    return current[0]
 
 
 def _place(workflow: Workflow, inputs: list[str]) -> str:

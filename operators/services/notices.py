@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from openvibe.protocol import sessions
 from operators.models import Notice, Run
-from operators.services import deliveries, doorbell
+from operators.services import doorbell, outgoing
 
 #: How long a notice is kept after it was sent.
 KEPT = timedelta(days=1)
@@ -40,7 +40,7 @@ def send(notice_id: int) -> bool:
     notice = Notice.objects.select_related("run").filter(pk=notice_id, sent_at=None).first()
     if notice is None:
         return True
-    sent = deliveries.stored(notice.subject, notice.body, notice.type, notice.run)
+    sent = outgoing.of_run(notice.run, notice.subject, notice.body, notice.type)
     if sent:
         Notice.objects.filter(pk=notice_id).update(sent_at=timezone.now())
     return sent

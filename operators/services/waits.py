@@ -228,9 +228,9 @@ def _escalate(wait: Wait) -> bool:
     return True
 
 
-def cancel_open(run_id: str, *, now: datetime) -> None:
-    """Close every wait of a run that ends; part of the caller's transaction."""
-    Wait.objects.pending().filter(run_id=run_id).update(status=Wait.Status.CANCELLED, closed_at=now)
+def cancel_open(run_id: str, *, now: datetime) -> int:
+    """Close every wait of a run that ends, and return how many; part of the caller's transaction."""
+    return Wait.objects.pending().filter(run_id=run_id).update(status=Wait.Status.CANCELLED, closed_at=now)
 
 
 def closing(run_id: str, *, now: datetime) -> Update:

@@ -210,9 +210,9 @@ def test_a_timeout_of_a_tool_is_told_to_the_model(calling: Run) -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"result": "inline"}, "result: a tool_result carries none"),
-        ({"arguments": {}}, "arguments: a tool_result carries none"),
-        ({"args": {}}, "args: a tool_result carries none"),
+        ({"result": "inline"}, "result: it belongs into a card"),
+        ({"arguments": {}}, "arguments: it belongs into a card"),
+        ({"args": {}}, "args: it belongs into a card"),
         ({"status": "fine"}, "status"),
         ({"after_execution": "explode"}, "after_execution"),
         ({"turn_epoch": None}, "turn_epoch"),

@@ -12,18 +12,19 @@ from typing import Any
 import nats
 import orjson
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from operators.bridge import ingest
-from operators.models import Card, DeadLetter, Event, InboxItem, Operator, Project, Run, Wait
-from operators.services import cards, deliveries, intake
+from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Project, Run, Wait
+from operators.services import cards, deliveries, errands, intake, remote_tools
 from tests.bridge.conftest import SOON, Bridge, eventually
 from tests.bridge.test_commands import result
 from tests.bridge.test_requests import served, worker
-from tests.bridge.village import Crier, Critic
+from tests.bridge.village import Chief, Crier, Critic
 
 __all__ = ["worker"]
 
@@ -42,6 +43,12 @@ def critic(project: Project) -> Iterator[Operator]:
 def crier(project: Project) -> Iterator[Operator]:
     for found in served(project, Crier):
         yield found["crier"]
+
+
+@pytest.fixture
+def chief(project: Project) -> Iterator[Operator]:
+    for found in served(project, Chief):
+        yield found["chief"]
 
 
 @pytest.fixture
@@ -80,12 +87,12 @@ async def kept(stream: JetStreamContext) -> None:
             await asyncio.sleep(0.02)
 
 
-def called(bridge: Bridge) -> tuple[dict[str, Any], dict[str, str]]:
+def called(bridge: Bridge, pattern: str = CALLS) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the call that a tool hears, as its body and its headers."""
 
     async def main() -> tuple[dict[str, Any], dict[str, str]]:
         client = await nats.connect(bridge.server.url)
-        heard = await client.jetstream().pull_subscribe(CALLS, "taster", config=ConsumerConfig(ack_wait=30))
+        heard = await client.jetstream().pull_subscribe(pattern, None, config=ConsumerConfig(ack_wait=30))
         [message] = await heard.fetch(1, timeout=SOON)
         await message.ack()
         await client.close()
@@ -188,3 +195,24 @@ def test_a_stop_from_elsewhere_cancels_the_run(calling: Run, bridge: Bridge) -> 
     speak(bridge, stop, stop)
     eventually(lambda: Run.objects.get().status == "cancelled")
     assert InboxItem.objects.count() == 1
+
+
+def test_an_operator_asks_another_one_over_the_bus(
+    chief: Operator, crier: Operator, bridge: Bridge, worker: None
+) -> None:
+    run = intake.request(chief.workflows.get(), input={}, actor=None)
+    eventually(lambda: Wait.objects.filter(run=run, kind="tool").exists())
+    eventually(lambda: deliveries.ask(run.waits.get().id))
+    eventually(lambda: run.children.filter(status="completed").exists())
+    errands.look(Errand.objects.get().id)
+    eventually(lambda: Run.objects.get(id=run.id).status == "completed")
+    assert "WHAT NEWS" in run.waits.get().result["answer"]
+
+
+def test_a_tool_hears_over_the_bus_that_nobody_waits_any_more(calling: Run, bridge: Bridge, alice: User) -> None:
+    call, _ = called(bridge)
+    intake.cancel(calling, actor=alice)
+    remote_tools.recall_all(calling.id)
+    told, headers = called(bridge, "cg.v1.*.*.cmd.tool.taste.cancel")
+    assert (told["tool_call_id"], told["agent_turn_id"]) == (call["tool_call_id"], call["agent_turn_id"])
+    assert headers["CG-Msg-Type"] == "tool.cancel"

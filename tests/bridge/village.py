@@ -64,3 +64,16 @@ class Crier:
         @node
         def cry(self, state):
             return {"cried": state["instruction"].upper()}
+
+
+@operator(id="chief")
+class Chief:
+    report: str = ""
+
+    @workflow(id="spread")
+    class Spread:
+        @agent_node(tools=[remote_tool("ask_expert", description="Ask.", parameters={
+            "type": "object", "required": ["expert_profile", "question"], "properties": {
+                "expert_profile": {"const": "crier"}, "question": {"const": "what news"}}})])  # fmt: skip
+        def order(self, state):
+            return {"system": "You spread news.", "user": "Spread it.", "output_key": "report"}
