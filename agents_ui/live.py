@@ -29,29 +29,29 @@ class Socket:
 
     after: int
     hints: str = ""
-    frames: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(BACKLOG))
+    frames: list[str] = field(default_factory=list)
+    behind: bool = False
+    _woken: asyncio.Future[None] | None = None
 
     def send(self, frame: str) -> None:
         """Queue a frame; a socket that cannot keep up is cut off."""
         if not frame:
             return
-        try:
-            self.frames.put_nowait(frame)
-        except asyncio.QueueFull:
-            self.cut()
-
-    def cut(self) -> None:
-        """Tell the socket to close, whatever waits for it."""
-        while not self.frames.empty():
-            self.frames.get_nowait()
-        self.frames.put_nowait(None)
+        if len(self.frames) >= BACKLOG:
+            self.behind = True
+        else:
+            self.frames.append(frame)
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     async def next(self) -> str | None:
-        """Return everything that waits as one frame; None when the socket is to be closed."""
-        frames = [await self.frames.get()]
-        while not self.frames.empty():
-            frames.append(self.frames.get_nowait())
-        return None if None in frames else "".join(frame for frame in frames if frame)
+        """Return everything that waits as one frame; None when the socket is to be closed. Only one may wait."""
+        if not self.frames:
+            # Hundreds of sockets wake at every frame: a queue of the library's would cost as much as the sending.
+            self._woken = asyncio.get_running_loop().create_future()
+            await self._woken
+        frames, self.frames = self.frames, []
+        return None if self.behind else "".join(frames)
 
 
 class Watch(watching.Watch[Socket]):

@@ -185,6 +185,9 @@ def _hint(entries: Sequence[Entry]) -> str:
 
 
 def _surroundings(entries: Sequence[Entry]) -> str:
+    if all(entry.kind.startswith("agent.") for entry in entries):
+        # What somebody outside says changes nothing of the run.
+        return ""
     run = Run.objects.select_related(*SHOWN).filter(id=entries[0].run_id).first()
     if run is None:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
-from benchmarks import flight, ground, ingest, runs, shown, sleepers
+from benchmarks import fanout, flight, ground, ingest, requests, runs, shown, sleepers
 from benchmarks.ground import Ground
 
 #: What is measured, in this order.
@@ -15,6 +15,8 @@ SECTIONS: Mapping[str, Callable[[Ground], None]] = {
     "ingest": ingest.measure,
     "flight": flight.measure,
     "sleepers": sleepers.measure,
+    "fanout": fanout.measure,
+    "requests": requests.measure,
 }
 
 

@@ -106,7 +106,8 @@ class Watch(Generic[Member]):
                 self._woken.clear()
                 await self._look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._woken.wait()
         finally:
             await self._unsubscribe()
 

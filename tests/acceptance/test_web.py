@@ -39,11 +39,11 @@ def test_either_server_serves_everything_and_ends_while_all_of_it_is_open(site: 
         assert closed.value.rcvd.code == 4404
     own = connect(address, additional_headers={**cookie, "Origin": site.url}, proxy=None)
     stream = httpx.Client(headers={"Authorization": f"Bearer {site.token}"}, trust_env=False, timeout=30)
-    with own as socket, stream, stream.stream("GET", f"{site.url}/v1/events/stream") as news:
+    with own as page, stream, stream.stream("GET", f"{site.url}/v1/events/stream") as news:
         lines = news.iter_lines()
         assert next(lines) == "retry: 1000"
         site.post(GENERAL, b'{"id": "m1", "content": "hello from outside"}')
         assert "hello from outside" in next(line for line in lines if line.startswith("data: "))
-        while "hello from outside" not in socket.recv(30):
+        while "hello from outside" not in page.recv(30):
             pass
         assert site.stop() == 0

@@ -152,6 +152,16 @@ def test_an_unknown_kind_is_shown_all_the_same(completed: Run) -> None:
     assert "../../etc/passwd" in rendering.timeline([row])
 
 
+def test_what_an_agent_says_asks_the_database_for_nothing_and_redraws_nothing_of_the_run(
+    completed: Run, django_assert_num_queries: Any
+) -> None:
+    told = {**wires(completed)[-1], "seq": 1000, "type": "agent.message", "step_id": "", "data": {"content": "hello"}}
+    with django_assert_num_queries(0):
+        html = pushed(completed, [told])
+    assert "hello" in html
+    assert "run-head" not in html
+
+
 def test_a_window_that_cuts_a_step_shows_it_whole(completed: Run) -> None:
     rows = timeline.newest("default", f"t_{completed.id}")
     begun = next(row for row in rows if row.kind == "step.started")
