@@ -6,7 +6,7 @@ While the bus is away the database is polled, and the pages say so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,10 @@ from operators.services.watching import CATCH_UP, State
 EARLY_STEPS = 16
 #: How many frames may wait for a slow socket before it is cut off; it comes back and catches up.
 BACKLOG = 500
+#: The most characters of several frames that go out as one: daphne sends no more than 1 MiB.
+LONGEST = 256 * 1024
+#: After how many bytes of their data events are rendered as a frame of their own.
+PORTION = 64 * 1024
 
 
 @dataclass(eq=False)
@@ -45,12 +49,16 @@ class Socket:
             self._woken.set_result(None)
 
     async def next(self) -> str | None:
-        """Return everything that waits as one frame; None when the socket is to be closed. Only one may wait."""
+        """Return what waits as one frame, or a few; None when the socket is to be closed. Only one may wait."""
         if not self.frames:
             # Hundreds of sockets wake at every frame: a queue of the library's would cost as much as the sending.
             self._woken = asyncio.get_running_loop().create_future()
             await self._woken
-        frames, self.frames = self.frames, []
+        number = size = 0
+        while number < len(self.frames) and (not number or size + len(self.frames[number]) <= LONGEST):
+            size += len(self.frames[number])
+            number += 1
+        frames, self.frames = self.frames[:number], self.frames[number:]
         return None if self.behind else "".join(frames)
 
 
@@ -79,9 +87,13 @@ class Watch(watching.Watch[Socket]):
     async def show(self, events: list[dict[str, Any]]) -> None:
         """Render events once, for everybody."""
         self.begin(events)
-        html = await self._rendered(events) if self._fragments() else ""
         for socket in self.members:
-            socket.send(_hint(socket.hints) if socket.hints else html)
+            socket.send(_hint(socket.hints) if socket.hints else "")
+        for part in _portions(events):
+            html = await self._rendered(part) if self._fragments() else ""
+            _send(self._fragments(), html)
+            # Whatever fails from here on, this part is not shown again.
+            self.seq = part[-1]["seq"]
 
     def tell(self, state: State) -> None:
         """Show whether the page is live."""
@@ -91,7 +103,7 @@ class Watch(watching.Watch[Socket]):
         """Show words; give each new socket what its page has missed, then let it hear the rest with everybody."""
         self._speak()
         assert self.seq is not None
-        missed: dict[int, str] = {}
+        missed: dict[int, list[str]] = {}
         while self.joining:
             socket = self.joining[0]
             if not socket.hints and socket.after < self.seq and socket.after not in missed:
@@ -104,7 +116,8 @@ class Watch(watching.Watch[Socket]):
             if socket.hints:
                 socket.send(_hint(socket.hints) if socket.after else "")
             else:
-                socket.send(missed.get(socket.after, ""))
+                for frame in missed.get(socket.after, ()):
+                    socket.send(frame)
 
     async def _hear_words(self, message: Message) -> None:
         if message.subject == subjects.stirred(self.project_id):
@@ -133,13 +146,13 @@ class Watch(watching.Watch[Socket]):
         html = await watching.in_thread(rendering.pushed, self.project_id, self.channel, events)
         return f'{html}<template data-seq="{events[-1]["seq"]}"></template>'
 
-    async def _missed(self, after: int) -> str:
+    async def _missed(self, after: int) -> list[str]:
         if self.seq is not None and self.seq - after > CATCH_UP:
-            return _hint("reload")
+            return [_hint("reload")]
         events = await watching.read(self.project_id, self.channel, after)
         # What came since the last number that everybody knows is told to everybody, not to the newcomer alone.
         known = [event for event in events if self.seq is not None and event["seq"] <= self.seq]
-        return await self._rendered(known) if known else ""
+        return [await self._rendered(part) for part in _portions(known)]
 
     def _fragments(self) -> list[Socket]:
         return [socket for socket in self.members if not socket.hints]
@@ -158,6 +171,20 @@ hub = Hub()
 def _send(sockets: Iterable[Socket], frame: str) -> None:
     for socket in list(sockets):
         socket.send(frame)
+
+
+def _portions(events: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Part events where they become too much for one frame."""
+    part: list[dict[str, Any]] = []
+    size = 0
+    for event in events:
+        part.append(event)
+        size += len(envelope.dumps(event["data"]))
+        if size > PORTION:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _hint(name: str) -> str:

@@ -88,9 +88,16 @@ class Page(AsyncWebsocketConsumer):
 
     async def _pass_on(self, socket: Socket) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            while (frame := await socket.next()) is not None:
-                # What `send` does, without its two more coroutines for every socket and frame.
-                await self.base_send({"type": "websocket.send", "text": frame})
+            try:
+                while (frame := await socket.next()) is not None:
+                    # What `send` does, without its two more coroutines for every socket and frame.
+                    await self.base_send({"type": "websocket.send", "text": frame})
+            except OSError:
+                # Whoever has left needs no word of it.
+                return
+            except Exception:
+                # A page that hears no more must not say that it is live; it comes back and catches up.
+                logger.exception("A frame could not be sent")
             await self.close(FELL_BEHIND)
 
 

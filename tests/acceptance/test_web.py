@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +50,42 @@ def test_either_server_serves_everything_and_ends_while_all_of_it_is_open(site: 
         while "hello from outside" not in page.recv(30):
             pass
         assert site.stop() == 0
+
+
+def test_a_reader_that_stands_still_holds_nobody_up_and_the_others_miss_nothing(site: Site) -> None:
+    cookie = {"Cookie": site.session(), "Origin": site.url}
+    address = f"ws://127.0.0.1:{site.port}/ws/agents/general/?after=0"
+    with contextlib.closing(_still(site, cookie["Cookie"])):
+        with connect(address, additional_headers=cookie, proxy=None, max_size=None) as page:
+            while 'data-state="live"' not in page.recv(30):
+                pass
+            # More than the buffers of a connection that nobody reads, and than daphne sends in one frame.
+            padding = b"x" * 20_000
+            said = b'{"id": "m%d", "content": "mark-%d- %s"}'
+            site.post(GENERAL, *[said % (number, number, padding) for number in range(300)])
+            seen: list[int] = []
+            while len(seen) < 300:
+                seen += [int(number) for number in re.findall(r"mark-(\d+)-", str(page.recv(60)))]
+        # The newest stands first, so that a frame of several begins with its last.
+        assert sorted(seen) == list(range(300))
+
+
+def _still(site: Site, cookie: str) -> socket.socket:
+    """Open a websocket as a browser does, and read no more than that it is open."""
+    still = socket.socket()
+    still.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    still.settimeout(30)
+    still.connect(("127.0.0.1", site.port))
+    lines = [
+        "GET /ws/agents/general/?after=0 HTTP/1.1",
+        f"Host: 127.0.0.1:{site.port}",
+        f"Origin: {site.url}",
+        f"Cookie: {cookie}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}",
+        "Sec-WebSocket-Version: 13",
+    ]
+    still.sendall("\r\n".join([*lines, "", ""]).encode())
+    assert b" 101 " in still.recv(64)
+    return still

@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from agents_ui import sockets
-from agents_ui.live import BACKLOG, CATCH_UP, Hub, Socket
+from agents_ui.live import BACKLOG, CATCH_UP, LONGEST, PORTION, Hub, Socket
 from openvibe.bus import Handler, Unsubscribe
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope, subjects
@@ -45,6 +45,7 @@ class Watching:
         self._socket.scope["user"] = user
         self._socket.scope["url_route"] = {"kwargs": {"run_id": run.pk}}
         self.frames = ""
+        self.longest = 0
 
     async def open(self) -> None:
         connected, _ = await self._socket.connect()
@@ -53,7 +54,9 @@ class Watching:
     async def hears(self, text: str) -> str:
         """Read frames until this text has come; return all that came so far."""
         while text not in self.frames:
-            self.frames += await self._socket.receive_from(timeout=10)
+            frame = await self._socket.receive_from(timeout=10)
+            self.frames += frame
+            self.longest = max(self.longest, len(frame))
         return self.frames
 
     async def closed_with(self) -> int:
@@ -276,6 +279,15 @@ async def test_frames_that_wait_go_out_as_one() -> None:
     assert await socket.next() == "frame 0;frame 1;frame 2;"
 
 
+async def test_what_is_too_much_for_one_frame_goes_out_as_several(watch: Watch, waiting: Run, alice: User) -> None:
+    last = await _last(waiting)
+    await _talk(waiting, 6, padding="x" * PORTION)
+    browser = await watch(waiting, alice, after=last)
+    await browser.hears(f'data-seq="{last + 6}"></template>')
+    assert SEQ.findall(browser.frames) == [str(number) for number in range(last + 1, last + 7)]
+    assert browser.longest < 2 * LONGEST
+
+
 async def _last(run: Run) -> int:
     await run.arefresh_from_db()
     return run.last_seq
@@ -302,13 +314,13 @@ def _record(run: Run, **values: Any) -> dict[str, Any]:
 
 
 @sync_to_async
-def _talk(run: Run, count: int) -> None:
+def _talk(run: Run, count: int, *, padding: str = "") -> None:
     changed = Run.objects.filter(pk=run.pk).change("last_seq", last_seq=F("last_seq") + count)
     assert changed is not None
     Event.objects.bulk_create(
         Event(
             project_id=run.project_id, channel=subjects.thread(run.pk), seq=changed[0] - number, run_id=run.pk,
-            kind="agent.message", created_at=timezone.now(), data={"content": "talk"},
+            kind="agent.message", created_at=timezone.now(), data={"content": f"talk{padding}"},
         )
         for number in range(count)
     )  # fmt: skip
