@@ -6,6 +6,7 @@ Streams and buckets lie in OpenVibe's account. An agents' account holds nothing;
 from __future__ import annotations
 
 from openvibe.protocol import tenancy
+from openvibe.protocol.sessions import HEALTH
 from openvibe.protocol.streams import consumers
 from openvibe.protocol.subjects import VERSION, token
 
@@ -18,21 +19,27 @@ def account(project: str) -> str:
 
 
 def said(project: str) -> tuple[str, ...]:
-    """Return the subjects on which a project's agents may publish: what the bridge reads of it, words, and requests."""
+    """Return the subjects on which a project's agents may publish: what the bridge reads of it, words, requests."""
     read = {pattern for consumer in consumers() for pattern in consumer.patterns}
     canonical = {_of(project, pattern) for pattern in read if pattern.startswith("cg.")}
     others = {pattern for pattern in read if not pattern.startswith("cg.")}
     own = {pattern for pattern in others if tenancy.inward(pattern)[0] == tenancy.DEFAULT}
     passing = {f"cg.{VERSION}.{token(project)}.*.str.agent.>"}
-    requests = {"operators.*.request.*"} if project == tenancy.DEFAULT else set()
+    requests = {"operators.*.request.*", HEALTH} if project == tenancy.DEFAULT else set()
     return tuple(sorted(canonical | passing | requests | {tenancy.outward(project, pattern) for pattern in own}))
 
 
 def heard(project: str) -> tuple[str, ...]:
     """Return the subjects on which a project's agents hear what OpenVibe publishes."""
     canonical = ("evt.sys.>", "evt.agent.>", "cmd.tool.>", "str.>")
-    dialects = ("operators.*.events.>", "sessions.*.work", "sessions.*.work.*", "sessions.*.approvals")
-    beats = ("operators.*.heartbeat",) if project == tenancy.DEFAULT else ()
+    dialects = (
+        "operators.*.events.>",
+        "sessions.*.work",
+        "sessions.*.work.*",
+        "sessions.*.approvals",
+        "sessions.*.events",
+    )
+    beats = ("operators.*.heartbeat", HEALTH) if project == tenancy.DEFAULT else ()
     return (
         *(f"cg.{VERSION}.{token(project)}.*.{suffix}" for suffix in canonical),
         *(tenancy.outward(project, pattern) for pattern in dialects),
