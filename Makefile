@@ -19,7 +19,7 @@ signin: ## Print a fresh sign-in link for the first administrator
 
 test: ## Set up everything that pip can and run the tests
 	@sh scripts/setup.sh --dev
-	.venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	.venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: ## Check format, style, types, layers, migrations and sizes
 	@sh scripts/setup.sh --dev

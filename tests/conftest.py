@@ -30,6 +30,16 @@ from operators.models import Membership, Operator, Project
 from operators.services import registration
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files of few and long tests come first: one that begins last would keep all other cores waiting for its end.
+    items.sort(key=lambda item: not _is_long(item.path))
+
+
+def _is_long(path: Path) -> bool:
+    return path.parent.name in ("acceptance", "faults") or path.name == "test_on_postgresql.py"
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
