@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache, lru_cache
@@ -78,13 +79,8 @@ def strike(change: Change) -> int | None:
     Rows that are numbered bear their numbers afterwards.
     """
     wanted = [item for item in change.inserts if item.rows]
-    if connection.vendor == "postgresql":
-        counter = _at_once(change, wanted)
-    elif connection.in_atomic_block:
-        counter = _one_by_one(change, wanted)
-    else:
-        with transaction.atomic():
-            counter = _one_by_one(change, wanted)
+    with _whole():
+        counter = _at_once(change, wanted) if connection.vendor == "postgresql" else _one_by_one(change, wanted)
     if counter is not None:
         for item in wanted:
             _number(item, counter)
@@ -97,19 +93,26 @@ def enter(row: models.Model, *, counter: str, inserts: Sequence[Insert]) -> None
     `counter` names the field of the row that holds the number of the last of the rows that are numbered.
     """
     wanted = [item for item in inserts if item.rows]
-    if connection.vendor == "postgresql":
-        sql = _entry_sql(type(row), counter, _shapes(wanted))
-        values = [_json(type(row), [row]), *(_json(item.model, item.rows) for item in _unnumbered(wanted))]
-        with connection.cursor() as cursor:
-            cursor.execute(sql, values)
-    else:
-        with transaction.atomic():
+    with _whole():
+        if connection.vendor == "postgresql":
+            sql = _entry_sql(type(row), counter, _shapes(wanted))
+            values = [_json(type(row), [row]), *(_json(item.model, item.rows) for item in _unnumbered(wanted))]
+            with connection.cursor() as cursor:
+                cursor.execute(sql, values)
+        else:
             row.save(force_insert=True)
             for item in wanted:
                 _number(item, getattr(row, counter))
                 insert(item.model, item.rows, on_conflict=item.on_conflict)
     for item in wanted:
         _number(item, getattr(row, counter))
+
+
+def _whole() -> AbstractContextManager[object]:
+    """Hold what undoes all of it if a part fails, also where the caller goes on with a transaction of his own."""
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        return nullcontext()
+    return transaction.atomic()
 
 
 def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:

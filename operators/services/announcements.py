@@ -14,7 +14,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -254,9 +253,7 @@ def _appended(project_id: str, copies: list[EventRow]) -> list[EventRow]:
     public = {"project_id": project_id, "name": subjects.PUBLIC}
     numbered = [Insert(Event, copies, numbered="seq")]
     change = Change(Channel, where=public, put={}, add={"last_seq": len(copies)}, counter="last_seq", inserts=numbered)
-    with transaction.atomic() if connection.in_atomic_block else nullcontext():
-        there = strike(change)
-    return _appended_once(project_id, copies) if there is None else copies
+    return _appended_once(project_id, copies) if strike(change) is None else copies
 
 
 @transaction.atomic

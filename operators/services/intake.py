@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 from django.contrib.auth.models import AbstractUser
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 from django.utils.dateparse import parse_duration
@@ -134,7 +134,7 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
     now = run.created_at
     told = timeline.rows(project_id=run.project_id, run_id=run.id, facts=facts, now=now, actor=by)
     try:
-        with transaction.atomic() if beside or connection.in_atomic_block else nullcontext():
+        with transaction.atomic() if beside else nullcontext():
             enter(run, counter="last_seq", inserts=[Insert(Event, told, numbered="seq")])
             if beside:
                 beside()

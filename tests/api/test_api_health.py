@@ -116,7 +116,7 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/v1/events/stream": {"get"},
         "/v1/events/subscribe": {"post"},
         "/v1/events/subscriptions": {"get"},
-        "/v1/events/subscriptions/{subscription_id}": {"get", "delete"},
+        "/v1/events/subscriptions/{subscription_id}": {"get", "patch", "delete"},
         "/v1/operators": {"get", "post"},
         "/v1/operators/{slug}": {"get", "put", "delete"},
         "/v1/operators/{slug}/activate": {"post"},

@@ -189,8 +189,6 @@ def test_a_change_after_the_runs_end_is_told_to_nobody(watcher: Operator, alice:
 @pytest.mark.django_db(transaction=True)
 def test_a_put_under_way_while_the_run_goes_to_sleep_wakes_it(watcher: Operator) -> None:
     """The writer has written and not committed when the watcher looks: whoever is second sees the first."""
-    if connection.vendor == "sqlite":
-        pytest.skip("SQLite has one writer at a time")
     run = played(started(watcher, "next"))
     written, looked = threading.Event(), threading.Event()
 

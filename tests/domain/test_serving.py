@@ -165,7 +165,7 @@ def test_a_claim_asks_the_database_nothing_more_for_it(lab):
     with CaptureQueriesContext(connection) as queries:
         leases.take(run.id)
     asked = [query["sql"] for query in queries if not query["sql"].startswith(("SAVEPOINT", "RELEASE", "BEGIN"))]
-    assert len(asked) == 3, asked
+    assert len(asked) == (2 if connection.vendor == "postgresql" else 3), asked
 
 
 def test_a_run_may_be_started_where_nobody_has_its_code(village):
@@ -238,6 +238,7 @@ def test_a_bell_for_a_limited_project_is_passed_on_to_the_server_whose_turn_it_i
     assert leases.take(second.id).run.id == first.id
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_process_says_which_operators_it_holds(lab):
     presence._say("worker@here:1", Process.Kind.WORKER)
     assert "lab" in Process.objects.get().operators

@@ -265,11 +265,11 @@ def test_a_tool_survives_as_plain_data():
     assert Tool.from_json(json.loads(json.dumps(tool.as_json()))) == tool
 
 
-# The pooled client.
+# The pooled clients.
 
 
-def test_a_client_is_made_once_for_all_threads_and_anew_after_it_was_closed():
-    from openvibe.llm.pool import PerProcess
+def test_threads_share_a_few_clients_which_are_made_anew_after_they_were_closed():
+    from openvibe.llm.pool import SHARES, PerProcess
 
     class Client:
         closed = False
@@ -283,12 +283,14 @@ def test_a_client_is_made_once_for_all_threads_and_anew_after_it_was_closed():
 
     made: list[Client] = []
     clients = PerProcess(Client)
-    threads = [threading.Thread(target=clients.get) for _ in range(5)]
+    threads = [threading.Thread(target=clients.get) for _ in range(3 * SHARES)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(made) == 1
+    assert len(made) == SHARES
+    mine = clients.get()
+    assert clients.get() is mine
     clients.close()
-    assert made[0].closed
-    assert clients.get() is not made[0]
+    assert all(client.closed for client in made)
+    assert clients.get() is not mine
