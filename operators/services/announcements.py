@@ -54,7 +54,7 @@ MARK_PAUSE = 1.0
 #: While news come in crowds, how long they are gathered before they are sent, in seconds: the steps of a short run
 #: become one message.
 GATHER_PAUSE = 0.02
-#: The news of how many commits at once count as a crowd.
+#: The news of how many runs at once count as a crowd.
 CROWD = 4
 #: How often a number after a gap is tried again before the clock is left to announce it anew.
 MARK_TRIES = 5
@@ -138,7 +138,7 @@ class Announcer:
             self._hurried.wait(GATHER_PAUSE)
         while not self._told.empty():
             told.append(self._told.get())
-        self._crowded = len(told) >= CROWD
+        self._crowded = len({events[0].run_id for events in told if events}) >= CROWD
         return told
 
     def _announce(self, batch: list[Told]) -> None:
