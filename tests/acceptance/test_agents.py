@@ -230,7 +230,7 @@ def decide(site: Site, session: str, gate: str) -> None:
     wait = until(lambda: asked(site, session, gate), f"{gate} asks (now {site.read(session)['status']})")
     seen = {name: wait[name] for name in ("version", "payload_sha256")}
     answer(site, session, {"id": None}, "approval.granted", {"gate_id": wait["id"], "approved_by": "Eve", **seen})
-    until(lambda: asked(site, session, gate) is None or asked(site, session, gate)["id"] != wait["id"], "it is decided")
+    until(lambda: (asked(site, session, gate) or {}).get("id") != wait["id"], "it is decided")
 
 
 def answer(site: Site, session: str, work: dict[str, Any], type: str, payload: dict[str, Any]) -> None:

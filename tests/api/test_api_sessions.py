@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -247,7 +248,11 @@ def test_the_log_answers_since_a_number_or_a_time(alice_calls: Client, session: 
     assert problem(alice_calls.get(f"{place}&since=2026-01-01T00:00:00"), 422)["errors"][0]["field"] == "since"
 
 
-def test_what_retention_took_is_read_from_the_disk(alice_calls: Client, session: str, settings: Any) -> None:
+def test_what_retention_took_is_read_from_the_disk(
+    alice_calls: Client, session: str, settings: Any, tmp_path: Path
+) -> None:
+    # A folder that no bridge of another test keeps.
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, session_log=tmp_path / "sessions")
     place = f"/v1/events?session={session}"
     whole = alice_calls.get(place).json()["events"]
     keeper = session_logging.Keeper(settings.OPENVIBE.session_log)
