@@ -108,7 +108,10 @@ def present(model: type[models.Model], names: Sequence[str], keys: Sequence[tupl
         # comparison is planned by what the table was like when it was counted last, at times by another index.
         arrays = ", ".join(["%s::text[]"] * len(names))
         row, wanted = (", ".join(f"{table}.{name}" for name in columns) for table in ("row", "wanted"))
-        next_one = f"SELECT {row} FROM {quoted(model)} row WHERE ({row}) >= ({wanted}) ORDER BY {row} LIMIT 1"  # noqa: S608
+        # Said aloud, because the index may leave out what is null.
+        known = " AND ".join(f"row.{name} IS NOT NULL" for name in columns)
+        following = f"WHERE ({row}) >= ({wanted}) AND {known} ORDER BY {row} LIMIT 1"
+        next_one = f"SELECT {row} FROM {quoted(model)} row {following}"  # noqa: S608
         sql = (
             f"SELECT wanted.* FROM unnest({arrays}) AS wanted({listed}), LATERAL ({next_one}) row"  # noqa: S608
             f" WHERE ({row}) = ({wanted})"
