@@ -18,7 +18,7 @@ from operators.bridge import letters
 from operators.bridge.dialects import Posting
 from operators.bridge.letters import AWAY, Refusal
 from operators.models import Channel, Event, Project, Run
-from operators.models.event import Line
+from operators.models.event import EventRow
 from operators.models.statements import load, present, quoted
 from operators.services import agents, announcements, cards
 from operators.services import external as runs
@@ -103,11 +103,11 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
     with transaction.atomic():
         numbers = _locked({_run_of(channel) for _, channel in groups}, patiently=patiently)
         free = {place: group for place, group in groups.items() if _run_of(place[1]) in numbers}
-        lines: list[Line] = []
+        lines: list[EventRow] = []
         fresh = _fresh(free)
         for (_, channel), group in fresh.items():
             run = _run_of(channel)
-            lines += _numbered([_line(item, run=run) for item in group], after=numbers[run])
+            lines += _numbered([_row(item, run=run) for item in group], after=numbers[run])
         _write(lines)
         now, last = timezone.now(), {line.run_id: line.seq for line in lines}
         with connection.cursor() as cursor:
@@ -132,7 +132,7 @@ def _locked(ids: set[str], *, patiently: bool) -> dict[str, int]:
 def _publicly(project: str, group: list[Posting], known: Mapping[str, str]) -> None:
     channel = announcements.locked_channel(project)
     fresh = _fresh({(project, channel.name): group}).get((project, channel.name), [])
-    lines = _numbered([_line(item, run=_spoken_of(item, known)) for item in fresh], after=channel.last_seq)
+    lines = _numbered([_row(item, run=_spoken_of(item, known)) for item in fresh], after=channel.last_seq)
     _write(lines)
     Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(lines))
 
@@ -157,16 +157,16 @@ def _fresh(groups: Mapping[Place, list[Posting]]) -> dict[Place, list[Posting]]:
     }
 
 
-def _numbered(lines: list[Line], *, after: int) -> list[Line]:
+def _numbered(lines: list[EventRow], *, after: int) -> list[EventRow]:
     for position, line in enumerate(lines, start=after + 1):
         line.seq = position
     return lines
 
 
-def _line(item: Posting, *, run: str | None) -> Line:
+def _row(item: Posting, *, run: str | None) -> EventRow:
     data = {"content": item.content, **item.data}
     text = orjson.dumps(data)
-    return Line(
+    return EventRow(
         project_id=item.project,
         channel=item.channel,
         kind=item.kind[:80],
@@ -178,13 +178,13 @@ def _line(item: Posting, *, run: str | None) -> Line:
     )
 
 
-def _write(lines: list[Line]) -> None:
+def _write(lines: list[EventRow]) -> None:
     if not lines:
         return
     # A time is the same text for all of its microsecond's lines; the database need not be told of its type.
     at = connection.ops.adapt_datetimefield_value
     load(Event, COLUMNS, [
-        (line.project_id, line.channel, line.seq, line.kind, line.run_id, "", "", line.actor, line.data.decode(),
+        (line.project_id, line.channel, line.seq, line.kind, line.run_id, "", "", line.actor, line.text.decode(),
          line.message_id, at(line.created_at))
         for line in lines
     ])  # fmt: skip

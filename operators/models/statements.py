@@ -108,9 +108,7 @@ def present(model: type[models.Model], names: Sequence[str], keys: Sequence[tupl
         # comparison is planned by what the table was like when it was counted last, at times by another index.
         arrays = ", ".join(["%s::text[]"] * len(names))
         row, wanted = (", ".join(f"{table}.{name}" for name in columns) for table in ("row", "wanted"))
-        # Said aloud, because the index may leave out what is null.
-        known = " AND ".join(f"row.{name} IS NOT NULL" for name in columns)
-        following = f"WHERE ({row}) >= ({wanted}) AND {known} ORDER BY {row} LIMIT 1"
+        following = f"WHERE ({row}) >= ({wanted}) AND {_known(columns, 'row.')} ORDER BY {row} LIMIT 1"
         next_one = f"SELECT {row} FROM {quoted(model)} row {following}"  # noqa: S608
         sql = (
             f"SELECT wanted.* FROM unnest({arrays}) AS wanted({listed}), LATERAL ({next_one}) row"  # noqa: S608
@@ -119,11 +117,17 @@ def present(model: type[models.Model], names: Sequence[str], keys: Sequence[tupl
         parameters = [list(values) for values in zip(*keys, strict=True)]
     else:
         marks = ", ".join([f"({', '.join(['%s'] * len(names))})"] * len(keys))
-        sql = f"SELECT {listed} FROM {quoted(model)} WHERE ({listed}) IN (VALUES {marks})"  # noqa: S608  # as above
+        wanted = f"({listed}) IN (VALUES {marks}) AND {_known(columns)}"
+        sql = f"SELECT {listed} FROM {quoted(model)} WHERE {wanted}"  # noqa: S608  # as above
         parameters = [value for key in keys for value in key]
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return set(cursor.fetchall())
+
+
+def _known(columns: Sequence[str], table: str = "") -> str:
+    # Said aloud, because an index may leave out what is null.
+    return " AND ".join(f"{table}{name} IS NOT NULL" for name in columns)
 
 
 def quoted(model: type[models.Model]) -> str:

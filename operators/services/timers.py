@@ -44,7 +44,7 @@ def fire(now: datetime, *, most: int) -> int:
     )
     woken = [runs[wait.run_id] for wait in fired]
     Run.objects.filter(id__in=[run.id for run in woken]).update(
-        status=Run.Status.QUEUED, rung_at=now, rings=0, updated_at=now, last_seq=F("last_seq") + 1
+        status=Run.Status.QUEUED, rung_at=now, rings=0, updated_at=now, last_seq=F("last_seq") + 1, told=False
     )
     transaction.on_commit(partial(_ring, woken))
     return len(fired)
