@@ -23,12 +23,19 @@ app = celery.Celery("openvibe")
 
 #: Whoever rings for a worker does not wait for a broker that is away: the clock rings again.
 IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+#: What a worker has taken from Redis it keeps in mind only: a bell that dies with it is rung again by the clock, long
+#: before kombu would hand it to another worker, and writing it down there cost a quarter of a worker. And bells have no
+#: priorities, for each of which kombu would listen at a list of its own.
+FORGETFUL = {"ack_emulation": False, "priority_steps": [0]}
+REDIS_SCHEMES = ("redis", "rediss", "sentinel")
 
 
 def _broker() -> dict[str, Any]:
     chosen = settings.OPENVIBE
     if chosen.broker_url:
-        return {"broker_url": chosen.broker_url, "broker_transport_options": IMPATIENT}
+        scheme = chosen.broker_url.partition(":")[0]
+        options = IMPATIENT | (FORGETFUL if scheme in REDIS_SCHEMES else {})
+        return {"broker_url": chosen.broker_url, "broker_transport_options": options}
     queue = chosen.home / "queue"
     queue.mkdir(parents=True, exist_ok=True)
     return {

@@ -24,7 +24,6 @@ from openvibe.protocol import subjects
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Channel, Emission, Event, Notice, Run, Wait
-from operators.models.run import RunQuerySet
 from operators.services import (
     announcements,
     deliveries,
@@ -32,13 +31,13 @@ from operators.services import (
     endings,
     errands,
     inbox,
-    limits,
     notices,
     remote_tools,
     retention,
     subscriptions,
     timeline,
     timers,
+    unheard,
     waits,
 )
 
@@ -48,9 +47,6 @@ T = TypeVar("T")
 #: The longest sleep between two looks, in seconds, and the shortest: what falls due within that is done together.
 LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.05
-#: How long a rung run may stay queued before it is rung again; it doubles with each ring, up to RING_LIMIT.
-RING_PAUSE = timedelta(seconds=2)
-RING_LIMIT = timedelta(seconds=60)
 #: Where counting rings ends: the pause between them stopped growing long before.
 MOST_RINGS = 100
 #: How long an announcement may be on its way before it counts as lost.
@@ -84,7 +80,7 @@ def tick() -> None:
     """Do everything that is due now."""
     now = timezone.now()
     _each(_lost(now), lambda run: _requeue(run, now))
-    _each(_unheard(now), lambda run: _ring_again(run, now))
+    _each(unheard.runs(now, most=MOST), lambda run: _ring_again(run, now))
     meet_deadlines()
     _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
     _each(_unannounced_runs(now), _tell_run)
@@ -145,12 +141,7 @@ def _each_while_taken(found: list[T], act: Callable[[T], bool]) -> None:
 
 def _lost(now: datetime) -> list[Run]:
     rows = Run.objects.filter(status=Run.Status.RUNNING, lease_until__lt=now)
-    return list(_rung(rows.order_by("lease_until"))[:MOST])
-
-
-def _rung(runs: RunQuerySet) -> RunQuerySet:
-    """Read no more of runs than a bell needs."""
-    return runs.select_related("operator").only("id", "rung_at", "rings", "operator")
+    return list(rows.order_by("lease_until").for_bells()[:MOST])
 
 
 def _requeue(run: Run, now: datetime) -> None:
@@ -177,20 +168,6 @@ def _killer(run_id: str, losses: int) -> dict[str, Any]:
     where = f"at step {node!r}" if node else "before its first step"
     told = f"The run has lost its worker {losses} times in a row {where}; does the step end or exhaust the process?"
     return {"message": told, "kind": "WorkerLost", "node": node, "step_id": step_id, "losses": losses}
-
-
-def _unheard(now: datetime) -> list[Run]:
-    quiet = Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE)
-    # A run that waits for a slot hears no bell before there is one.
-    rows = limits.unlimited(Run.objects.filter(quiet, status=Run.Status.QUEUED)).order_by("created_at")
-    found = list(_rung(rows)[:MOST])
-    for queue in limits.queues():
-        found += _rung(queue.turns())[:MOST]
-    return [run for run in found if run.rung_at is None or run.rung_at < now - _pause(run.rings)]
-
-
-def _pause(rings: int) -> timedelta:
-    return min(RING_PAUSE * (1 << min(rings, 10)), RING_LIMIT)
 
 
 def _ring_again(run: Run, now: datetime) -> None:

@@ -79,6 +79,20 @@ def notify(notice_id: str) -> None:
     _send(NOTIFY, notice_id, SHARED)
 
 
+def hanging(queue: str) -> int:
+    """Return how many bells of a queue no worker has taken yet; none if the broker cannot say."""
+    with current_app.pool.acquire(block=True) as connection:
+        try:
+            with connection.channel() as channel:
+                return int(channel.queue_declare(queue, passive=True).message_count)
+        except connection.channel_errors:
+            # A queue in which nothing hangs need not be there.
+            return 0
+        except (*connection.connection_errors, OperationalError, OSError) as error:
+            logger.warning("The broker does not say how many bells hang in %s: %s", queue, error)
+            return 0
+
+
 def _send(task: str, id: str, queue: str) -> None:
     try:
         current_app.send_task(task, args=[id], queue=queue)

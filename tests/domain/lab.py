@@ -6,6 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import orjson
+from django.conf import settings
+
 from openvibe import node, operator, workflow
 from operators.models import Event, Operator, Run
 from operators.services import execution, intake
@@ -82,3 +85,13 @@ def kinds(run: Run) -> list[str]:
 
 def thread(run: Run) -> Any:
     return Event.objects.after(run.project_id, f"t_{run.id}", 0)
+
+
+def rung() -> list[str]:
+    """Return the ids that the bells in the embedded queue carry, and take them out."""
+    found = []
+    for file in sorted((settings.OPENVIBE.home / "queue").glob("*/*.msg"), key=lambda file: file.stat().st_mtime_ns):
+        if orjson.loads(file.read_bytes())["headers"]["task"] == "operators.perform":
+            found.append(orjson.loads(file.read_bytes())["headers"]["argsrepr"].strip("[]'"))
+        file.unlink()
+    return found

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -20,7 +19,7 @@ from operators import clock
 from operators.link import link
 from operators.models import Event, Run, Wait
 from operators.services import announcements, intake, leases
-from tests.domain.lab import kinds, played, started, thread
+from tests.domain.lab import kinds, played, rung, started, thread
 
 LONG_AGO = timedelta(minutes=5)
 
@@ -63,18 +62,43 @@ def test_a_run_whose_worker_lives_is_left_alone(lab):
 
 def test_a_bell_that_nobody_heard_is_rung_again_with_growing_pauses(lab):
     run = started(lab, "four")
-    queue = settings.OPENVIBE.home / "queue"
 
     heard = []
     for waited in (1, 3, 3, 5, 5, 9):
-        before = len(list(queue.glob("*/*.msg")))
+        rung()
         Run.objects.filter(pk=run.pk).update(rung_at=timezone.now() - timedelta(seconds=waited))
         clock.tick()
-        heard.append(len(list(queue.glob("*/*.msg"))) - before)
+        heard.append(len(rung()))
 
     # Pauses of 2, 4, 4 and 8 seconds: too early, rung, too early, rung, too early, rung.
     assert heard == [0, 1, 0, 1, 0, 1]
     assert Run.objects.get(pk=run.pk).rings == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_bells_that_still_hang_are_not_rung_again(lab):
+    rung()
+    runs = [started(lab, "four") for _ in range(3)]
+    Run.objects.filter(pk__in=[run.pk for run in runs]).update(rung_at=timezone.now() - LONG_AGO)
+
+    clock.tick()
+
+    assert rung() == [run.id for run in runs]
+    assert not Run.objects.exclude(rings=0).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_bells_those_that_were_rung_first_are_the_ones_that_were_lost(lab):
+    rung()
+    lost = [started(lab, "four") for _ in range(3)]
+    rung()
+    hanging = [started(lab, "four") for _ in range(2)]
+    for age, run in enumerate([*reversed(hanging), *reversed(lost)]):
+        Run.objects.filter(pk=run.pk).update(rung_at=timezone.now() - LONG_AGO - timedelta(seconds=age))
+
+    clock.tick()
+
+    assert sorted(rung()) == sorted(run.id for run in [*hanging, *lost])
 
 
 def test_a_run_handed_back_without_a_ring_is_rung_at_once(lab):

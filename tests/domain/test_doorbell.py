@@ -1,14 +1,37 @@
-"""The bell, when the broker is away."""
+"""The bell, on brokers that are there and on brokers that are away."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
+import celery
 import pytest
+import redis
+from celery import current_app
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from openvibe_site import celery, ports
+from openvibe_site import celery as site
+from openvibe_site import ports
+from operators.models import Operator
+from operators.services import doorbell
+from tests import servers
+
+GROCER = Operator(slug="grocer")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Bells hang in a real Redis, as they do at a site that names one."""
+    before = current_app._get_current_object()
+    with servers.redis() as server:
+        app = celery.Celery("bells", broker=server.url, set_as_current=False)
+        app.conf.broker_transport_options = site.IMPATIENT | site.FORGETFUL
+        app.set_current()
+        yield server.url
+        before.set_current()
+        app.pool.force_close_all()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
@@ -16,9 +39,42 @@ def test_a_broker_that_is_away_holds_nobody_up(scheme):
     began = time.monotonic()
 
     with (
-        Connection(f"{scheme}://{ports.LOOPBACK}:{ports.free()}/0", transport_options=celery.IMPATIENT) as away,
+        Connection(f"{scheme}://{ports.LOOPBACK}:{ports.free()}/0", transport_options=site.IMPATIENT) as away,
         pytest.raises(OperationalError),
     ):
         _ = away.default_channel
 
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.redis
+def test_a_broker_tells_how_many_bells_hang(url):
+    assert doorbell.hanging("runs-grocer") == 0
+    for number in range(3):
+        doorbell.ring(f"run_{number}", GROCER)
+    assert doorbell.hanging("runs-grocer") == 3
+    assert doorbell.hanging("runs-baker") == 0
+
+
+@pytest.mark.redis
+def test_a_bell_that_a_worker_has_taken_is_written_down_nowhere(url):
+    doorbell.ring("run_1", GROCER)
+    with Connection(url, transport_options=site.FORGETFUL) as connection:
+        queue = connection.SimpleQueue("runs-grocer")
+        taken = queue.get(timeout=5)
+        with redis.Redis.from_url(url) as client:
+            assert client.llen("runs-grocer") == 0
+            assert not client.exists("unacked", "unacked_index")
+        taken.ack()
+        queue.close()
+
+
+def test_a_broker_that_is_away_has_no_bells():
+    before = current_app._get_current_object()
+    app = celery.Celery("away", broker=f"redis://{ports.LOOPBACK}:{ports.free()}/0", set_as_current=False)
+    app.conf.broker_transport_options = site.IMPATIENT
+    app.set_current()
+    try:
+        assert doorbell.hanging("runs-grocer") == 0
+    finally:
+        before.set_current()

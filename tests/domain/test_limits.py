@@ -7,9 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import orjson
 import pytest
-from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -17,7 +15,7 @@ from openvibe import node, operator, workflow
 from operators import clock, definitions
 from operators.models import Operator, Project, Run
 from operators.services import compiled, execution, intake, leases, registration, waits
-from tests.domain.lab import played, started
+from tests.domain.lab import played, rung, started
 
 
 @operator(id="annex", name="Annex")
@@ -45,16 +43,6 @@ def limit(rows: Operator | Project, most: int | None) -> None:
 def queued(operator: Operator, many: int, *, slug: str = "four", **options) -> list[Run]:
     flow = operator.workflows.get(slug=slug)
     return [intake.request(flow, input={}, actor=None, **options) for _ in range(many)]
-
-
-def rung() -> list[str]:
-    """Return the ids that the bells in the embedded queue carry, and take them out."""
-    found = []
-    for file in sorted((settings.OPENVIBE.home / "queue").glob("*/*.msg"), key=lambda file: file.stat().st_mtime_ns):
-        if orjson.loads(file.read_bytes())["headers"]["task"] == "operators.perform":
-            found.append(orjson.loads(file.read_bytes())["headers"]["argsrepr"].strip("[]'"))
-        file.unlink()
-    return found
 
 
 def taken(run: Run) -> str | None:
