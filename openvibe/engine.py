@@ -22,7 +22,7 @@ from openvibe import canonical, interrupts
 from openvibe.compiler import CompiledWorkflow, node_id
 from openvibe.errors import Backoff, EffectUnknown, OpenVibeError, RunError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
-from openvibe.graph import pump
+from openvibe.graph import inline, pump
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
@@ -101,7 +101,8 @@ def play(
 def _parts(workflow: CompiledWorkflow, given: Any, *, saver: RowSaver, thread_id: str, session: Session) -> Any:
     # An eager graph tells of a branch's end while others go on. It costs threads, and ours have no branches.
     graph: Any = workflow.graph.copy(update={"checkpointer": saver, "stream_eager": workflow.foreign})
-    config = {"configurable": {"thread_id": thread_id, STRICT_RESUME: True}, "recursion_limit": STEP_LIMIT}
+    place = {"thread_id": thread_id, STRICT_RESUME: True, inline.KEY: not workflow.foreign}
+    config = {"configurable": place, "recursion_limit": STEP_LIMIT}
     options: dict[str, Any] = {"stream_mode": ["tasks", "checkpoints"], "durability": "sync"}
     if not workflow.foreign:
         options["context"] = session

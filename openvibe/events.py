@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+RUN_COMPLETED = "run.completed"
 STEP_STARTED = "step.started"
 STEP_FINISHED = "step.finished"
 STEP_FAILED = "step.failed"

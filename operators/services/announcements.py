@@ -7,12 +7,11 @@ is told again by the clock.
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import queue
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,15 +19,13 @@ import orjson
 from django.db import IntegrityError, close_old_connections, connection, transaction
 from django.db.models import F
 
-from openvibe.bus import Message
-from openvibe.errors import BusError
-from openvibe.protocol import envelope, headers, subjects
+from openvibe.protocol import subjects
 from operators.link import link
 from operators.models import Channel, Event, marks
 from operators.models.event import EventRow, Told
 from operators.models.statements import insert
 from operators.models.stroke import Change, Insert, strike
-from operators.services import turns
+from operators.services import recorded, turns
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +55,15 @@ GATHER_PAUSE = 0.02
 CROWD = 4
 #: How often a number after a gap is tried again before the clock is left to announce it anew.
 MARK_TRIES = 5
-#: NATS takes at most 1 MiB a message; a longer batch is told in parts of about this many bytes.
-MESSAGE_SIZE = 400 * 1024
+#: How many batches may be on their way to the bus before the next one waits for the oldest.
+MOST_FLIGHTS = 32
 
 
 @dataclass(frozen=True, order=True)
 class Taken:
-    """Events of one run that the bus has taken."""
+    """Events of one channel that the bus has taken: of a run's thread or, without a run, of a project's `public`."""
 
+    project_id: str
     run_id: str
     first: int
     last: int
@@ -74,11 +72,12 @@ class Taken:
 
 @dataclass
 class Announcer:
-    """The thread, and what it has been told."""
+    """The thread, what it has been told, what is on its way to the bus, and what the bus has taken."""
 
     _told: queue.Queue[Sequence[Told]] = field(default_factory=queue.Queue)
     _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
+    _flights: deque[recorded.Flight] = field(default_factory=deque)
     _taken: list[Taken] = field(default_factory=list)
     _hurried: threading.Event = field(default_factory=threading.Event)
     _crowded: bool = False
@@ -98,7 +97,7 @@ class Announcer:
         deadline = time.monotonic() + timeout
         self._hurried.set()
         try:
-            while self._told.unfinished_tasks or self._taken:
+            while self._told.unfinished_tasks or self._flights or self._taken:
                 # An empty batch wakes the thread up.
                 self._told.put([])
                 with self._told.all_tasks_done:
@@ -116,6 +115,7 @@ class Announcer:
             try:
                 self._announce([event for events in told for event in events])
                 hurried = not told or self._hurried.is_set()
+                self._land(patiently=hurried)
                 if self._taken and (hurried or time.monotonic() - marked_at > MARK_PAUSE):
                     marked_at = time.monotonic()
                     self._mark()
@@ -123,7 +123,7 @@ class Announcer:
                 # The clock announces again whatever this thread could not; it must outlive any single fault.
                 logger.exception("Announcing failed")
                 close_old_connections()
-            if not self._taken and connection.vendor != "sqlite":
+            if not (self._taken or self._flights) and connection.vendor != "sqlite":
                 # The next news may be long in coming; a pool gets its connection back.
                 connection.close()
             for _ in told:
@@ -131,7 +131,7 @@ class Announcer:
 
     def _next(self) -> list[Sequence[Told]]:
         try:
-            told = [self._told.get(timeout=MARK_PAUSE if self._taken else None)]
+            told = [self._told.get(timeout=MARK_PAUSE if self._taken or self._flights else None)]
         except queue.Empty:
             return []
         if self._crowded and not self._hurried.is_set():
@@ -142,44 +142,47 @@ class Announcer:
         return told
 
     def _announce(self, batch: list[Told]) -> None:
+        """Send it off; nobody waits for the bus's word, which comes while the next batch is under way."""
+        if not batch:
+            return
         news = [event for event in batch if _is_news(event)]
         parts = _unbroken(batch)
-        sent = [
-            (events, send(events, beside=beside)) for events, beside in zip(parts, turns.messages(parts), strict=True)
-        ]
-        repeated = publicly(news) if news else []
-        sent += [(events, send(events)) for events in _unbroken(repeated)]
-        for events, future in sent:
-            if _arrived(future):
-                self._took(events)
+        self._flights.append(recorded.send(list(zip(parts, turns.messages(parts), strict=True))))
+        if news and (repeated := publicly(news)):
+            self._flights.append(recorded.send([(events, ()) for events in _unbroken(repeated)]))
         for project in {event.project_id for event in batch if _stirs(event)}:
             link.submit(link.publish(subjects.stirred(project), b"{}"))
 
-    def _took(self, events: list[Told]) -> None:
-        first, last = events[0], events[-1]
-        if last.channel == subjects.PUBLIC:
-            rows = Channel.objects.filter(project_id=last.project_id, name=last.channel)
-            rows.filter(announced_seq__gte=first.seq - 1, announced_seq__lt=last.seq).update(announced_seq=last.seq)
-        elif last.run_id:
-            self._taken.append(Taken(last.run_id, first.seq, last.seq))
+    def _land(self, *, patiently: bool) -> None:
+        """Hear what the bus says of what is on its way: of all of it, or of no more than what it has said."""
+        while self._flights and (patiently or len(self._flights) > MOST_FLIGHTS or self._flights[0].over):
+            for events in self._flights.popleft().arrived():
+                first, last = events[0], events[-1]
+                run = "" if last.channel == subjects.PUBLIC else last.run_id or ""
+                self._taken.append(Taken(last.project_id, run, first.seq, last.seq))
 
     def _mark(self) -> None:
         """Write down what the bus has taken. What follows a gap waits: another process may be filling it."""
         taken, self._taken = _joined(sorted(self._taken)), []
-        marked = marks.mark((item.run_id, item.first, item.last) for item in taken)
+        runs = marks.mark((item.run_id, item.first, item.last) for item in taken if item.run_id)
         self._taken += [
             replace(item, tries=item.tries + 1)
             for item in taken
-            if item.run_id not in marked and item.tries < MARK_TRIES
+            if not (item.run_id in runs if item.run_id else _marked_publicly(item)) and item.tries < MARK_TRIES
         ]
 
 
+def _marked_publicly(item: Taken) -> bool:
+    rows = Channel.objects.filter(project_id=item.project_id, name=subjects.PUBLIC, announced_seq__lt=item.last)
+    return bool(rows.filter(announced_seq__gte=item.first - 1).update(announced_seq=item.last))
+
+
 def _joined(taken: list[Taken]) -> list[Taken]:
-    """Join what follows one another without a gap, so that each run is marked once; `taken` is sorted."""
+    """Join what follows one another without a gap, so that each channel is marked once; `taken` is sorted."""
     joined: list[Taken] = []
     for item in taken:
         before = joined[-1] if joined else None
-        if before and before.run_id == item.run_id and before.last + 1 >= item.first:
+        if before and _place(before) == _place(item) and before.last + 1 >= item.first:
             last, tries = max(before.last, item.last), max(before.tries, item.tries)
             joined[-1] = replace(before, last=last, tries=tries)
         else:
@@ -187,53 +190,13 @@ def _joined(taken: list[Taken]) -> list[Taken]:
     return joined
 
 
+def _place(item: Taken) -> tuple[str, str]:
+    return item.project_id, item.run_id
+
+
 _announcer = Announcer()
 tell = _announcer.tell
 settle = _announcer.settle
-
-
-def send(events: Sequence[Told], *, beside: Sequence[Message] = ()) -> concurrent.futures.Future[None]:
-    """Send events of one channel, as one message or a few, to be kept by its stream, and what goes with them."""
-    return link.submit(_sent(list(events), beside))
-
-
-async def _sent(events: list[Told], beside: Sequence[Message]) -> None:
-    # A stream takes what one connection sends in its order: that it keeps what follows says that it has had these.
-    await link.precede(beside)
-    part: list[Told] = []
-    texts: list[bytes] = []
-    size = 0
-    for event in events:
-        text = envelope.dumps(event.wire())
-        if part and size + len(text) > MESSAGE_SIZE:
-            await _send_part(part, texts)
-            part, texts, size = [], [], 0
-        part.append(event)
-        texts.append(text)
-        size += len(text)
-    await _send_part(part, texts)
-
-
-async def _send_part(events: list[Told], texts: list[bytes]) -> None:
-    last = events[-1]
-    subject = subjects.recorded(last.project_id, last.channel)
-    batch = f"{last.channel}:{events[0].seq}-{last.seq}"
-    body = {
-        "version": envelope.VERSION,
-        "id": batch,
-        "timestamp": last.created_at,
-        "type": "timeline.recorded",
-        "project": last.project_id,
-        "channel": last.channel,
-        "run_id": last.run_id or "",
-        "seq": last.seq,
-        "role": "system",
-        "kind": "event",
-        # Put in as they are: each event is made text once.
-        "payload": {"events": [orjson.Fragment(text) for text in texts]},
-    }
-    stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, batch))
-    await link.store(subject, envelope.dumps(body), stamps)
 
 
 def publicly(news: Sequence[Told]) -> list[EventRow]:
@@ -329,12 +292,3 @@ def _by_project(events: Iterable[Told]) -> dict[str, list[Told]]:
     for event in events:
         groups[event.project_id].append(event)
     return groups
-
-
-def _arrived(future: concurrent.futures.Future[None]) -> bool:
-    try:
-        future.result(timeout=10)
-    except (BusError, TimeoutError) as error:
-        logger.info("Not announced yet: %s", error)
-        return False
-    return True

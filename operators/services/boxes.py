@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 from django.db import transaction
+from django.utils import timezone
 
 from openvibe import canonical
 from openvibe.events import STEP_FINISHED
 from openvibe.protocol import turns
 from operators.errors import Misfit
 from operators.models import Box, Card, Event, Project, Run
+from operators.models.statements import insert
+from operators.models.stroke import Insert
 from operators.services import cards
 from operators.services.masking import masked
 
+#: By what one knows an agent's step: that it called, or was called.
+CALLED = ("calls", "tool")
 #: What an agent's step shows of itself.
 SHOWN = ("calls", "tool", "arguments", "result", "error")
 
@@ -28,28 +33,36 @@ def context(run: Run) -> str:
     return name
 
 
-def deliver(project_id: str, outputs: Mapping[str, Any]) -> dict[str, str]:
-    """Keep what turns delivered, by turn, beside what their runs were asked for; return the deliverables' cards.
+def delivery(run: Run, output: Any, said: Sequence[Mapping[str, Any]], *, now: datetime) -> list[Insert]:
+    """Return the rows that keep what a run's turn delivered, beside what the run was asked for.
 
-    An agent's calls and its tools' results come first, in their order, and then the deliverable. Doing it again changes
-    nothing.
+    What its agents called and their tools' results (`said`) comes first, in order, and then the deliverable. They
+    belong to the commit that ends the run.
     """
-    runs = {turns.run_of(turn): turn for turn in outputs}
-    given = Run.objects.filter(id__in=runs).values_list("id", "input")
-    asked = {turns.context_box(run): [masked(value)] for run, value in given}
-    said = _said(runs)
-    delivered = {turns.output_box(turn): [*said[run], outputs[turn]] for run, turn in runs.items()}
-    kept = _keep(project_id, {**asked, **delivered})
-    return {turn: kept[turns.output_box(turn)][-1] for turn in outputs}
+    boxes = {
+        turns.context_box(run.id): [masked(run.input)],
+        turns.output_box(run.turn_id): [*said, output],
+    }
+    lists, fresh = _rows(run.project_id, boxes, now=now)
+    return [Insert(Card, fresh, on_conflict="ignore"), Insert(Box, lists, on_conflict="ignore")]
 
 
-def _said(run_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return what agents called and what their tools answered, by run, in order."""
-    said: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    steps = Event.objects.filter(run_id__in=run_ids, kind=STEP_FINISHED, data__has_any_keys=["calls", "tool"])
-    for run_id, data in steps.order_by("seq").values_list("run_id", "data"):
-        said[run_id].append({name: data[name] for name in SHOWN if name in data})
-    return said
+def said(run_id: str, facts: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return what a run's agents called and what their tools answered, in order, up to these facts."""
+    steps = Event.objects.filter(run_id=run_id, kind=STEP_FINISHED, data__has_any_keys=CALLED)
+    earlier = list(steps.order_by("seq").values_list("data", flat=True))
+    latest = [fact.data for fact in facts if fact.kind == STEP_FINISHED and not fact.data.keys().isdisjoint(CALLED)]
+    return [{name: data[name] for name in SHOWN if name in data} for data in (*earlier, *latest)]
+
+
+def deliverable(output: Any) -> str:
+    """Return the name of the card that holds what a turn delivered."""
+    return str(output["card"]) if cards.is_pointer(output) else str(cards.pointer(_text(output))["card"])
+
+
+def delivered(run: Run) -> str:
+    """Return the name of the card that holds what a completed run's last turn delivered."""
+    return str(Box.objects.get(project_id=run.project_id, name=turns.output_box(run.turn_id)).cards[-1])
 
 
 def known(project_id: str, name: str) -> bool:
@@ -80,23 +93,28 @@ def make(project: Project, name: str, listed: Sequence[str]) -> Box:
     return Box.objects.create(project=project, name=name, cards=list(listed))
 
 
-def _keep(project_id: str, boxes: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    fresh: dict[str, Card] = {}
-    lists = {name: [_named(project_id, value, fresh) for value in values] for name, values in boxes.items()}
-    rows = [Box(project_id=project_id, name=name, cards=listed) for name, listed in lists.items()]
+def _keep(project_id: str, boxes: Mapping[str, Sequence[Any]]) -> None:
+    lists, fresh = _rows(project_id, boxes, now=timezone.now())
     with transaction.atomic():
-        # In one order, so that two processes never wait for each other's rows.
-        Card.objects.bulk_create([fresh[sha256] for sha256 in sorted(fresh)], ignore_conflicts=True)
-        Box.objects.bulk_create(sorted(rows, key=str), ignore_conflicts=True)
-    return lists
+        insert(Card, fresh, on_conflict="ignore")
+        insert(Box, lists, on_conflict="ignore")
 
 
-def _named(project_id: str, value: Any, fresh: dict[str, Card]) -> str:
-    """Return the name of a value's card, and note the card unless the value is a pointer to one that is kept."""
-    if cards.is_pointer(value):
-        return str(value["card"])
+def _rows(project_id: str, boxes: Mapping[str, Sequence[Any]], *, now: datetime) -> tuple[list[Box], list[Card]]:
+    """Return the rows of boxes and of what is in them, in one order, so that no two processes wait for each other."""
+    fresh: dict[str, Card] = {}
+    lists = []
+    for name in sorted(boxes):
+        listed = [deliverable(value) for value in boxes[name]]
+        lists.append(Box(project_id=project_id, name=name, cards=listed, created_at=now))
+        for sha256, value in zip(listed, boxes[name], strict=True):
+            # What is a pointer already points at a card that is kept.
+            if sha256 not in fresh and not cards.is_pointer(value):
+                size = len(_text(value))
+                fresh[sha256] = Card(project_id=project_id, sha256=sha256, content=value, size=size, created_at=now)
+    return lists, [fresh[sha256] for sha256 in sorted(fresh)]
+
+
+def _text(value: Any) -> bytes:
     # Sorted, because a database gives keys back in an order of its own, and the same value is the same card.
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    sha256 = str(cards.pointer(text)["card"])
-    fresh[sha256] = Card(project_id=project_id, sha256=sha256, content=value, size=len(text))
-    return sha256
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

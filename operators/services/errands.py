@@ -26,7 +26,6 @@ from operators.errors import DomainError, Misfit
 from operators.models import Errand, InboxItem, Run, Wait, Workflow
 from operators.models.operator import EXTERNAL
 from operators.services import boxes, cards, doorbell, endings, instructions, intake, outgoing, waits
-from operators.services.masking import masked
 
 ACTOR = "pmo"
 #: How long a bell may go unheard before the clock looks itself.
@@ -210,8 +209,7 @@ def _result(index: int, task: Mapping[str, Any], run: Run | None) -> dict[str, A
         "status": _ENDS.get(run.status, "running"),
     }
     if run.status == Run.Status.COMPLETED:
-        card = boxes.deliver(run.project_id, {run.turn_id: masked(run.output)})[run.turn_id]
-        delivered = {"output_card_id": card, "output_box_id": turns.output_box(run.turn_id)}
+        delivered = {"output_card_id": boxes.delivered(run), "output_box_id": turns.output_box(run.turn_id)}
         return {**told, "summary": internal.summary(run.output), **delivered}
     return {**told, "error": (run.error or {}).get("message", "")}
 

@@ -21,7 +21,7 @@ from openvibe import canonical, engine, outcomes
 from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
 from openvibe.errors import BudgetRefused
-from openvibe.events import STEP_STARTED
+from openvibe.events import RUN_COMPLETED, STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
 from openvibe.graph.saver import RowSaver
@@ -30,8 +30,10 @@ from openvibe.session import RunInfo, Session
 from operators import definitions
 from operators.models import Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
+from operators.models.event import EventRow
 from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
+    boxes,
     budgets,
     compiled,
     context,
@@ -269,7 +271,7 @@ class Performance:
             put={"lease_until": leases.until(), "updated_at": now, "told": False, **changes},
             add={"last_seq": len(rows), "running_seconds": ran, **grown},
             counter="last_seq",
-            inserts=[Insert(Event, rows, numbered="seq"), *inserts],
+            inserts=[Insert(Event, rows, numbered="seq"), *inserts, *self._delivered(rows, now=now)],
             updates=updates,
         )
         if strike(change) is None:
@@ -277,6 +279,16 @@ class Performance:
         self._since += ran
         self._ran += ran
         timeline.announce(rows)
+
+    def _delivered(self, rows: list[EventRow], *, now: datetime) -> list[Insert]:
+        """Return the rows of what the run has delivered, if the last of these events says that it has completed."""
+        if not rows or rows[-1].kind != RUN_COMPLETED:
+            return []
+        told = rows[-1].data
+        assert self._workflow is not None and isinstance(told, dict)
+        agents = any(node.kind == "agent" for node in self._workflow.definition.spec.nodes)
+        said = boxes.said(self._run.id, rows) if agents else []
+        return boxes.delivery(self._run, told["output"], said, now=now)
 
 
 def _models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
@@ -333,7 +345,7 @@ def _outcome(
     ended = {"ended_at": now, "lease_until": None}
     match outcome:
         case outcomes.Completed(output):
-            fact = Fact("run.completed", data={"output": output})
+            fact = Fact(RUN_COMPLETED, data={"output": output})
             return [fact], [], {"status": Run.Status.COMPLETED, "output": output, **ended}
         case outcomes.Failed() as failed:
             told = {"message": failed.error, **{name: getattr(failed, name) for name in _TOLD_OF_FAILURES}}

@@ -7,8 +7,7 @@ run has to be looked up.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +17,7 @@ from django.conf import settings
 from openvibe.bus import Message
 from openvibe.protocol import envelope, headers, subjects
 from openvibe.protocol import turns as wire
-from openvibe.protocol.turns import TELLING, Turn, output_box
+from openvibe.protocol.turns import TASKS, TELLING, Turn, output_box
 from operators.models import Event, Run
 from operators.models.event import Told
 from operators.models.operator import EXTERNAL
@@ -52,17 +51,13 @@ def meet(run: Run, *, seq: int, epoch: int) -> None:
 
 
 def messages(parts: Sequence[Sequence[Told]]) -> list[list[Message]]:
-    """Return what consecutive events of threads tell of their runs' turns, for each part.
-
-    What turns delivered is kept in boxes first, which the messages point at.
-    """
+    """Return what consecutive events of threads tell of their runs' turns, for each part."""
     telling = [any(event.kind in TELLING for event in part) and part[0].channel != subjects.PUBLIC for part in parts]
     strange = [part[0] for part, tells in zip(parts, telling, strict=True) if tells and not _known(part[0])]
     if strange:
         _look_up(strange)
     followed = [_follow(part) if tells else [] for part, tells in zip(parts, telling, strict=True)]
-    deliverables = _delivered([moment for moments in followed for moment in moments])
-    return [[message for moment in moments for message in _messages(moment, deliverables)] for moments in followed]
+    return [[message for moment in moments for message in _messages(moment)] for moments in followed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +82,14 @@ def _follow(events: Sequence[Told]) -> list[_Moment]:
     return moments
 
 
-def _delivered(moments: Sequence[_Moment]) -> dict[str, str]:
-    outputs: dict[str, dict[str, Any]] = defaultdict(dict)
-    for moment in moments:
-        if moment.event.kind == "run.completed":
-            outputs[moment.event.project_id][moment.turn.id] = moment.event.data["output"]
-    found: dict[str, str] = {}
-    for project_id, delivered in outputs.items():
-        found |= boxes.deliver(project_id, delivered)
-    return found
-
-
-def _messages(moment: _Moment, deliverables: Mapping[str, str]) -> list[Message]:
+def _messages(moment: _Moment) -> list[Message]:
     event, turn = moment.event, moment.turn
     at = event.created_at.isoformat()
     found = wire.told(turn, event.kind, step_id=event.step_id, node=event.node, data=event.data, at=at)
     delivered: dict[str, Any] = {}
-    if turn.id in deliverables:
-        delivered = {"deliverable_card_id": deliverables[turn.id], "output_box_id": output_box(turn.id)}
+    if TASKS.get(event.kind) == "success":
+        card = boxes.deliverable(event.data["output"])
+        delivered = {"deliverable_card_id": card, "output_box_id": output_box(turn.id)}
     return [
         _message(event, family, fields | delivered if family == "task" else fields, moment.run)
         for family, fields in found

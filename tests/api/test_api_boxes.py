@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from operators.models import Box
-from operators.services import boxes
 from tests.api.test_api_context import problem
 
 JSON = "application/json"
@@ -34,14 +33,12 @@ def test_whoever_only_looks_on_makes_no_box_and_charlie_reads_none(bob_calls, ve
     problem(bob_calls.get("/v1/boxes/none"), 404)
 
 
-def test_what_a_turn_delivered_is_read_by_its_box_and_its_card(activate, alice_calls, project):
-    run = alice_calls.get(f"/v1/operators/revenue_ops/runs/{activate(play=True)}").json()
-    delivered = boxes.deliver(project.pk, {f"{run['run_id']}-0": {"answer": 42}})
-    again = boxes.deliver(project.pk, {f"{run['run_id']}-0": {"answer": 42}})
+def test_what_a_turn_delivered_is_read_by_its_box_and_its_card(activate, alice_calls):
+    run_id = activate("company_intel", "query")
+    run = alice_calls.get(f"/v1/operators/company_intel/runs/{run_id}").json()
 
-    [output] = alice_calls.get(f"/v1/boxes/{run['run_id']}-0-output").json()["cards"]
-    assert alice_calls.get(f"/v1/cards/{output}").json()["content"] == {"answer": 42}
-    [instruction] = alice_calls.get(f"/v1/boxes/{run['run_id']}-context").json()["cards"]
-    assert isinstance(alice_calls.get(f"/v1/cards/{instruction}").json()["content"], dict)
-    assert delivered == again == {f"{run['run_id']}-0": output}
+    [output] = alice_calls.get(f"/v1/boxes/{run_id}-0-output").json()["cards"]
+    assert alice_calls.get(f"/v1/cards/{output}").json()["content"] == run["output"]
+    [instruction] = alice_calls.get(f"/v1/boxes/{run_id}-context").json()["cards"]
+    assert alice_calls.get(f"/v1/cards/{instruction}").json()["content"] == run["input"]
     assert Box.objects.count() == 2

@@ -1,0 +1,108 @@
+"""What was recorded, on its way to the bus: events of a channel as one message or a few, and what goes before them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from openvibe.bus import Message
+from openvibe.errors import BusError
+from openvibe.protocol import envelope, headers, subjects
+from operators.link import link
+from operators.models.event import Told
+
+logger = logging.getLogger(__name__)
+
+#: NATS takes at most 1 MiB a message; a longer batch is told in parts of about this many bytes.
+MESSAGE_SIZE = 400 * 1024
+#: How long the bus may take to say that it keeps a batch, in seconds.
+PATIENCE = 10.0
+
+#: Consecutive events of one channel, and the messages that precede theirs on the same stream.
+Letter = tuple[Sequence[Told], Sequence[Message]]
+
+
+@dataclass(frozen=True)
+class Flight:
+    """Letters on their way together."""
+
+    letters: Sequence[Letter]
+    _sent: concurrent.futures.Future[list[bool]]
+
+    @property
+    def over(self) -> bool:
+        """Whether the bus has said what became of all of them."""
+        return self._sent.done()
+
+    def arrived(self) -> Iterator[Sequence[Told]]:
+        """Wait for the bus's word, and return the events of those letters that it keeps."""
+        try:
+            kept = self._sent.result(PATIENCE)
+        except TimeoutError:
+            self._sent.cancel()
+            logger.info("Not announced yet: the bus says nothing")
+            return
+        yield from (events for (events, _), taken in zip(self.letters, kept, strict=True) if taken)
+
+
+def send(letters: Sequence[Letter]) -> Flight:
+    """Send letters, each to be kept by its stream; on one errand to the loop of the bus, however many they are."""
+    return Flight(letters, link.submit(_all_sent(letters)))
+
+
+async def _all_sent(letters: Sequence[Letter]) -> list[bool]:
+    return list(await asyncio.gather(*(_sent(*letter) for letter in letters)))
+
+
+async def _sent(events: Sequence[Told], beside: Sequence[Message]) -> bool:
+    try:
+        # A stream takes what one connection sends in its order: that it keeps what follows says that it has had these.
+        await link.precede(beside)
+        for part in _parts(events):
+            await _store(*part)
+    except BusError as error:
+        logger.info("Not announced yet: %s", error)
+        return False
+    return True
+
+
+def _parts(events: Sequence[Told]) -> Iterator[tuple[list[Told], list[bytes]]]:
+    part: list[Told] = []
+    texts: list[bytes] = []
+    size = 0
+    for event in events:
+        text = envelope.dumps(event.wire())
+        if part and size + len(text) > MESSAGE_SIZE:
+            yield part, texts
+            part, texts, size = [], [], 0
+        part.append(event)
+        texts.append(text)
+        size += len(text)
+    yield part, texts
+
+
+async def _store(events: list[Told], texts: list[bytes]) -> None:
+    last = events[-1]
+    subject = subjects.recorded(last.project_id, last.channel)
+    batch = f"{last.channel}:{events[0].seq}-{last.seq}"
+    body = {
+        "version": envelope.VERSION,
+        "id": batch,
+        "timestamp": last.created_at,
+        "type": "timeline.recorded",
+        "project": last.project_id,
+        "channel": last.channel,
+        "run_id": last.run_id or "",
+        "seq": last.seq,
+        "role": "system",
+        "kind": "event",
+        # Put in as they are: each event is made text once.
+        "payload": {"events": [orjson.Fragment(text) for text in texts]},
+    }
+    stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, batch))
+    await link.store(subject, envelope.dumps(body), stamps)
