@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from django.db import connection, models, transaction
 from django.db.models import Q
 
 from openvibe.graph.rows import CheckpointKey, CheckpointRow, WriteRow
+from operators.models.lookup import listed
 from operators.models.statements import insert
 from operators.models.stroke import Insert
 
@@ -55,8 +57,7 @@ class CheckpointWrite(models.Model):
         return f"{self.checkpoint_id}/{self.task_id}#{self.idx}"
 
 
-_CHECKPOINT_COLUMNS = CheckpointRow.__slots__
-_WRITE_COLUMNS = WriteRow.__slots__
+T = TypeVar("T", CheckpointRow, WriteRow)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class DatabaseRows:
         limit: int | None = None,
     ) -> list[CheckpointRow]:
         """See `Rows.checkpoints`."""
+        if threads and len(threads) == 1 and ns is not None and limit == 1 and not (run_ids or checkpoint_id or before):
+            # What each play begins with.
+            [thread_id] = threads
+            latest = listed(Checkpoint, order=["-checkpoint_id"], most=1, thread_id=thread_id, ns=ns)
+            return [_row(CheckpointRow, found) for found in latest]
         given = {
             "thread_id__in": threads,
             "run_id__in": run_ids,
@@ -103,15 +109,19 @@ class DatabaseRows:
             "checkpoint_id__lt": before,
         }
         rows = Checkpoint.objects.filter(**{name: value for name, value in given.items() if value is not None})
-        found = rows.order_by("-checkpoint_id").values(*_CHECKPOINT_COLUMNS)[:limit]
-        return [CheckpointRow(**{**row, "blob": bytes(row["blob"])}) for row in found]
+        return [_row(CheckpointRow, found) for found in rows.order_by("-checkpoint_id")[:limit]]
 
     def writes(self, keys: Collection[CheckpointKey]) -> list[WriteRow]:
         """See `Rows.writes`."""
-        if not keys:
-            return []
-        rows = CheckpointWrite.objects.filter(_any_of(keys)).order_by("task_path", "task_id", "idx")
-        return [WriteRow(**{**row, "blob": bytes(row["blob"])}) for row in rows.values(*_WRITE_COLUMNS)]
+        order = ("task_path", "task_id", "idx")
+        if len(keys) == 1:
+            [(thread_id, ns, checkpoint_id)] = keys
+            written = listed(
+                CheckpointWrite, order=order, thread_id=thread_id, ns=ns, checkpoint_id=checkpoint_id
+            )  # fmt: skip
+            return [_row(WriteRow, found) for found in written]
+        rows = CheckpointWrite.objects.filter(_any_of(keys)).order_by(*order) if keys else []
+        return [_row(WriteRow, found) for found in rows]
 
     def places(self, thread_id: str, step_ids: Collection[str]) -> dict[str, Place]:
         """Return where these steps of a thread lie, as far as they have written anything yet."""
@@ -132,6 +142,11 @@ class DatabaseRows:
     def release(self) -> None:
         """See `Rows.release`."""
         connection.close()
+
+
+def _row(kind: type[T], found: models.Model) -> T:
+    values = {name: getattr(found, name) for name in kind.__slots__}
+    return kind(**{**values, "blob": bytes(values["blob"])})
 
 
 def _any_of(keys: Collection[CheckpointKey]) -> Q:

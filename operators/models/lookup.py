@@ -1,4 +1,4 @@
-"""One row together with the rows that it points at, by a statement that is compiled once.
+"""Rows whose columns equal given values, by a statement that is compiled once.
 
 Django's ORM compiles a query anew each time, which takes longer than PostgreSQL needs to answer it; this is for the
 few questions that every request and every claim of a run asks.
@@ -6,7 +6,7 @@ few questions that every request and every claim of a run asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -46,13 +46,22 @@ def look_up(model: type[M], *related: str, **where: Any) -> M | None:
     `related` names foreign keys that are never null, such as `operator__project` after `operator`; what they point at
     is there without a further query.
     """
-    statement = _statement(model, related, tuple(where), connection.vendor)
-    fields = named(model)
+    order = (*map(str, model._meta.ordering or ()), "pk")
+    found = _asked(_statement(model, related, tuple(where), order, 1, connection.vendor), where)
+    return found[0] if found else None
+
+
+def listed(model: type[M], *, order: Sequence[str], most: int = 0, **where: Any) -> list[M]:
+    """Return the rows whose columns equal `where`, in this order, at most so many if a number is given."""
+    return _asked(_statement(model, (), tuple(where), tuple(order), most, connection.vendor), where)
+
+
+def _asked(statement: _Statement, where: Mapping[str, Any]) -> list[Any]:
+    fields = named(statement.parts[0].model)
     values = [fields[name].get_db_prep_value(value, connection) for name, value in where.items()]
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, values)
-        found = cursor.fetchone()
-    return _built(statement, list(found)) if found else None
+        return [_built(statement, list(row)) for row in cursor.fetchall()]
 
 
 def _built(statement: _Statement, row: list[Any]) -> Any:
@@ -68,14 +77,21 @@ def _built(statement: _Statement, row: list[Any]) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _statement(model: type[models.Model], related: tuple[str, ...], where: tuple[str, ...], _vendor: str) -> _Statement:
+def _statement(  # the cache's key
+    model: type[models.Model],
+    related: tuple[str, ...],
+    where: tuple[str, ...],
+    order: tuple[str, ...],
+    most: int,
+    _vendor: str,
+) -> _Statement:
     parts, joins = _joined(model, related)
     columns = ", ".join(f"t{number}.{_column(field)}" for number, part in enumerate(parts) for field in part.fields)
     fields = named(model)
     condition = " AND ".join(f"t0.{_column(fields[name])} = %s" for name in where)
-    order = ", ".join(_order(model, item) for item in (*(model._meta.ordering or ()), "pk"))
+    listed_by = ", ".join(_order(model, item) for item in order) + (f" LIMIT {most}" if most else "")
     # Only names of our own models are put into the text; every value is a parameter.
-    sql = f"SELECT {columns} FROM {_table(model)} t0{joins} WHERE {condition} ORDER BY {order} LIMIT 1"  # noqa: S608
+    sql = f"SELECT {columns} FROM {_table(model)} t0{joins} WHERE {condition} ORDER BY {listed_by}"  # noqa: S608
     names = [[field.attname for field in part.fields] for part in parts]
     return _Statement(sql, parts, names, list(_converters(parts)))
 
@@ -94,8 +110,8 @@ def _joined(model: type[models.Model], related: tuple[str, ...]) -> tuple[list[_
     return parts, joins
 
 
-def _order(model: type[models.Model], item: Any) -> str:
-    name, descending = str(item).removeprefix("-"), str(item).startswith("-")
+def _order(model: type[models.Model], item: str) -> str:
+    name, descending = item.removeprefix("-"), item.startswith("-")
     field = model._meta.pk if name == "pk" else named(model)[name]
     return f"t0.{_column(field)}{' DESC' if descending else ''}"
 

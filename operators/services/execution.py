@@ -285,7 +285,8 @@ class Performance:
         if not rows or rows[-1].kind != RUN_COMPLETED:
             return []
         told = rows[-1].data
-        assert self._workflow is not None and isinstance(told, dict)
+        assert self._workflow is not None
+        assert isinstance(told, dict)
         agents = any(node.kind == "agent" for node in self._workflow.definition.spec.nodes)
         said = boxes.said(self._run.id, rows) if agents else []
         return boxes.delivery(self._run, told["output"], said, now=now)

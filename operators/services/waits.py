@@ -23,6 +23,7 @@ from openvibe.ids import random_text
 from openvibe.outcomes import TERMINATE, OpenWait
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
+from operators.models.lookup import listed
 from operators.models.stroke import Change, Given, Insert, Update, strike
 from operators.services import budgets, doorbell, effects, seats, timeline
 
@@ -241,9 +242,9 @@ def closing(run_id: str, *, now: datetime) -> Update:
 
 def answers(run_id: str, interrupt_ids: list[str]) -> dict[str, Any]:
     """Return the answers to these interrupts, as far as they have been given."""
-    if not interrupt_ids:
-        return {}
-    found = list(Wait.objects.filter(run_id=run_id, interrupt_id__in=interrupt_ids).order_by("seat"))
+    found = [
+        wait for asked in interrupt_ids for wait in listed(Wait, order=["seat"], run_id=run_id, interrupt_id=asked)
+    ]  # fmt: skip
     closed = (Wait.Status.RESOLVED, Wait.Status.EXPIRED)
     given = {wait.interrupt_id: wait.answer for wait in found if not wait.rule and wait.status in closed}
     return given | seats.answers([wait for wait in found if wait.rule])
