@@ -28,6 +28,7 @@ class Log:
     duplicate_window: float
     kept: deque[_Kept] = field(default_factory=deque)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
+    began: int = field(default_factory=time.time_ns)
     _ids: dict[str, float] = field(default_factory=dict)
     _bytes: int = 0
     _last: int = 0
@@ -107,7 +108,10 @@ class Durable:
                 self._given[number] = (time.monotonic(), deliveries, message)
                 self.log.grown.set()
 
-        return Message(message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries)
+        return Message(
+            message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries,
+            f"{self.log.stream.name}:{number}:{self.log.began}",
+        )  # fmt: skip
 
 
 class MemoryPull:

@@ -111,13 +111,18 @@ def _pulled(message: Msg) -> Message:
         with translated(f"{message.subject} was not refused"):
             await message.nak()
 
-    return Message(message.subject, message.data, message.headers or {}, "", acknowledge, refuse, _deliveries(message))
+    deliveries, position = _told(message)
+    return Message(
+        message.subject, message.data, message.headers or {}, "", acknowledge, refuse, deliveries, position
+    )  # fmt: skip
 
 
-def _deliveries(message: Msg) -> int:
-    """Read how often a message was delivered off its address for acknowledgements, and nothing else that stands there.
+def _told(message: Msg) -> tuple[int, str]:
+    """Read off a message's address for acknowledgements how often it was delivered, and where its stream keeps it.
 
-    `$JS.ACK.<stream>.<consumer>.<deliveries>.…`, with a domain and an account before the stream on newer servers.
+    `$JS.ACK.<stream>.<consumer>.<deliveries>.<number>.<number>.<time>.…`, with a domain and an account before the
+    stream on newer servers. A stream that was made anew counts from 1 again, hence the time.
     """
     tokens = message.reply.split(".")
-    return int(tokens[4] if len(tokens) == 9 else tokens[6])
+    stream, _, deliveries, number, _, time = tokens[2:8] if len(tokens) == 9 else tokens[4:10]
+    return int(deliveries), f"{stream}:{number}:{time}"

@@ -28,7 +28,8 @@ class Message:
     """A message as it arrives. `acknowledge` and `refuse` do something only for messages that were pulled.
 
     `reply` is the subject on which an answer is awaited, or empty. `deliveries` says how often a pulled message has
-    been handed out, this time included.
+    been handed out, this time included, and `position` where it stands in its stream: the same each time, and no other
+    message's.
     """
 
     subject: str
@@ -38,6 +39,7 @@ class Message:
     acknowledge: Callable[[], Awaitable[None]] | None = None
     refuse: Callable[[], Awaitable[None]] | None = None
     deliveries: int = 1
+    position: str = ""
 
     @property
     def error(self) -> ServiceError | None:

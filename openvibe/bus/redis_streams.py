@@ -151,7 +151,10 @@ class RedisPull:
                 await self._client.xclaim(self._key, self._group, READER, 0, [name], idle=LONG_AGO, justid=True)
 
         message = redis_frame.loads(fields[b"f"], fields[b"s"].decode(errors="replace"))
-        return Message(message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries)
+        return Message(
+            message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries,
+            f"{self._key}:{name.decode()}",
+        )  # fmt: skip
 
     async def _command(self, *words: Any) -> Any:
         return await self._client.execute_command(*words)

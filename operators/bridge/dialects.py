@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: As wide as the column of `Event.message_id`.
 LONGEST_ID = 200
+#: What a message calls itself.
+OWN_IDS = ("id", "message_id", "messageId")
 # An escaped NUL: an odd number of backslashes before it. JSON allows no other.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -92,7 +94,8 @@ def _turn(message: Message, project: str) -> Posting | None:
         return None
     body = _body(message)
     told = turns.read(family, body)
-    known = "" if family == "task" else _id(body, message)
+    # What is said of a step or a state, down to its time, is said once.
+    known = "" if family == "task" else _own_id(body) or _digest(message)
     return Posting(
         project=subject.project,
         channel=_thread(subject),
@@ -142,12 +145,14 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
     server, sender = settings.OPENVIBE.server, message.headers.get("CG-Sender")
     ours = sender == headers.SENDER and message.headers.get(requests.SERVER, server) == server
     depth = 0 if ours else headers.required_depth(message.headers)
-    payload = body.get("payload") if isinstance(body.get("payload"), dict) else body
+    bare = not isinstance(body.get("payload"), dict)
+    payload = body if bare else body["payload"]
+    name = _id(body, message, bare=bare)
     posting = Posting(
         project=project,
         channel=subjects.PUBLIC,
         kind="agent.event",
-        message_id=_message_id(message, _id(body, message)),
+        message_id=_message_id(message, name),
         actor=operator,
         content=str(body.get("content") or f"{operator} emitted {kind}"),
         data={"event": kind, "payload": payload},
@@ -160,7 +165,7 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
         "depth": depth,
         "traceparent": headers.traceparent(message.headers),
         # Servers that share a database each start what they serve; what two of them serve starts once.
-        "message_id": _id(body, message) if sender == headers.SENDER else posting.message_id,
+        "message_id": name if sender == headers.SENDER else posting.message_id,
     }
     return [posting, Inbound(project, inbox.EVENT, envelope.message_id(server, posting.message_id), "", told)]
 
@@ -242,7 +247,7 @@ def _workflow(message: Message, project: str) -> Posting:
         project=project,
         channel=subjects.PUBLIC if told.general else subjects.thread(run_id),
         kind=f"agent.{told.kind}",
-        message_id=_message_id(message, told.id or _id({}, message)),
+        message_id=_message_id(message, told.id or _id({"timestamp": told.sent_at}, message)),
         actor=told.agent,
         content=told.content,
         data={"role": told.role, "attrs": told.attrs, **{name: value for name, value in extras.items() if value}},
@@ -355,9 +360,21 @@ def _message_id(message: Message, id: str) -> str:
     return name if len(name) <= LONGEST_ID else envelope.message_id(message.subject, id)
 
 
-def _id(body: Mapping[str, Any], message: Message) -> str:
-    """Return a message's own id, else a hash of its bytes: the same message twice is one event either way."""
-    for key in ("id", "message_id", "messageId"):
-        if isinstance(body.get(key), str) and body[key]:
-            return str(body[key])
+def _id(body: Mapping[str, Any], message: Message, *, bare: bool = False) -> str:
+    """Return what a message is known by: its own id, else what its sender or its stream calls it, else its bytes.
+
+    A `bare` body is all payload: the `id` in it is that of whatever the message is about, of which there is more to
+    say. What names that, or the time, counts as the same only with everything else that it says.
+    """
+    if own := _own_id(body, OWN_IDS[1:] if bare else OWN_IDS) or message.headers.get("Nats-Msg-Id"):
+        return own
+    told_apart = any(body.get(name) for name in (*workflow.ALIASES["sent_at"], *OWN_IDS))
+    return message.position if message.position and not told_apart else _digest(message)
+
+
+def _own_id(body: Mapping[str, Any], names: Sequence[str] = OWN_IDS) -> str:
+    return next((body[name] for name in names if isinstance(body.get(name), str) and body[name]), "")
+
+
+def _digest(message: Message) -> str:
     return hashlib.sha256(message.data).hexdigest()[:32]

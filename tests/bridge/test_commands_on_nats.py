@@ -189,6 +189,12 @@ def test_a_turn_from_elsewhere_is_played_once(crier: Operator, bridge: Bridge, w
     assert Run.objects.get().output["cried"] == "HEAR YE"
 
 
+def test_a_bell_that_rings_again_without_an_id_starts_a_run_again(crier: Operator, bridge: Bridge) -> None:
+    bell = ("cg.v1.default.public.cmd.agent.crier.wakeup", {"agent_id": "crier"}, {"CG-Recursion-Depth": "0"})
+    speak(bridge, bell, bell)
+    eventually(lambda: Run.objects.count() == 2)
+
+
 def test_a_stop_from_elsewhere_cancels_the_run(calling: Run, bridge: Bridge) -> None:
     body = {"agent_id": "critic", "agent_turn_id": calling.turn_id, "turn_epoch": calling.epoch, "reason": "Enough"}
     stop = (f"cg.v1.default.t_{calling.id}.cmd.agent.critic.stop", body, {"CG-Recursion-Depth": "0"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -76,6 +77,35 @@ def test_messages_without_an_id_of_their_own_are_one_event_if_they_are_the_same(
     ingest.take([message(OPERATORS, {"content": "a"}), message(OPERATORS, {"content": "a"})])
     ingest.take([message(OPERATORS, {"content": "a"}), message(OPERATORS, {"content": "b"})])
     assert said() == ["a", "b"]
+
+
+@pytest.mark.parametrize("subject", [OPERATORS, GENERAL])
+def test_what_is_said_again_in_the_same_words_is_another_message_and_what_comes_again_is_none(subject: str) -> None:
+    monday, tuesday = (
+        dataclasses.replace(message(subject, {"content": "a"}), position=f"s:{number}:9") for number in (1, 2)
+    )
+    ingest.take([monday, tuesday, monday])
+    ingest.take([dataclasses.replace(tuesday, deliveries=2)])
+    assert said() == ["a", "a"]
+
+
+@pytest.mark.parametrize("subject", [OPERATORS, GENERAL])
+def test_what_says_when_it_was_said_is_one_message_wherever_its_stream_keeps_it(subject: str) -> None:
+    told = message(subject, {"content": "a", "timestamp": "2026-01-02T03:04:05Z"})
+    ingest.take([dataclasses.replace(told, position=f"s:{number}:9") for number in (1, 2)])
+    assert said() == ["a"]
+
+
+@pytest.mark.parametrize("subject", [OPERATORS, GENERAL])
+def test_a_message_without_an_id_in_its_body_may_bear_one_in_its_headers(subject: str) -> None:
+    named = [message(subject, {"content": "a"}, **{"Nats-Msg-Id": name}) for name in ("m1", "m2", "m1")]
+    ingest.take([dataclasses.replace(item, position=f"s:{number}:9") for number, item in enumerate(named)])
+    assert said() == ["a", "a"]
+
+
+def test_the_id_in_a_bare_payload_is_that_of_the_thing_and_not_of_the_message() -> None:
+    ingest.take([message(OPERATORS, {"id": "deal-7", "content": stage}) for stage in ("open", "won", "open")])
+    assert said() == ["open", "won"]
 
 
 def test_a_batch_is_written_in_the_order_of_arrival() -> None:

@@ -444,6 +444,8 @@ async def test_what_nobody_acknowledges_comes_again_and_tells_how_often(hasty: B
     assert [(message.data, message.headers, message.deliveries) for message in again] == [
         (b"kept waiting", {"X-A": "1"}, 2)
     ]
+    # It is told from every other one by its place, however often it comes.
+    assert again[0].position == waiting.position not in ("", done.position)
     await again[0].acknowledge()
     assert list(await pull.fetch(1, timeout=1)) == []
 
