@@ -142,6 +142,8 @@ def read(family: str, body: Mapping[str, Any]) -> Told:
     turn, status = str(found["agent_turn_id"]), str(found.get("status", ""))
     if family != "step" and turn.startswith(OURS):
         raise ProtocolViolation(f"agent_turn_id: {turn!r} is a turn of OpenVibe's own, which tells itself how it goes")
+    if family == "task" and status not in TASK_ENDINGS:
+        raise ProtocolViolation(f"status: {status!r} is not how a task ends: {', '.join(TASK_ENDINGS)}")
     match family:
         case "step":
             text = f"{found['step_id']}: {found['phase']}"
@@ -150,7 +152,7 @@ def read(family: str, body: Mapping[str, Any]) -> Told:
         case _:
             text = f"{turn}: {status}"
     said = {name: value for name, value in found.items() if name not in ENVELOPE}
-    ending = TASK_ENDINGS.get(status, "") if family == "task" else ""
+    ending = TASK_ENDINGS[status] if family == "task" else ""
     return Told(turn, str(found.get("step_id") or ""), text, ending, said)
 
 

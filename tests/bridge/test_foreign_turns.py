@@ -52,11 +52,19 @@ def test_a_turn_on_a_thread_of_its_own_is_an_external_run_that_its_task_ends() -
 @pytest.mark.parametrize(
     ("status", "ending"),
     [("success", "completed"), ("partial", "completed"), ("failed", "failed"), ("timeout", "failed"),
-     ("canceled", "cancelled"), ("on its way", "running")],
+     ("canceled", "cancelled")],
 )  # fmt: skip
 def test_a_tasks_status_says_how_the_external_run_ended(status: str, ending: str) -> None:
     ingest.take([said("step", STEP), said("task", {**TASK, "status": status, "error": "because"})])
     assert Run.objects.get(id=JOB).status == ending
+
+
+def test_a_task_that_says_no_end_is_none_and_uses_up_no_turn() -> None:
+    ingest.take([said("step", STEP), said("task", {**TASK, "status": "on its way"})])
+    assert letters()[0][2].startswith("protocol_violation: status: 'on its way' is not how a task ends: success, ")
+    assert Run.objects.get(id=JOB).status == "running"
+    ingest.take([said("task", TASK)])
+    assert Run.objects.get(id=JOB).status == "completed"
 
 
 def test_a_turn_that_another_called_does_not_end_their_run() -> None:
