@@ -94,7 +94,7 @@ def _outcome(item: InboxItem) -> dict[str, Any]:
 
 
 def _done(item: InboxItem) -> dict[str, Any]:
-    project_id, key = item.project_id, f"ui:{item.correlation_id}"
+    project_id = item.project_id
     username, channel, action = item.body["user"], item.body["channel"], item.body["action"]
     missing = [field for field in actions.REQUIRED if action.get(field) in (None, "")]
     if missing:
@@ -111,7 +111,7 @@ def _done(item: InboxItem) -> dict[str, Any]:
     project = Project.objects.get(id=project_id)
     if str(action["tool_name"]) not in project.ui_allowed.split():
         raise _Refused("ui_not_allowed", f"The project {project_id!r} lets user interfaces not {action['tool_name']}")
-    return tool(project, user, action["args"], key)
+    return tool(project, user, action["args"], item)
 
 
 def _user(username: str, agent_id: str) -> AbstractUser:
@@ -124,32 +124,33 @@ def _user(username: str, agent_id: str) -> AbstractUser:
     return user
 
 
-def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
     operator = Operator.objects.operable_by(user).filter(project=project, slug=_text(args, "operator")).first()
     if operator is None:
         raise Unknown(f"There is no operator {args['operator']!r} that {user} may start")
     given = args.get("input", {})
     if not isinstance(given, dict):
         raise _Refused("invalid_args", "input: an object is needed")
-    run = intake.request(intake.workflow_of(operator, _text(args, "trigger")), input=given, actor=user, key=key)
+    workflow, key = intake.workflow_of(operator, _text(args, "trigger")), f"ui:{item.correlation_id}"
+    run = intake.request(workflow, input=given, actor=user, key=key, traceparent=item.body["traceparent"])
     return {"run_id": run.id, "status": run.status}
 
 
-def _cancel(project: Project, user: AbstractUser, args: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _cancel(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
     run = intake.cancel(_run(project, user, args), actor=user, reason=str(args.get("reason", "")))
     return {"run_id": run.id, "status": run.status}
 
 
-def _retry(project: Project, user: AbstractUser, args: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _retry(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
     run = intake.retry(_run(project, user, args), actor=user)
     return {"run_id": run.id, "status": run.status}
 
 
-def _approve(project: Project, user: AbstractUser, args: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return _answer(project, user, {**args, "decision": "approve"}, key)
+def _approve(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
+    return _answer(project, user, {**args, "decision": "approve"}, item)
 
 
-def _answer(project: Project, user: AbstractUser, args: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _answer(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
     rows = Wait.objects.gates().filter(run__in=Run.objects.operable_by(user).filter(project=project))
     gate = rows.select_related("run").filter(id=_text(args, "wait_id")).first()
     if gate is None:
@@ -182,7 +183,7 @@ def _text(args: Mapping[str, Any], field: str) -> str:
 
 
 #: What user interfaces may do, where their project lets them.
-TOOLS: dict[str, Callable[[Project, AbstractUser, Mapping[str, Any], str], dict[str, Any]]] = {
+TOOLS: dict[str, Callable[[Project, AbstractUser, Mapping[str, Any], InboxItem], dict[str, Any]]] = {
     "start": _start,
     "cancel": _cancel,
     "retry": _retry,

@@ -21,6 +21,7 @@ from tests.bridge.conftest import SOON, Bridge, eventually, letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+TRACE = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 ACTION = "cg.v1.default.public.cmd.sys.ui.action"
 ACKS = "cg.v1.default.public.evt.sys.ui.action_ack"
 
@@ -60,7 +61,8 @@ def act(tool: str, args: object, *, user: str = "alice", id: str = "a1", subject
 
 
 def sent(body: dict[str, Any], *, user: str = "alice", subject: str = ACTION) -> None:
-    ingest.take([Message(subject, json.dumps(body).encode(), {"CG-User-ID": user} if user else {})])
+    stamps = {"traceparent": TRACE, **({"CG-User-ID": user} if user else {})}
+    ingest.take([Message(subject, json.dumps(body).encode(), stamps)])
 
 
 def start(**more: Any) -> None:
@@ -79,7 +81,7 @@ def test_an_action_is_accepted_done_and_points_at_its_result(acks: Heard, regist
     start(message_id="m1")
 
     run = Run.objects.get()
-    assert (run.started_by, run.operator.slug) == (alice, "company_intel")
+    assert (run.started_by, run.operator.slug, run.traceparent) == (alice, "company_intel", TRACE)
     assert acks.statuses == ["accepted", "done"]
     assert all(ack["agent_id"] == "ui_alice_s1" and ack["message_id"] == "m1" for ack in acks)
     assert Card.objects.get(sha256=acks[1]["tool_result_card_id"]).content == {"run_id": run.id, "status": "queued"}
