@@ -19,11 +19,11 @@ from django.utils import timezone
 from openvibe.bus import Bus, Message, Unsubscribe, matches
 from openvibe.errors import BusError, ServiceError
 from openvibe.protocol import envelope, headers, requests, subjects
-from openvibe.protocol.envelope import Malformed
+from openvibe.protocol.envelope import Malformed, TooDeep
 from openvibe.registry import WorkflowDefinition
 from operators import definitions
 from operators.bridge import companions
-from operators.errors import DomainError, Misfit, Unknown
+from operators.errors import DomainError, Misfit, RecursionTooDeep, Unknown
 from operators.link import link
 from operators.models import Inquiry, Run, Workflow
 from operators.models.project import DEFAULT
@@ -138,7 +138,8 @@ async def _answered(endings: Endings, operator: str, message: Message) -> bytes:
     try:
         run_id = await aside(_started, operator, message)
     except Malformed as error:
-        raise ServiceError("400", f"malformed: {error}") from error
+        code = str(RecursionTooDeep.status) if isinstance(error, TooDeep) else "400"
+        raise ServiceError(code, f"{error.code or 'malformed'}: {error}") from error
     except DomainError as error:
         raise ServiceError(str(error.status), f"{error.code}: {error}") from error
     durable = requests.ANSWER_TO in message.headers
@@ -161,7 +162,8 @@ def _started(operator: str, message: Message) -> str:
     workflow = _workflow(definition)
     body = envelope.loads(message.data) if message.data else {}
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
-    above = message.headers.get("CG-Recursion-Depth")
+    # Whoever does not say how deep it stands stands nowhere.
+    depth = headers.required_depth(message.headers) + 1 if headers.DEPTH in message.headers else 0
     run = intake.request(
         workflow,
         input={name: value for name, value in given.items() if name in workflow.spec["inputs"]},
@@ -170,7 +172,7 @@ def _started(operator: str, message: Message) -> str:
         traceparent=headers.traceparent(message.headers),
         key=_key(message),
         body=given,
-        depth=headers.depth(message.headers) + 1 if above is not None else 0,
+        depth=depth,
     )
     if answer_to:
         now = timezone.now()

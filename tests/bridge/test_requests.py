@@ -135,6 +135,8 @@ def test_a_repeated_request_is_one_run_and_another_body_under_its_name_is_refuse
         (PRICE, {"loaves": "many"}, {}, "422", "loaves"),
         (PRICE, b"{", {}, "400", "no JSON"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "19"}, "409", "recursion_depth_exceeded"),
+        (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "20"}, "409", "recursion_depth_exceeded"),
+        (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "-1"}, "400", "protocol_violation"),
         (PRICE, {"loaves": 1}, {"OpenVibe_Answer_To": "operators.baker.events.x"}, "422", "OpenVibe-Answer-To"),
     ],
 )
@@ -255,13 +257,15 @@ def test_an_operator_elsewhere_is_asked_and_answers_at_once(baker, bridge, stran
 def test_an_answer_that_comes_later_and_twice_is_taken_from_its_stream_once(baker, bridge, stranger) -> None:
     async def handle(client: Any, message: Any) -> None:
         await message.respond(b'{"run_id": "run_far", "status": "queued", "result": null}')
+        begun = {"id": "a0", "payload": {"run_id": "run_far", "status": "running"}}
         body = {"id": "a1", "payload": {"run_id": "run_far", "status": "completed", "result": {"price": "eight"}}}
-        for _ in range(2):
-            await client.jetstream().publish(message.headers[requests.ANSWER_TO], json.dumps(body).encode())
+        for told in (begun, body, body):
+            await client.jetstream().publish(message.headers[requests.ANSWER_TO], json.dumps(told).encode())
 
     stranger(handle)
     wait = asking(baker)
     asked(wait)
+    # That it has begun is no answer, and stands in the way of none.
     assert settled(wait).result == {"price": "eight"}
     asked(wait)
     assert Wait.objects.get().decider == "grocer.price"
