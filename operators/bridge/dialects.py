@@ -177,7 +177,9 @@ def _reply(message: Message, project: str) -> Inbound:
     if not isinstance(payload, dict):
         raise Malformed("payload: an object with `result` or `error` is needed")
     *_, wait_id = message.subject.split(".")
-    return Inbound(message.subject.split(".")[2], inbox.REPLY, wait_id, "", {"wait_id": wait_id, "payload": payload})
+    # Whoever says first that he has begun has not yet answered.
+    name = envelope.message_id(wait_id, _id(body, message))
+    return Inbound(message.subject.split(".")[2], inbox.REPLY, name, "", {"wait_id": wait_id, "payload": payload})
 
 
 def _command(message: Message, project: str) -> Inbound | None:
