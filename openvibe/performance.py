@@ -234,7 +234,7 @@ class Performance:
             self._scene.provider,
             models=models,
             host=self._host,
-            run=RunInfo(run.id, run.operator_id, run.workflow_id),
+            run=RunInfo(run.id, run.operator_id, run.workflow_id, headers.trace_of(run.id)),
             outside=_OUTSIDE,
             budget=budgets.asking(run, self._scene.registry, self._scene.ledger.runs, now=self._scene.now),
         )

@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from openvibe import canonical
+from openvibe import canonical, trace
 from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.host import Host, MemoryHost, Tries
@@ -29,11 +29,12 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Whose run is played."""
+    """Whose run is played, and in which trace."""
 
     id: str = "run"
     operator_id: str = "operator"
     workflow_id: str = "workflow"
+    traceparent: str = ""
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Session:
     @contextmanager
     def calling(self, notes: StepNotes) -> Iterator[None]:
         """Wait for somebody outside inside the block: not longer than the try's time, nor than the run is ours."""
-        with notes.line.talking(), self.host.calling(notes.line.hang_up):
+        with notes.line.talking(), trace.within(self.run.traceparent), self.host.calling(notes.line.hang_up):
             yield
 
     def told(self, step_id: str) -> StepNotes:

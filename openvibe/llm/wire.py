@@ -1,5 +1,7 @@
 """HTTP connections whose reader can be let go from outside, by its line, also while the server is silent.
 
+Each request tells the trace in which it is made.
+
 Clients time out and close what they have opened, but only on their own thread; the reader hangs in the socket
 meanwhile. A socket that is shut down lets it go at once, and the client drops that connection as any broken one.
 """
@@ -10,7 +12,7 @@ import socket
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from openvibe import line
+from openvibe import line, trace
 
 C = TypeVar("C")
 
@@ -19,14 +21,21 @@ CONNECTIONS = {"max_connections": 1_000, "max_keepalive_connections": 1_000}
 
 
 def listening(client: C) -> C:
-    """Let the connections of an httpx client hear when their reader's line is hung up; return the client.
+    """Let the connections of an httpx client hear when their reader's line is hung up, and tell its trace; return it.
 
     Neither httpx nor the vendors' packages hand a network backend through to the pool, though the pool takes one.
     """
     made: Any = client
     for transport in (made._transport, *filter(None, made._mounts.values())):
         transport._pool._network_backend = _Backend(transport._pool._network_backend)
+    made.event_hooks["request"].append(_tell_trace)
     return client
+
+
+def _tell_trace(request: Any) -> None:
+    if found := trace.current():
+        # Whatever instruments the client itself knows better.
+        request.headers.setdefault("traceparent", found)
 
 
 class _Backend:

@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from openvibe import trace
 from openvibe.llm.protocol import ToolCall, Turn
 from openvibe.tracing import spans
 from openvibe.tracing.spans import Call, Play, Span
@@ -144,7 +145,7 @@ class RecordedStep:
         call = Call(model, provider, system, user, tuple(history))
         identity = spans.derived(self.span.id, "call", next(self._calls))
         span = Span("call", model, self.span.play, identity, self.span, step_id=self.span.step_id, call=call)
-        with _recorded(self.recorder, span):
+        with _recorded(self.recorder, span), trace.within(span.traceparent):
             yield RecordedCall(call)
 
     def finished(self, update: Mapping[str, Any] | None) -> None:

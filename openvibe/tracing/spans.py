@@ -98,6 +98,11 @@ class Span:
         """The id of the span above, which for a play lies outside."""
         return self.parent.id if self.parent else self.play.parent_id
 
+    @property
+    def traceparent(self) -> str:
+        """By what name whoever is asked inside this span goes on in it."""
+        return f"00-{self.play.trace_id}-{self.id}-{self.play.traceparent.rsplit('-', 1)[1]}"
+
     def failed(self, error: BaseException) -> None:
         """Note that this ended by an exception."""
         self.status, self.error_type = "failed", type(error).__name__

@@ -132,7 +132,7 @@ class Performance:
             definitions.provider(),
             models=_models(run, workflow),
             host=ClaimHost(self._claim, self._change, self._words),
-            run=RunInfo(run.id, run.operator.slug, run.workflow.slug),
+            run=RunInfo(run.id, run.operator.slug, run.workflow.slug, run.traceparent),
             outside=OUTSIDE,
             patience=PATIENCE,
             budget=self._more_money if run.allowance_usd is not None or budgets.of(run.operator) else None,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import jsonschema
 import pytest
 
-from openvibe import llm
+from openvibe import llm, trace
 from openvibe.errors import ModelError, SetupError, TransientModelError
 from openvibe.llm import LLMResponse, Tool, ToolCall, Turn
 from openvibe.llm.scripted import ScriptedProvider
@@ -254,6 +254,14 @@ def test_a_request_carries_the_question_and_its_limits(vendor, server, line):
         "tools": [],
     }
     assert server.requests[0]["stream"] is True
+
+
+def test_a_request_goes_on_in_the_trace_of_whoever_asks(vendor, server, line):
+    trace_of_run = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    with trace.within(trace_of_run):
+        ask(line)
+    ask(line)
+    assert [told.get("traceparent") for told in server.headers] == [trace_of_run, None]
 
 
 def test_words_arrive_while_the_answer_is_still_under_way(vendor, server, line):

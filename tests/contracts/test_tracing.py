@@ -26,7 +26,7 @@ import zstandard
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from openvibe import OperatorRuntime, configure, human_in_the_loop, llm_node, node, operator, tracing, workflow
+from openvibe import OperatorRuntime, configure, human_in_the_loop, llm_node, node, operator, trace, tracing, workflow
 from openvibe.configuration import current, restore
 from openvibe.errors import SetupError
 from openvibe.llm.protocol import ToolCall, Turn
@@ -470,6 +470,18 @@ def test_open_telemetry_gets_the_conventions_for_generative_ai(receiver: Receive
     assert play.told["openvibe.status"] == "completed"
     assert seen["step"].told["openvibe.step_id"] == "step-1"
     assert receiver.resources[0]["service.name"] == "my-ops"
+
+
+def test_whoever_is_asked_inside_a_call_goes_on_in_the_calls_span(receiver: Receiver) -> None:
+    tracer = OTEL.tracer(receiver.url)
+    run = begin(tracer)
+    with run.step("score", "step-1") as step, step.call(model="haiku", provider="anthropic", system="", user="?"):
+        asked_in = trace.current()
+    run.end("completed")
+    tracer.close(SOON)
+    [call] = [span for span in OTEL.seen(receiver) if span.name.startswith("chat")]
+    assert asked_in == f"00-{TRACE}-{call.id}-{TRACEPARENT[-2:]}"
+    assert trace.current() == ""
 
 
 def test_an_unknown_cost_is_not_told_as_zero(receiver: Receiver) -> None:

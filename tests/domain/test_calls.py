@@ -102,6 +102,13 @@ def test_cancelling_hangs_up_on_a_silent_model(caller, model, playing, alice):
     assert kinds(run)[-1] == "run.cancelled"
 
 
+def test_a_model_is_asked_in_the_trace_of_the_run(caller, model):
+    model.replies = [Reply(OPENAI.answer("Hello"))]
+    run = played(started(caller, "ask"))
+    assert run.status == "completed"
+    assert [told.get("traceparent") for told in model.headers] == [run.traceparent]
+
+
 def test_cancelling_cancels_a_node_that_awaits(caller, playing, alice):
     run = started(caller, "wait")
     play = playing(run)
