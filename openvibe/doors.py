@@ -31,9 +31,9 @@ PATIENCE = 10.0
 #: How long an operator elsewhere may take to answer where the request sets no time, in seconds.
 ANSWER_PATIENCE = 60.0
 
-#: Starts what listens to an event: its name, its payload, and the depth of the run that emitted it.
+#: Starts what listens to an event: its name, its payload, and the depth of what it starts.
 Heard = Callable[[str, Mapping[str, Any], int], None]
-#: Answers a request: the operator, the capability, the payload and the depth.
+#: Answers a request: the operator, the capability, the payload and the depth of the run that answers.
 Served = Callable[[str, str, Mapping[str, Any], int], Mapping[str, Any]]
 
 
@@ -88,14 +88,16 @@ class Doors:
             "run_id": run.id,
             "payload": dict(emission.payload),
         }
-        told = {**headers.stamped("event", message_id=body["id"], depth=run.depth), ORIGIN: self._origin}
+        name, trace = envelope.message_id(subject, body["id"]), headers.trace_of(run.id)
+        told = headers.stamped("event", message_id=name, traceparent=trace, depth=run.depth) | {ORIGIN: self._origin}
         self._publish(subject, envelope.dumps(body), told)
 
     def ask(self, run: Run, payload: Mapping[str, Any], *, timeout: timedelta | None) -> tuple[Any, str]:
         """Ask an operator elsewhere; return its answer, and what went wrong (empty if nothing did)."""
         subject = f"operators.{payload['operator']}.request.{payload['capability']}"
         body = envelope.dumps({"run_id": run.id, "operator_id": run.operator_id, "payload": payload["payload"]})
-        told = headers.stamped("request", message_id=random_text(16), depth=run.depth + 1)
+        trace = headers.trace_of(run.id)
+        told = headers.stamped("request", message_id=random_text(16), traceparent=trace, depth=run.depth)
         seconds = timeout.total_seconds() if timeout else ANSWER_PATIENCE
         try:
             self.open()
@@ -123,7 +125,7 @@ class Doors:
         body = envelope.loads(message.data)
         payload = body.get("payload", body)
         name = f"{operator}.{kind.replace('.', '_')}"
-        await asyncio.to_thread(self._heard, name, payload, _depth(message) + 1)
+        await asyncio.to_thread(self._heard, name, payload, _depth(message))
 
     async def _answer(self, operator: str, capability: str, message: Message) -> bytes:
         try:
@@ -142,5 +144,6 @@ class Doors:
 
 
 def _depth(message: Message) -> int:
-    text = message.headers.get(DEPTH, "0")
-    return int(text) if text.isdecimal() else 0
+    """Return how deep a run stands that a message starts: one below the sender's, or nowhere if he does not say."""
+    text = message.headers.get(DEPTH)
+    return 0 if text is None else 1 + (int(text) if text.isdecimal() else 0)

@@ -27,7 +27,7 @@ from openvibe.bus.memory import MemoryBus
 from openvibe.errors import BusError, InputError
 from openvibe.llm import LLMResponse, ToolCall
 from openvibe.llm.scripted import ScriptedProvider
-from openvibe.protocol import envelope
+from openvibe.protocol import envelope, headers
 from openvibe.protocol.headers import MOST_DEPTH
 from openvibe.testing import MemoryHost
 from tests.unit.desks import Double, Write, desk, speakers
@@ -329,6 +329,36 @@ def test_emitted_events_go_out_on_the_bus():
         ("operators.sender.events.begun", {"topic": "bread"}, "0"),
         ("operators.sender.events.said", {}, "0"),
     ]
+
+
+def test_what_goes_out_says_how_deep_its_run_stands_and_in_which_trace():
+    @operator(id="asker")
+    class Asker:
+        amount: int = 0
+
+        @workflow(id="count", emits=("counted",))
+        class Count:
+            @node
+            def ask(self, state, ctx):
+                return ctx.request("abacus", "double", {"amount": state["amount"]})
+
+    bus, heard = MemoryBus(), []
+
+    async def hear(message):
+        heard.append((message.headers["CG-Recursion-Depth"], message.headers["traceparent"]))
+        return b'{"amount": 8}'
+
+    async def listen():
+        await bus.connect()
+        await bus.serve("operators.abacus.request.double", hear)
+        await bus.subscribe("operators.asker.events.>", hear)
+
+    loop.run(listen(), timeout=10)
+    with OperatorRuntime(bus=bus) as runtime:
+        runtime.register(Asker)
+        run = runtime.activate("asker", "count", {"amount": 4})
+    assert run.output == {"amount": 8}
+    assert heard == [("0", headers.trace_of(run.id))] * 2
 
 
 def test_two_runtimes_on_one_bus_hear_and_ask_each_other():
