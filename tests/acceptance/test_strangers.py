@@ -148,6 +148,30 @@ def test_an_agent_that_takes_work_is_seen_at_it(
         expect(page.locator("main")).to_contain_text(f"Done: paint the {language} door")
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_agent_takes_a_turn_of_its_own_about_anothers_end(
+    inn: Site,
+    page: Page,
+    language: Language,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    sign_in(page, inn)
+    name = f"reviewer-of-{language}"
+    with agent(inn, *command("cg_agent", language, request), folder=tmp_path, name=name):
+        path = inn.start_run("errands", "run_errand", {"wish": f"rest in {language}"})
+        inn.wait_for(path, "waiting")
+        assert inn.call("DELETE", path).is_success
+        reviewed = path.rsplit("/", 1)[-1]
+        # Its turn is an external run, whose page begins with the agent's first word.
+        run = run_id("default", f"{name}-{reviewed}-0")
+        until(lambda: inn.read(f"/operators/external_agents/runs/{run}").get("status") == "completed", "it has ended")
+    page.goto(f"{inn.url}/agents/{run}/")
+    expect(page.locator("#timeline")).to_contain_text(f"I look at {reviewed}-0")
+    expect(page.locator("#timeline")).to_contain_text("errands ended with canceled")
+    expect(page.locator("#run-head")).to_contain_text("Completed", ignore_case=True)
+
+
 def test_strangers_know_nothing_of_openvibe() -> None:
     programs = sorted(STRANGERS.iterdir())
     assert len(programs) == 4
