@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -21,7 +22,8 @@ from operators.api import scope
 from operators.errors import Misfit
 from operators.models import ApiToken, Event, Project, Run
 from operators.numbers import natural
-from operators.services import kinds, session_records
+from operators.services import agent_records, kinds, session_records
+from operators.services.external import WORKFLOW
 from operators.services.streams import Filter, Stream, Wire, session_named
 
 NEWEST, MOST_NEWEST = 500, 1000
@@ -51,10 +53,16 @@ class EventStreamRenderer(JSONRenderer):
 
 @dataclass(frozen=True)
 class Place:
-    """One channel of one project."""
+    """One channel of one project. `names` is what a foreign runtime calls the run whose thread it is."""
 
     project_id: str
     channel: str
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run) -> Place:
+        """Return a run's thread."""
+        return cls(run.project_id, subjects.thread(run.id), agent_records.named(run))
 
 
 class EventStream(APIView):
@@ -124,20 +132,26 @@ class AgentEvents(EventStream):
         asked = request.query_params
         name = asked.get("runId", "") or asked.get("workflowUid", "")
         if name:
-            return self.answer(request, _thread(request, name), Filter())
+            place = _thread(request, name)
+            return self.answer(request, place, Filter(), partial(agent_records.of, names=place.names))
         if asked.get("channel") != "general":
             message = "name one of runId, workflowUid and channel=general"
             raise Unnamed(f"Which channel? {message}", ok=False, error=message)
-        return self.answer(request, Place(scope.project(request).pk, subjects.PUBLIC), Filter())
+        place = Place(scope.project(request).pk, subjects.PUBLIC)
+        return self.answer(request, place, Filter(), partial(agent_records.of, names={}))
 
 
 def _thread(request: Request, name: str) -> Place:
     """Return a run's thread: of a run of ours, or one that only messages tell of."""
     if "\0" not in name and (run := scope.runs(request).filter(id=name).first()):
-        return Place(run.project_id, subjects.thread(run.id))
+        return Place.of(run)
     project = scope.project(request)
     if run := scope.runs(request).filter(id=workflow.run_id(project.pk, name)).first():
-        return Place(run.project_id, subjects.thread(run.id))
+        return Place.of(run)
+    # What a runtime calls its run beside the uid.
+    theirs = scope.runs(request).filter(project=project, trigger=WORKFLOW, input__run_id=name)
+    if "\0" not in name and (run := theirs.order_by("-created_at").first()):
+        return Place.of(run)
     channel = subjects.thread(name)
     known = Run.objects.filter(id=name).exists() if "\0" not in name else True
     if known or not Event.objects.filter(project=project, channel=channel).exists():

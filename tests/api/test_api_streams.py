@@ -1,3 +1,4 @@
+# long: one program that reads, and all that a stream does to it, for each way to ask for one
 """Server-sent events: history, then news, each number once, through outages and reconnects, for those who may read."""
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 
+from openvibe.bus import Message
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope, subjects
 from openvibe_site.threads import THREADS, ThreadedHandler
+from operators.bridge import ingest
 from operators.link import link
 from operators.models import ApiToken, Event, Membership, Operator, Project, Run
 from operators.services import intake, streams, watching
@@ -243,6 +246,33 @@ async def test_agents_find_runs_by_their_own_names(read, run: Run, vera: User, p
     await theirs.until("from afar")
 
     assert (ours.seqs, theirs.seqs) == ([1], [1])
+
+
+async def test_an_external_runs_events_bear_the_names_that_its_runtime_knows(
+    read, project: Project, vera: User
+) -> None:
+    told = {
+        "workflow_uid": "9f1c", "workflow_name": "fix", "workflow_namespace": "lab", "run_id": "run-of-theirs",
+        "agent_id": "ada", "role": "tool", "content": "done", "stage": "plan", "step_id": "s1", "attrs": {"n": 1},
+    }  # fmt: skip
+    subjects_of_both = ("workflow.lab.fix.9f1c.agent.ada.tool_result", "workflow.general.status")
+    said = [Message(subject, json.dumps({"id": "m1", **told}).encode()) for subject in subjects_of_both]
+    await sync_to_async(ingest.take)(said)
+    wanted = {
+        "agent_id": "ada", "role": "tool", "content": "done", "stage": "plan", "step_id": "s1",
+        "attrs": {"n": 1, "stage": "plan"}, "type": "agent.tool_result",
+    }  # fmt: skip
+    names = {name: told[name] for name in ("workflow_uid", "workflow_name", "workflow_namespace")}
+    for query in ({"workflowUid": "9f1c"}, {"runId": "run-of-theirs"}):
+        run = await read(vera, AGENTS, **query)
+        await run.until('"kind":"tool_result"')
+        assert run.events[-1].items() >= {**wanted, **names, "kind": "tool_result", "channel": "run"}.items()
+        assert run.events[-1]["created_at"] == run.events[-1]["timestamp"]
+    general = await read(vera, AGENTS, channel="general")
+    await general.until('"kind":"status"')
+    [event] = [event for event in general.events if event["kind"] == "status"]
+    assert event.items() >= {**wanted, "type": "agent.status", "channel": "general"}.items()
+    assert event["id"] == f"public:{event['seq']}"
 
 
 async def test_charlie_and_strangers_read_no_run(read, run: Run, project: Project, charlie: User) -> None:
