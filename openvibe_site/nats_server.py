@@ -9,11 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from openvibe.protocol import streams
 from openvibe_site import ports
 from openvibe_site.errors import CannotStart
 from openvibe_site.home import Home, kept_secret, write_private
 
-# Only OpenVibe's own account says what was recorded, and nobody else may take a stream away from it.
+# Only OpenVibe's own account says what was recorded, and nobody else may take a stream or its reader away from it.
 # Agents come without credentials and may do everything else.
 CONFIG = """\
 # Written by OpenVibe at every start; changes are lost.
@@ -37,10 +38,7 @@ authorization {{
       permissions: {{
         publish: {{
           deny: [
-            "cg.*.*.*.evt.sys.>"
-            "$JS.API.STREAM.DELETE.>"
-            "$JS.API.STREAM.PURGE.>"
-            "$JS.API.STREAM.UPDATE.>"
+            {denied}
           ]
         }}
       }}
@@ -49,6 +47,18 @@ authorization {{
 }}
 no_auth_user: "agent"
 """
+
+DENIED = (
+    "cg.*.*.*.evt.sys.>",
+    *(f"$JS.API.STREAM.{act}.>" for act in ("DELETE", "PURGE", "UPDATE", "MSG.DELETE")),
+)
+#: What would take messages from the bridge: its reader's place in JetStream's API, and its acknowledgements.
+DENIED_OF_READERS = (
+    *(f"$JS.API.CONSUMER.{act}.*.{{reader}}" for act in ("DELETE", "MSG.NEXT", "CREATE", "DURABLE.CREATE", "PAUSE")),
+    "$JS.API.CONSUMER.CREATE.*.{reader}.>",
+    "$JS.ACK.*.{reader}.>",
+    "$JS.ACK.*.*.*.{reader}.>",
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,13 @@ class NatsServer:
     private_url: str
 
 
-def configure(home: Home) -> NatsServer:
-    """Writes the configuration; port and password stay the same as long as the home does, where that is possible."""
+def configure(home: Home, *, server: str = streams.DEFAULT_SERVER) -> NatsServer:
+    """Writes the configuration; port and password stay the same as long as the home does, where that is possible.
+
+    `server` is the name of this server of ours.
+    """
+    reader = streams.durable(streams.CONSUMERS[0], server)
+    denied = [*DENIED, *(subject.format(reader=reader) for subject in DENIED_OF_READERS)]
     binary = find_binary()
     port = ports.free(preferred=_earlier_port(home))
     password = kept_secret(home.nats / "password")
@@ -76,6 +91,7 @@ def configure(home: Home) -> NatsServer:
             store=_quoted(str(home.nats / "store")),
             password=_quoted(password),
             agent_password=_quoted(kept_secret(home.nats / "agent_password")),
+            denied="\n            ".join(map(_quoted, denied)),
         ),
     )
     return NatsServer(

@@ -146,7 +146,7 @@ class Supervisor:
         if self.nats_url:
             write_private(self.home.nats_url, self.nats_url)
             return None
-        server = nats_server.configure(self.home)
+        server = nats_server.configure(self.home, server=self.environment.server)
         self.console.say("starting nats-server …")
         self.nats_url = server.private_url
         self.start("nats", server.command)

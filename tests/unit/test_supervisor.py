@@ -254,18 +254,19 @@ def test_port_and_password_stay_over_a_restart(home: Home) -> None:
     assert nats_server.configure(home) == nats_server.configure(home)
 
 
-def test_only_openvibe_may_say_what_was_recorded_or_take_a_stream_away(server: nats_server.NatsServer) -> None:
+def test_only_openvibe_may_say_what_was_recorded_or_take_a_stream_or_its_reader_away(
+    server: nats_server.NatsServer,
+) -> None:
     denied = [
         "cg.v1.default.public.evt.sys.timeline.recorded",
-        "$JS.API.STREAM.DELETE.kept",
-        "$JS.API.STREAM.PURGE.kept",
-        "$JS.API.STREAM.UPDATE.kept",
+        *(f"$JS.API.STREAM.{act}.kept" for act in ("DELETE", "PURGE", "UPDATE", "MSG.DELETE")),
+        *(f"$JS.API.CONSUMER.{act}.kept.openvibe-bridge" for act in ("MSG.NEXT", "DELETE", "CREATE")),
+        "$JS.ACK.kept.openvibe-bridge.1.1.1.1.0",
     ]
     allowed = "cg.v1.default.public.evt.agent.scout.step"
 
     async def scenario() -> tuple[list[str], list[str], int]:
         complaints: list[str] = []
-        heard: list[str] = []
 
         async def complain(error: Exception) -> None:
             complaints.append(str(error))
@@ -279,13 +280,13 @@ def test_only_openvibe_may_say_what_was_recorded_or_take_a_stream_away(server: n
         for subject in (*denied, allowed):
             await agent.publish(subject, b"{}")
         await agent.flush()
-        heard.append((await listener.next_msg(timeout=5)).subject)
+        first = (await listener.next_msg(timeout=5)).subject
         await own.publish(denied[0], b"{}")
-        heard.append((await listener.next_msg(timeout=5)).subject)
+        second = (await listener.next_msg(timeout=5)).subject
         kept = (await own.jetstream().stream_info("kept")).state.messages
         await agent.close()
         await own.close()
-        return complaints, heard, kept
+        return complaints, [first, second], kept
 
     complaints, heard, kept = asyncio.run(scenario())
     assert heard == [allowed, denied[0]]
