@@ -286,7 +286,8 @@ def _close_at_once(wait: Wait, fields: dict[str, Any]) -> bool:
     open_still = {name: getattr(wait, name) for name in ("id", *_QUOTED)} | {"status": Wait.Status.PENDING}
     change = Change(
         Run,
-        where={"id": run.id, "status": Run.Status.WAITING},
+        # Whoever waited for the row sees the wait as it was before; that the run went on meanwhile its epoch shows.
+        where={"id": run.id, "status": Run.Status.WAITING, "epoch": run.epoch},
         put={"status": Run.Status.QUEUED, "rung_at": now, "rings": 0, "updated_at": now, "told": False},
         add={"last_seq": len(facts)},
         counter="last_seq",

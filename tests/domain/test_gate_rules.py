@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypedDict
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
@@ -143,6 +144,31 @@ def test_the_race_does_not_tell_both_success(refund, alice, bob):
     winner = again(refund)
     assert (loser.detail["decision"], loser.detail["decided_by"]) == (winner.decision, winner.decider)
     assert kinds(refund.run).count("gate.decided") == 1
+
+
+def blocked() -> bool:
+    """Tell whether somebody waits for a row that this transaction holds; on SQLite that cannot be seen."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone() != (0,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_answer_that_waited_for_the_run_does_not_find_it_at_the_next_gate(refund, alice, bob):
+    stale = again(refund)
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            waits.answer(again(refund), APPROVE, actor=alice)
+            late = pool.submit(at_once, [lambda: waits.answer(stale, REJECT, actor=bob)])
+            deadline = time.monotonic() + 10
+            while connection.vendor == "postgresql" and not blocked():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            execution.perform(refund.run_id)
+        [told] = late.result(20)
+    assert isinstance(told, AlreadyDecided)
+    assert kinds(refund.run).count("gate.decided") == 1
+    assert (open_gate(refund.run), Run.objects.get(pk=refund.run_id).status) == ("Wire 5000?", "waiting")
 
 
 @pytest.mark.django_db(transaction=True)
