@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Concat
 
 from openvibe import canonical
 from openvibe.events import Event as Fact
-from operators.models import Errand, Operator, Run
+from operators.models import Errand, Operator, Run, Wait
 from operators.models.run import RunQuerySet
 from operators.services import doorbell, limits, timeline, waits
 from operators.services.masking import masked
@@ -53,6 +54,16 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
         transaction.on_commit(partial(doorbell.recall, run_id, operator))
     follow(run_id, key=key, operator=operator)
     return True
+
+
+def undo(run_id: str) -> None:
+    """Let a run that goes on after its end ask anew what that end has closed; part of the caller's transaction.
+
+    A graph with branches may stand at a gate while another of its branches fails.
+    """
+    closed = Wait.objects.filter(run_id=run_id, status=Wait.Status.CANCELLED, rule="")
+    # One pause is one wait: those stay as they are, under names that no pause has.
+    closed.update(interrupt_id=Concat(Value("closed/"), F("id")))
 
 
 def follow(run_id: str, *, key: str | None, operator: Operator) -> None:

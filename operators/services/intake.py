@@ -226,23 +226,16 @@ def retry(run: Run, *, actor: AbstractUser) -> Run:
     now = timezone.now()
     with transaction.atomic():
         changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED, archived_at=None, pruned_at=None).change(
-            "last_seq",
-            "retries",
-            status=Run.Status.QUEUED,
-            error=None,
-            losses=0,
-            retries=F("retries") + 1,
-            ended_at=None,
-            rung_at=now,
-            rings=0,
-            updated_at=now,
-            last_seq=F("last_seq") + 1,
+            "last_seq", "retries",
+            status=Run.Status.QUEUED, error=None, losses=0, retries=F("retries") + 1, ended_at=None,
+            rung_at=now, rings=0, updated_at=now, last_seq=F("last_seq") + 1,
         )  # fmt: skip
         if changed is None:
             run.refresh_from_db(fields=["status"])
             failed = run.status == Run.Status.FAILED
             reason = "has been archived; start a new run instead" if failed else f"has not failed; it is {run.status}"
             raise NotRetryable(f"Run {run.id} {reason}", run_status=run.status)
+        endings.undo(run.id)
         timeline.record(
             project_id=run.project_id,
             run_id=run.id,

@@ -386,7 +386,9 @@ def _same_or_refused(wait: Wait, given: Answer) -> Wait:
         # What a run's end closes bears the same time.
         if wait.rule and wait.closed_at != run.ended_at:
             raise seats.decided(wait)
-        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was {run.status}", run_id=wait.run_id)
+        # What goes on again has been let try again after it failed.
+        ended = Run.Status.FAILED if run.active else run.status
+        raise NotWaiting(f"Gate {wait.node!r} is closed: its run was {ended}", run_id=wait.run_id)
     when = f"{wait.closed_at:%Y-%m-%d %H:%M:%S} UTC" if wait.closed_at else "before"
     raise AlreadyDecided(
         f"Gate {wait.node!r} was decided already: {wait.decision!r} by {wait.decider} at {when}",

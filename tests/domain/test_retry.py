@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, TypedDict
 
 import pytest
 from django.contrib.auth.models import User
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 
 from openvibe import node, operator, workflow
 from operators import definitions
-from operators.errors import NotRetryable
-from operators.models import Event, Operator, Project, Run
+from operators.errors import NotRetryable, NotWaiting
+from operators.models import Event, Operator, Project, Run, Wait
 from operators.services import compiled, execution, intake, registration, waits
 
 BROKEN = {"second"}
+
+
+class Two(TypedDict, total=False):
+    left: Any
+    right: Any
+
+
+def _right(_: Two) -> Two:
+    answer = interrupt("right?")
+    if BROKEN:
+        raise RuntimeError("the outside world is away")
+    return {"right": answer}
+
+
+def _branching() -> Any:
+    graph = StateGraph(Two)
+    graph.add_node("left", lambda _: {"left": interrupt("left?")})
+    graph.add_node("right", _right)
+    for name in ("left", "right"):
+        graph.add_edge(START, name)
+        graph.add_edge(name, END)
+    return graph
 
 
 @operator(id="shaky")
@@ -34,6 +59,9 @@ class Shaky:
         def third(self, state):
             return _done(state, "third")
 
+    @workflow(id="branches", graph=_branching())
+    class Branches: ...
+
 
 def _done(state, name):
     if name in BROKEN:
@@ -51,7 +79,7 @@ def shaky(project: Project):
 
 
 def failed(shaky: Operator, alice: User) -> Run:
-    run = intake.request(shaky.workflows.get(), input={}, actor=alice)
+    run = intake.request(shaky.workflows.get(slug="steps"), input={}, actor=alice)
     execution.perform(run.id)
     run.refresh_from_db()
     assert run.status == Run.Status.FAILED
@@ -86,8 +114,35 @@ def test_a_run_may_fail_and_be_retried_more_than_once(shaky: Operator, alice: Us
     assert run.output == {"done": ["first", "second", "third"]}
 
 
+def test_a_gate_that_the_failure_of_another_branch_has_closed_is_asked_anew(shaky: Operator, alice: User) -> None:
+    def at(node: str) -> Wait:
+        return Wait.objects.select_related("run").order_by("-opened_at").filter(run=run, node=node)[0]
+
+    def answer(wait: Wait) -> None:
+        waits.answer(wait, waits.Answer("answer", values={"answer": "yes"}), actor=alice)
+
+    run = intake.request(shaky.workflows.get(slug="branches"), input={}, actor=alice)
+    execution.perform(run.id)
+    closed = at("left")
+    answer(at("right"))
+    execution.perform(run.id)
+    run.refresh_from_db()
+    assert (run.status, at("left").status) == (Run.Status.FAILED, "cancelled")
+    BROKEN.clear()
+    intake.retry(run, actor=alice)
+    execution.perform(run.id)
+    run.refresh_from_db()
+    assert (run.status, at("left").status) == (Run.Status.WAITING, "pending")
+    with pytest.raises(NotWaiting, match="its run was failed"):
+        answer(Wait.objects.get(pk=closed.pk))
+    answer(at("left"))
+    execution.perform(run.id)
+    run.refresh_from_db()
+    assert run.output == {"left": "yes", "right": "yes"}
+
+
 def test_each_retry_is_a_turn_of_its_own(shaky: Operator, alice: User) -> None:
-    run = intake.request(shaky.workflows.get(), input={}, actor=None)
+    run = intake.request(shaky.workflows.get(slug="steps"), input={}, actor=None)
     turns = [run.turn_id]
     for _ in range(2):
         execution.perform(run.id)
