@@ -28,7 +28,7 @@ class ResumeBody(serializers.Serializer[Any]):
     decision = serializers.CharField(max_length=80)
     notes = serializers.CharField(default="", allow_blank=True, max_length=10_000)
     values = serializers.DictField(required=False, help_text="Edited fields, where the gate allows it")
-    wait_id = serializers.CharField(required=False, help_text="May be left out where the workflow has a single gate")
+    wait_id = serializers.CharField(required=False, help_text="May be left out where the run has asked only once")
     version = serializers.IntegerField(required=False)
     payload_sha256 = serializers.CharField(required=False)
 

@@ -173,9 +173,13 @@ def _wait(run: Run, wait_id: str | None, caller: AbstractUser) -> Wait:
         return found
     if len(run.workflow.gates) > 1:
         raise NotWaiting(f"{run.workflow.slug!r} has several gates; quote wait_id", gates=run.workflow.gates)
-    newest = gates.order_by("-opened_at").first()
-    if newest is None:
+    asked = list(gates.order_by("-opened_at"))
+    if not asked:
         raise NotWaiting(f"Run {run.id} waits for nobody; it is {run.status}", run_status=run.status)
+    newest = asked[0]
+    # A loop, or a graph of somebody's own, asks again: the second click on one question is no answer to the next.
+    if any(gate.form == newest.form and gate.interrupt_id != newest.interrupt_id for gate in asked):
+        raise NotWaiting(f"Run {run.id} has asked more than once; quote wait_id", run_status=run.status)
     return seats.own(newest, caller) if newest.approver else newest
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any, TypedDict
 
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+
+from openvibe import conditional, human_in_the_loop, node, operator, workflow
+from operators import definitions
 from operators.models import Run, Wait
-from operators.services import execution
+from operators.services import compiled, execution, intake, registration
 
 JSON = "application/json"
 
@@ -43,6 +49,67 @@ def test_the_wait_must_be_quoted_where_there_are_several_gates(bob_calls, waitin
 
     assert answer.status_code == 409
     assert "quote wait_id" in answer.json()["detail"]
+
+
+class Answers(TypedDict, total=False):
+    small: Any
+    large: Any
+
+
+def _graph() -> Any:
+    graph = StateGraph(Answers)
+    graph.add_node("small", lambda _: {"small": interrupt("Refund 5?")})
+    graph.add_node("large", lambda _: {"large": interrupt("Wire 5000?")})
+    graph.add_edge(START, "small")
+    graph.add_edge("small", "large")
+    graph.add_edge("large", END)
+    return graph
+
+
+@operator(id="asker")
+class Asker:
+    rounds: int = 0
+    again: str = ""
+
+    @workflow(id="graph", graph=_graph())
+    class Graph: ...
+
+    @workflow(id="loop", inputs=())
+    class Loop:
+        @human_in_the_loop(prompt="Once more?", decisions=("approve", "reject"))
+        def again(self, state):
+            return {"rounds": state["rounds"]}
+
+        @conditional(routes={"again": lambda s: s["rounds"] < 3, "rest": lambda s: True})
+        def count(self, state):
+            return {"rounds": state["rounds"] + 1}
+
+        @node
+        def rest(self, state): ...
+
+
+@pytest.mark.parametrize(
+    ("slug", "given"),
+    [("graph", {"decision": "answer", "values": {"answer": "yes"}}), ("loop", {"decision": "approve"})],
+)
+def test_the_wait_must_be_quoted_where_a_run_asks_again(bob_calls, project, slug, given):
+    row = registration.register(project, definitions.registry.register(Asker))
+    run = intake.request(row.workflows.get(slug=slug), input={}, actor=None)
+    execution.perform(run.id)
+    address = f"/v1/operators/asker/runs/{run.id}"
+    try:
+        assert _resume(bob_calls, address, **given).status_code == 200
+        execution.perform(run.id)
+
+        second_click = _resume(bob_calls, address, **given)
+
+        assert second_click.status_code == 409
+        assert "quote wait_id" in second_click.json()["detail"]
+        gate = Wait.objects.pending().get(run=run)
+        assert _resume(bob_calls, address, wait_id=gate.id, **given).status_code == 200
+    finally:
+        definitions.registry.remove("asker")
+        compiled.workflow.cache_clear()
 
 
 def test_values_can_be_edited(bob_calls, waiting):
