@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from django.http import Http404
 from drf_spectacular.utils import extend_schema
@@ -14,9 +14,9 @@ from rest_framework.views import APIView
 from operators.api import scope
 from operators.api.serializers import WaitView
 from operators.api.sizes import MIB, keepable
-from operators.errors import AlreadyDecided, Misfit, NotWaiting
+from operators.errors import AlreadyDecided, DomainError, Misfit, NotWaiting
 from operators.models import Run, Wait
-from operators.services import waits
+from operators.services import late, waits
 
 #: The largest result, in bytes of JSON.
 MOST_BYTES = MIB
@@ -53,8 +53,9 @@ class Result(APIView):
             raise Http404(f"Run {run_id} has no wait {wait_id!r}")
         _require_answerable(wait, slug)
         result, error = _answer(request)
-        if not wait.pending or not _settled(wait, result, error, by=scope.caller(request).get_username()):
-            _require_same(wait, run, result, error)
+        by = scope.caller(request).get_username()
+        if not wait.pending or not waits.settle(wait, result=result, error=error, by=by):
+            _require_same(wait, run, result, error, by=by)
         return Response(AnsweredWait(wait).data)
 
 
@@ -80,14 +81,18 @@ def _require_answerable(wait: Wait, slug: str) -> None:
         raise NotWaiting(f"{wait.id} is a {wait.kind}: nobody outside answers it", kind=wait.kind)
 
 
-def _settled(wait: Wait, result: Any, error: str, *, by: str) -> bool:
-    return waits.settle(wait, result=result, error=error, by=by)
-
-
-def _require_same(wait: Wait, run: Run, result: Any, error: str) -> None:
+def _require_same(wait: Wait, run: Run, result: Any, error: str, *, by: str) -> None:
     wait.refresh_from_db()
     if wait.status == Wait.Status.RESOLVED and (wait.result, wait.error) == (result, error):
         return
+    try:
+        _refuse(wait, run)
+    except DomainError as refused:
+        late.tell(wait, by=by, reason=refused.code)
+        raise
+
+
+def _refuse(wait: Wait, run: Run) -> NoReturn:
     if wait.status == Wait.Status.CANCELLED:
         run.refresh_from_db(fields=["status", "ended_at"])
         others = wait.rule and wait.closed_at != run.ended_at

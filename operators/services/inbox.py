@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from openvibe.protocol.commands import Received
 from openvibe.protocol.envelope import Malformed
-from operators.errors import DomainError
+from operators.errors import DomainError, NotWaiting
 from operators.models import InboxItem, Run, Wait
-from operators.services import actions, agents, asking, commands, deliveries, waits
+from operators.services import actions, agents, asking, commands, deliveries, late, waits
 from operators.services.waits import Answer
 
 logger = logging.getLogger(__name__)
@@ -118,22 +118,25 @@ def _close(item: InboxItem, status: str, reason: str = "") -> None:
     InboxItem.objects.filter(pk=item.pk).update(status=status, reason=reason, changed_at=timezone.now())
 
 
-def _work_result(item: InboxItem) -> None:
+def _work_result(item: InboxItem) -> str | None:
     """Answer the wait that a result means: the one it quotes, else the run's open one for that work and chunk."""
     body = item.body
-    payload = body["payload"]
-    open_waits = list(Wait.objects.pending().filter(run_id=item.run_id, kind=Wait.Kind.WORK))
-    quoted = payload.get("work_id")
-    fitting = [wait for wait in open_waits if _fits(wait, payload)] if quoted is None else []
-    fitting += [wait for wait in open_waits if wait.id == quoted]
-    if len(fitting) != 1:
-        raise _Skip(f"{len(fitting)} of the run's {len(open_waits)} open waits for work fit this result")
+    payload, quoted = body["payload"], body["payload"].get("work_id")
+    asked = list(Wait.objects.filter(run_id=item.run_id, kind=Wait.Kind.WORK).order_by("opened_at"))
+    meant = [wait for wait in asked if (_fits(wait, payload) if quoted is None else wait.id == quoted)]
+    fitting = [wait for wait in meant if wait.pending]
     failed = body["type"] == "result.failure"
     error = " — ".join(str(payload[name]) for name in ("error", "details") if payload.get(name)) if failed else ""
     by = str((payload.get("context") or {}).get("agent_id") or "agent")[:200]
+    if len(fitting) != 1:
+        if meant and not fitting:
+            late.tell(meant[-1], by=by, reason=NotWaiting.code)
+        open_still = sum(wait.pending for wait in asked)
+        return f"{len(fitting)} of the run's {open_still} open waits for work fit this result"
     waits.settle(fitting[0], result=None if failed else payload, error=error or ("failed" if failed else ""), by=by)
     # After the run's row, in which order everybody takes them.
     agents.heard(item.project_id, by)
+    return None
 
 
 def _fits(wait: Wait, payload: Mapping[str, Any]) -> bool:
@@ -176,9 +179,12 @@ def _event(item: InboxItem) -> None:
 
 def _reply(item: InboxItem) -> str | None:
     kinds = (Wait.Kind.REPLY, Wait.Kind.TOOL)
-    wait = Wait.objects.pending().filter(id=item.body["wait_id"], kind__in=kinds).first()
-    if wait is None or wait.run.project_id != item.project_id:
-        raise _Skip("No run of ours waits for this answer")
+    wait = Wait.objects.filter(id=item.body["wait_id"], kind__in=kinds, run__project_id=item.project_id).first()
+    if wait is None or not wait.pending:
+        # What another operator answers comes twice, by two ways: of that the second one is nothing to tell.
+        if wait is not None and wait.kind == Wait.Kind.TOOL and wait.status != Wait.Status.RESOLVED:
+            late.tell(wait, by=wait.payload["tool"], reason=NotWaiting.code)
+        return "No run of ours waits for this answer"
     payload = item.body["payload"]
     if wait.kind == Wait.Kind.TOOL:
         error = str(payload.get("error") or "")

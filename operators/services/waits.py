@@ -25,7 +25,7 @@ from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
 from operators.models.lookup import listed
 from operators.models.stroke import Change, Given, Insert, Update, strike
-from operators.services import budgets, doorbell, effects, seats, timeline
+from operators.services import budgets, doorbell, effects, late, seats, timeline
 
 CLOCK = "clock"
 #: What an answer quotes of what it is about.
@@ -141,8 +141,8 @@ def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: st
     try:
         return _answered(wait, given, actor=actor, by=by)
     except (QuoteMismatch, AlreadyDecided, NotWaiting) as refused:
-        if Run.objects.ended().filter(id=wait.run_id).exists():
-            timeline.note(wait.run_id, _refused(wait, given, by=by, reason=refused.code), actor=by)
+        said = {"decision": given.decision, "notes": given.notes, "values": given.values}
+        late.tell(wait, by=by, reason=refused.code, **said)
         raise
 
 
@@ -164,12 +164,6 @@ def _answered(wait: Wait, given: Answer, *, actor: AbstractUser | None, by: str)
         wait.refresh_from_db()
         return _same_or_refused(wait, given)
     return wait
-
-
-def _refused(wait: Wait, given: Answer, *, by: str, reason: str) -> Fact:
-    told = {"decision": given.decision, "notes": given.notes, "values": given.values}
-    data = {"wait_id": wait.id, **canonical.jsonable(told), "by": by, "reason": reason}
-    return Fact("answer.refused", node=wait.node, step_id=wait.step_id, data=data)
 
 
 def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "", ends: bool = False) -> bool:

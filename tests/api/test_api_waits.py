@@ -9,6 +9,7 @@ from openvibe.registry import define
 from operators import definitions
 from operators.models import Run, Wait
 from operators.services import compiled, execution, intake, registration, waits
+from tests.domain.lab import kinds, thread
 from tests.domain.village import Baker
 
 JSON = "application/json"
@@ -80,13 +81,28 @@ def test_the_same_answer_again_changes_nothing(baker, alice, bob_calls):
         assert (refused["title"], refused["decided_by"]) == ("already_decided", "bob")
 
 
-def test_an_answer_after_the_end_is_refused(baker, alice, bob_calls):
-    run, _, address = paused(baker, alice)
+def test_an_answer_after_the_end_is_refused_and_told(baker, alice, bob_calls):
+    run, wait, address = paused(baker, alice)
     intake.cancel(run, actor=alice)
 
     refused = problem(answer(bob_calls, address, result="crisp"), 409)
 
     assert (refused["title"], refused["run_status"]) == ("not_waiting", "cancelled")
+    told = thread(run).last()
+    assert (told.kind, told.actor, told.data) == (
+        "answer.refused", "bob", {"wait_id": wait.id, "by": "bob", "reason": "not_waiting"},
+    )  # fmt: skip
+
+
+def test_another_answer_after_the_end_is_told_and_the_same_one_is_not(baker, alice, bob_calls):
+    run, _, address = paused(baker, alice)
+    answer(bob_calls, address, result="crisp")
+    execution.perform(run.id)
+
+    problem(answer(bob_calls, address, result="crisp"), 200)
+    assert kinds(run)[-1] == "run.completed"
+    problem(answer(bob_calls, address, result="stale"), 409)
+    assert thread(run).last().data["reason"] == "already_decided"
 
 
 def test_an_answer_after_the_deadline_is_refused(baker, alice, bob_calls):

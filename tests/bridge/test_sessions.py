@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from openvibe.bus import Message
 from operators.bridge import ingest
 from operators.models import Event, InboxItem, Run, Wait
-from operators.services import inbox
+from operators.services import inbox, intake
 from tests.bridge.conftest import letters
+from tests.domain.lab import kinds, thread
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 
@@ -66,6 +68,20 @@ def test_a_result_that_fits_nothing_open_is_skipped_and_says_why(waiting: Run) -
     item = InboxItem.objects.get()
     assert (item.status, "0 of the run's 1 open waits" in item.reason) == ("skipped", True)
     assert Wait.objects.get(id="wait_work").status == "pending"
+
+
+@pytest.mark.parametrize("quote", [{}, {"work_id": "wait_work"}])
+def test_a_result_that_comes_after_the_runs_end_changes_nothing_and_is_told(waiting: Run, bob: User, quote) -> None:
+    intake.cancel(waiting, actor=bob)
+    done = {"chunk_id": "c1", "work_type": "coding", "context": {"agent_id": "ada"}, **quote}
+    ingest.take([session(waiting, "results", "result.success", done)] * 2)
+    assert InboxItem.objects.get().status == "skipped"
+    last = thread(waiting).last()
+    assert (last.kind, last.actor, last.data) == (
+        "answer.refused", "ada", {"wait_id": "wait_work", "by": "ada", "reason": "not_waiting"},
+    )  # fmt: skip
+    assert kinds(waiting).count("answer.refused") == 1
+    assert Wait.objects.get(id="wait_work").status == "cancelled"
 
 
 @pytest.mark.parametrize(
