@@ -170,6 +170,15 @@ class Stopped(Part):
     reason: str | None = None
 
 
+class Cancelled(Part):
+    """Nobody waits for this work any more; its result would change nothing."""
+
+    work_id: Name
+    role: str | None = None
+    chunk_id: str | None = None
+    reason: str | None = None
+
+
 class Fault(Part):
     """Something went wrong. Of a message that could not be read, OpenVibe says the last five."""
 

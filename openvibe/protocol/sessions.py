@@ -67,6 +67,7 @@ TYPES: Catalogue = {
     "approval.rejected": Type("approvals", payloads.Rejected),
     "event.agent.started": Type("events", payloads.Started),
     "event.agent.stopped": Type("events", payloads.Stopped),
+    "event.work.cancelled": Type("events", payloads.Cancelled),
     "event.error": Type("events", payloads.Fault),
     HEALTH: Type(HEALTH, payloads.Health),
 }

@@ -71,6 +71,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "event.agent.started": {"agent_id": "agent_xyz", "role": "coding", "container_id": "docker_abc"},
     "event.agent.stopped": {"agent_id": "agent_xyz", "reason": "work_complete"},
+    "event.work.cancelled": {"work_id": "wait_1", "role": "coding", "reason": "The run was cancelled"},
     "event.error": {"error": "no JSON", "subject": "sessions.s.results", "dead_letter": 3},
     "system.health": {"agent_id": "agent_xyz", "status": "ok", "interval_seconds": 10},
 }
@@ -98,6 +99,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("approval.request", {"payload": {"gate_id": "g", "phase": "p"}}, "payload.summary"),
     ("event.agent.started", {"payload": {"role": "coding"}}, "payload.agent_id"),
     ("event.agent.stopped", {"payload": {"agent_id": "x" * 201}}, "payload.agent_id"),
+    ("event.work.cancelled", {"payload": {"chunk_id": "c1"}}, "payload.work_id"),
     ("event.error", {"payload": {"dead_letter": "three"}}, "payload.dead_letter"),
     ("system.health", {"payload": {"agent_id": "a", "interval_seconds": 0}}, "payload.interval_seconds"),
     ("work.coding", {"payload": {"requirements": "quick"}}, "payload.requirements"),
