@@ -291,11 +291,12 @@ def test_a_disabled_operator_offers_no_run(registered: dict[str, Operator], bob:
     assert "is disabled" in answer.content.decode()
 
 
-def test_a_failed_run_shows_message_and_folded_traceback(completed: Run, vera: User, browse: Browse) -> None:
+def test_a_failed_run_shows_step_try_message_and_folded_traceback(completed: Run, vera: User, browse: Browse) -> None:
     error = {"message": "It <broke>", "node": "analyze", "kind": "KeyError", "traceback": "Traceback: line 7"}
+    error |= {"attempt": 3}
     Run.objects.filter(id=completed.id).update(status=Run.Status.FAILED, error=error, output=None, unpriced_calls=1)
     page = text(browse(vera), f"/agents/{completed.id}/")
-    assert "Failed at Analyze" in page
+    assert "Failed at Analyze, on try 3" in page
     assert "It &lt;broke&gt;" in page
     assert "<summary>Traceback</summary>" in page
     assert "<dd>unknown</dd>" in page
