@@ -168,7 +168,9 @@ class Performance:
     def _in_time(self, progress: outcomes.Progress) -> outcomes.Progress:
         """End a run whose steps have taken longer than its workflow allows; what this step did is kept."""
         assert self._workflow is not None
-        limit = self._workflow.definition.spec.timeout
+        allowed = self._workflow.definition.spec.timeout
+        # Whoever lets a run try again gives it that time once more.
+        limit = allowed * (1 + self._run.retries) if allowed else None
         ran = self._ran + time.monotonic() - self._since
         if limit is not None and ran > limit.total_seconds() and not isinstance(progress.outcome, outcomes.Completed):
             told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"

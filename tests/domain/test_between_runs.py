@@ -334,6 +334,16 @@ def test_a_run_whose_steps_take_longer_than_its_workflow_allows_fails(village):
     assert "second" not in [event.node for event in thread(run) if event.kind == "step.finished"]
 
 
+def test_a_run_whose_time_was_over_has_it_once_more_when_it_is_let_try_again(village, alice):
+    run = started(village["baker"], "hourly", loaves=1)
+    Run.objects.filter(id=run.id).update(running_seconds=4000)
+    run = played(run)
+    assert (run.status, run.error["kind"]) == ("failed", "WorkflowTimeout")
+    intake.retry(run, actor=alice)
+    run = played(run)
+    assert (run.status, run.output["loaves"]) == ("completed", 3)
+
+
 def test_a_workflow_without_checkpoints_starts_over_after_a_crash(village):
     run = played(started(village["baker"], "forgetful", loaves=1))
     assert run.output["loaves"] == 3

@@ -117,6 +117,16 @@ class Baker:
         def second(self, state):
             return {"loaves": 2}
 
+    @workflow(id="hourly", inputs=("loaves",), timeout=timedelta(hours=1))
+    class Hourly:
+        @node
+        def first(self, state):
+            return {"loaves": state["loaves"] + 1}
+
+        @node
+        def second(self, state):
+            return {"loaves": state["loaves"] + 1}
+
     @workflow(id="sleepless", inputs=("loaves",), checkpointed=False)
     class Sleepless:
         @node
