@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, transaction
-from django.db.models import F, Q, Value
-from django.db.models.functions import Least
+from django.db.models import F, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Concat, Least
 from django.utils import timezone
 
 from openvibe.events import STEP_STARTED
@@ -249,11 +249,11 @@ def _unrecalled(now: datetime) -> list[str]:
 
 def _unreplied(now: datetime) -> list[str]:
     rows = Wait.objects.pending().filter(kind=Wait.Kind.REPLY, opened_at__lt=now - NEWS_PAUSE)
-    keys = [f"{endings.REPLY_KEY}{wait}" for wait in rows.values_list("id", flat=True)[:MOST]]
-    if not keys:
-        return []
-    ended = Run.objects.filter(key__in=keys, ended_at__lt=now - NEWS_PAUSE)
-    return list(ended.values_list("id", flat=True))
+    rows = rows.annotate(answered_by=Concat(Value(endings.REPLY_KEY), F("id")))
+    # Looked for one by one, because most of those that wait may wait for long.
+    answering = Run.objects.filter(project_id=OuterRef("run__project_id"), key=OuterRef("answered_by"))
+    ended = rows.annotate(ended=Subquery(answering.filter(ended_at__lt=now - NEWS_PAUSE).values("id")))
+    return list(ended.filter(ended__isnull=False).values_list("ended", flat=True)[:MOST])
 
 
 def _sleep() -> float:

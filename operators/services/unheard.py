@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -20,12 +22,23 @@ def runs(now: datetime, *, most: int) -> list[Run]:
     """Return runs to ring for again. Those whose bells still hang, because all workers are busy, are none of them."""
     queued = limits.unlimited(Run.objects.filter(status=Run.Status.QUEUED))
     quiet = queued.filter(Q(rung_at=None) | Q(rung_at__lt=now - RING_PAUSE))
-    oldest = quiet.order_by(F("rung_at").asc(nulls_first=True), "created_at").for_bells()[:most]
-    found = _bereft([run for run in oldest if _quiet(run, now)], queued)
+    found: list[Run] = []
+    # Each queue by itself: runs whose workers are away, however many, hide none of another queue.
+    for operators in _queues(quiet):
+        oldest = quiet.filter(operator__in=operators).order_by(F("rung_at").asc(nulls_first=True), "created_at")
+        found += _bereft([run for run in oldest.for_bells()[:most] if _quiet(run, now)], queued)
     # A run that waits for a slot hears no bell before there is one.
     for queue in limits.queues():
         found += [run for run in queue.turns().for_bells()[:most] if _quiet(run, now)]
     return found
+
+
+def _queues(quiet: RunQuerySet) -> Iterable[list[Operator]]:
+    """Return the operators of these runs, parted by the queues in which their bells hang."""
+    parted: dict[str, list[Operator]] = defaultdict(list)
+    for operator in Operator.objects.filter(pk__in=quiet.values("operator_id")):
+        parted[doorbell.queue(operator)].append(operator)
+    return parted.values()
 
 
 def _quiet(run: Run, now: datetime) -> bool:
@@ -37,16 +50,9 @@ def _pause(rings: int) -> timedelta:
 
 
 def _bereft(found: list[Run], queued: RunQuerySet) -> list[Run]:
-    """Leave out as many runs of each queue as have a bell, the last rung ones. `found` has the oldest bells first."""
-    bereft: list[Run] = []
-    lost: dict[str, int] = {}
-    for run in found:
-        queue = doorbell.queue(run.operator)
-        left = lost[queue] if queue in lost else _lost(run.operator, queued)
-        if run.rung_at is None or left > 0:
-            bereft.append(run)
-        lost[queue] = left - 1
-    return bereft
+    """Leave out as many runs of a queue as have a bell, the last rung ones. `found` has the oldest bells first."""
+    left = _lost(found[0].operator, queued) if found else 0
+    return [run for place, run in enumerate(found) if run.rung_at is None or place < left]
 
 
 def _lost(operator: Operator, queued: RunQuerySet) -> int:

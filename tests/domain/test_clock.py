@@ -110,6 +110,24 @@ def test_a_run_handed_back_without_a_ring_is_rung_at_once(lab):
     assert Run.objects.get(pk=run.pk).rung_at is not None
 
 
+def test_an_answer_is_brought_although_many_others_wait_for_long(lab):
+    asker, answerer = played(started(lab, "nap")), played(started(lab, "four"))
+    Wait.objects.filter(run=asker).delete()
+    asked = {"kind": "reply", "node": "ask", "step_id": "ask", "payload_sha256": "0" * 64, "prompt": "?"}
+    for number in range(clock.MOST + 1):
+        opened_at = timezone.now() - LONG_AGO + timedelta(seconds=number / 1000)
+        Wait.objects.create(
+            id=f"wait_{number}", run=asker, interrupt_id=str(number), opened_at=opened_at, sent_at=opened_at, **asked
+        )  # fmt: skip
+    Run.objects.filter(pk=answerer.pk).update(
+        key=f"reply:wait_{clock.MOST}", ended_at=timezone.now() - timedelta(minutes=1)
+    )
+
+    clock.tick()
+
+    assert Wait.objects.get(pk=f"wait_{clock.MOST}").status == "resolved"
+
+
 def test_a_deadline_in_the_future_does_not_fire(gate):
     clock.tick()
 

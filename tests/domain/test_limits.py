@@ -14,7 +14,7 @@ from django.utils import timezone
 from openvibe import node, operator, workflow
 from operators import clock, definitions
 from operators.models import Operator, Project, Run
-from operators.services import compiled, execution, intake, leases, registration, waits
+from operators.services import compiled, doorbell, execution, intake, leases, registration, waits
 from tests.domain.lab import played, rung, started
 
 
@@ -176,6 +176,21 @@ def test_the_clock_rings_for_as_many_as_there_are_slots_when_all_bells_were_lost
     clock.tick()
 
     assert rung() == [runs[0].id, runs[1].id]
+
+
+def test_many_runs_whose_workers_are_away_hide_no_lost_bell_of_another_queue(lab, annex):
+    rung()
+    for run in queued(annex, clock.MOST + 1, slug="one"):
+        doorbell.ring(run.id, annex)
+    [lost] = queued(lab, 1)
+    Run.objects.filter(operator=annex).update(rung_at=timezone.now() - timedelta(minutes=5))
+    Run.objects.filter(pk=lost.pk).update(rung_at=timezone.now() - timedelta(seconds=3))
+
+    clock.tick()
+
+    assert Run.objects.get(pk=lost.pk).rings == 1
+    assert not Run.objects.filter(operator=annex).exclude(rings=0).exists()
+    rung()
 
 
 def test_a_limit_that_is_lifted_lets_everybody_go(lab):
