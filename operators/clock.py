@@ -49,8 +49,10 @@ LONGEST_SLEEP = 1.0
 SHORTEST_SLEEP = 0.05
 #: Where counting rings ends: the pause between them stopped growing long before.
 MOST_RINGS = 100
-#: How long an announcement may be on its way before it counts as lost.
+#: How long an errand may be on its way before it counts as lost.
 NEWS_PAUSE = timedelta(seconds=2)
+#: How long an announcement may. That it has arrived is written down now and then, and later on a busy machine.
+ANNOUNCED_PAUSE = timedelta(seconds=5)
 #: How many rows one look deals with, so that a backlog floods neither the broker nor the bus.
 MOST = 200
 
@@ -200,7 +202,7 @@ def _end_outlived(run_id: str, now: datetime) -> None:
 
 
 def _unannounced_runs(now: datetime) -> list[tuple[str, str, int]]:
-    rows = Run.objects.filter(told=False, announced_seq__lt=F("last_seq"), updated_at__lt=now - NEWS_PAUSE)
+    rows = Run.objects.filter(told=False, announced_seq__lt=F("last_seq"), updated_at__lt=now - ANNOUNCED_PAUSE)
     return list(rows.order_by("created_at").values_list("project_id", "id", "announced_seq")[:MOST])
 
 
@@ -215,7 +217,7 @@ def _unannounced_channels() -> list[Channel]:
 
 def _tell_channel(channel: Channel) -> None:
     events = list(Event.objects.after(channel.project_id, channel.name, channel.announced_seq)[:MOST])
-    horizon = timezone.now() - NEWS_PAUSE
+    horizon = timezone.now() - ANNOUNCED_PAUSE
     if events and events[0].created_at < horizon:
         announcements.tell(events)
 

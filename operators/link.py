@@ -11,7 +11,8 @@ import concurrent.futures
 import logging
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 #: Seconds between two attempts to make the first connection.
 CONNECT_PAUSE = 0.5
+#: How many messages that may get lost wait for a bus that is away; the oldest are lost first.
+MOST_CAST = 10_000
 
 
 class Link:
@@ -36,6 +39,8 @@ class Link:
         self._starting = threading.Lock()
         self._connecting: asyncio.Lock | None = None
         self._refused_at = 0.0
+        self._cast: deque[tuple[str, bytes]] = deque(maxlen=MOST_CAST)
+        self._casting = False
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live on this loop from now on, unless there is one already."""
@@ -81,7 +86,7 @@ class Link:
                 return False
         return self.connected
 
-    async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    async def store(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
         """Send a message that a stream keeps. Raises `BusError` if it was not kept."""
         await (await self.bus()).store(subject, data, headers=headers)
 
@@ -100,6 +105,19 @@ class Link:
             await (await self.bus()).publish(subject, data)
         except BusError as error:
             logger.debug("Not sent: %s", error)
+
+    def cast(self, subject: str, data: bytes) -> None:
+        """Send a message that may get lost, from any thread; what many threads cast at a moment goes on one errand."""
+        self._cast.append((subject, data))
+        if not self._casting:
+            self._casting = True
+            self.submit(self._send_cast())
+
+    async def _send_cast(self) -> None:
+        # First, so that whoever casts while the last one is sent makes an errand anew.
+        self._casting = False
+        while self._cast:
+            await self.publish(*self._cast.popleft())
 
     async def _connected(self) -> Bus:
         if time.monotonic() - self._refused_at < CONNECT_PAUSE:

@@ -96,8 +96,11 @@ class OpenAIProvider:
     def _chunks(self, request: dict[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
         asking = self._clients.get().chat.completions.with_streaming_response
+        # Beside its parameters, which the SDK looks through for what it must rename: here that is nothing, and takes it
+        # as long as to send it.
+        body = {**request, "stream_options": {"include_usage": True}}
         try:
-            with asking.create(**request, stream=True, stream_options={"include_usage": True}) as response:
+            with asking.create(model=request["model"], messages=[], stream=True, extra_body=body) as response:
                 # Read here to the last byte: the SDK's own stream stops at the end mark, before the body's end, and so
                 # throws every connection away.
                 for line in _lines(response.iter_bytes()):

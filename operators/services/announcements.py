@@ -147,11 +147,11 @@ class Announcer:
             return
         news = [event for event in batch if _is_news(event)]
         parts = _unbroken(batch)
-        self._flights.append(recorded.send(list(zip(parts, turns.messages(parts), strict=True))))
-        if news and (repeated := publicly(news)):
-            self._flights.append(recorded.send([(events, ()) for events in _unbroken(repeated)]))
+        self._flights += recorded.send(zip(parts, turns.messages(parts), strict=True))
+        if news:
+            self._flights += recorded.send((events, ()) for events in _unbroken(publicly(news)))
         for project in {event.project_id for event in batch if _stirs(event)}:
-            link.submit(link.publish(subjects.stirred(project), b"{}"))
+            link.cast(subjects.stirred(project), b"{}")
 
     def _land(self, *, patiently: bool) -> None:
         """Hear what the bus says of what is on its way: of all of it, or of no more than what it has said."""

@@ -17,6 +17,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from operators.models import Event, Run
 from operators.models.lookup import look_up
+from operators.models.renewals import renew
 from operators.models.stroke import Change, Insert, strike
 from operators.services import doorbell, limits, serving, timeline, turns
 
@@ -168,8 +169,7 @@ class Keeper:
     def _renew(self) -> None:
         with self._lock:
             claims = dict(self._claims)
-        for run_id, epoch in claims.items():
-            Run.objects.claimed(run_id, epoch).update(lease_until=until())
+        renew(claims, until=until())
         if connection.vendor != "sqlite":
             connection.close()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -29,46 +29,52 @@ Letter = tuple[Sequence[Told], Sequence[Message]]
 
 @dataclass(frozen=True)
 class Flight:
-    """Letters on their way together."""
+    """Letters of one project on their way together."""
 
     letters: Sequence[Letter]
-    _sent: concurrent.futures.Future[list[bool]]
+    _sent: concurrent.futures.Future[bool]
 
     @property
     def over(self) -> bool:
-        """Whether the bus has said what became of all of them."""
+        """Whether the bus has said whether it keeps them."""
         return self._sent.done()
 
     def arrived(self) -> Iterator[Sequence[Told]]:
-        """Wait for the bus's word, and return the events of those letters that it keeps."""
+        """Wait for the bus's word, and return the events of the letters, if it keeps them."""
         try:
             kept = self._sent.result(PATIENCE)
         except TimeoutError:
             self._sent.cancel()
             logger.info("Not announced yet: the bus says nothing")
             return
-        yield from (events for (events, _), taken in zip(self.letters, kept, strict=True) if taken)
+        if kept:
+            yield from (events for events, _ in self.letters)
 
 
-def send(letters: Sequence[Letter]) -> Flight:
-    """Send letters, each to be kept by its stream; on one errand to the loop of the bus, however many they are."""
-    return Flight(letters, link.submit(_all_sent(letters)))
+def send(letters: Iterable[Letter]) -> Iterator[Flight]:
+    """Send letters, to be kept by their stream; those of a project on one errand, however many they are."""
+    projects: dict[str, list[Letter]] = defaultdict(list)
+    for letter in letters:
+        projects[letter[0][0].project_id].append(letter)
+    for together in projects.values():
+        yield Flight(together, link.submit(_sent(together)))
 
 
-async def _all_sent(letters: Sequence[Letter]) -> list[bool]:
-    return list(await asyncio.gather(*(_sent(*letter) for letter in letters)))
-
-
-async def _sent(events: Sequence[Told], beside: Sequence[Message]) -> bool:
+async def _sent(letters: Sequence[Letter]) -> bool:
+    *before, last = (message for letter in letters for message in _messages(*letter))
     try:
-        # A stream takes what one connection sends in its order: that it keeps what follows says that it has had these.
-        await link.precede(beside)
-        for part in _parts(events):
-            await _store(*part)
+        # A stream takes what one connection sends in its order: that it keeps the last one says that it has had these.
+        await link.precede(before)
+        await link.store(last.subject, last.data, last.headers)
     except BusError as error:
         logger.info("Not announced yet: %s", error)
         return False
     return True
+
+
+def _messages(events: Sequence[Told], beside: Sequence[Message]) -> Iterator[Message]:
+    yield from beside
+    yield from (_message(*part) for part in _parts(events))
 
 
 def _parts(events: Sequence[Told]) -> Iterator[tuple[list[Told], list[bytes]]]:
@@ -86,7 +92,7 @@ def _parts(events: Sequence[Told]) -> Iterator[tuple[list[Told], list[bytes]]]:
     yield part, texts
 
 
-async def _store(events: list[Told], texts: list[bytes]) -> None:
+def _message(events: list[Told], texts: list[bytes]) -> Message:
     last = events[-1]
     subject = subjects.recorded(last.project_id, last.channel)
     batch = f"{last.channel}:{events[0].seq}-{last.seq}"
@@ -105,4 +111,4 @@ async def _store(events: list[Told], texts: list[bytes]) -> None:
         "payload": {"events": [orjson.Fragment(text) for text in texts]},
     }
     stamps = headers.stamped("timeline.recorded", message_id=envelope.message_id(subject, batch))
-    await link.store(subject, envelope.dumps(body), stamps)
+    return Message(subject, envelope.dumps(body), stamps)

@@ -60,4 +60,4 @@ class Words:
             "index": self._index,
         }
         subject = subjects.chunk(self.run.project_id, subjects.thread(self.run.id), self.run.operator.slug)
-        link.submit(link.publish(subject, envelope.dumps(body)))
+        link.cast(subject, envelope.dumps(body))
