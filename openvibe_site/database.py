@@ -11,8 +11,8 @@ from openvibe_site.env import Environment
 #: Seconds that a writer waits for SQLite's one write lock.
 LOCK_SECONDS = 30
 
-#: Seconds that a thread waits for one of PostgreSQL's connections, and so the longest that somebody waits for the answer
-#: that the database is away.
+#: Seconds that a thread waits for one of PostgreSQL's connections, and so the longest that somebody waits to be told that
+#: the database is away.
 PATIENCE = 10
 
 

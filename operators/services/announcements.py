@@ -51,7 +51,7 @@ MARK_PAUSE = 1.0
 #: While news come in crowds, how long they are gathered before they are sent, in seconds: the steps of a short run
 #: become one message.
 GATHER_PAUSE = 0.02
-#: The news of how many runs at once count as a crowd.
+#: The news of how many runs at once, or how many runs that are being played, count as a crowd.
 CROWD = 4
 #: How often a number after a gap is tried again before the clock is left to announce it anew.
 MARK_TRIES = 5
@@ -81,6 +81,8 @@ class Announcer:
     _taken: list[Taken] = field(default_factory=list)
     _hurried: threading.Event = field(default_factory=threading.Event)
     _crowded: bool = False
+    #: How many runs this process plays at the moment.
+    playing: int = 0
 
     def tell(self, events: Sequence[Told]) -> None:
         """Announce these events of one channel soon."""
@@ -134,7 +136,7 @@ class Announcer:
             told = [self._told.get(timeout=MARK_PAUSE if self._taken or self._flights else None)]
         except queue.Empty:
             return []
-        if self._crowded and not self._hurried.is_set():
+        if (self._crowded or self.playing >= CROWD) and not self._hurried.is_set():
             self._hurried.wait(GATHER_PAUSE)
         while not self._told.empty():
             told.append(self._told.get())
@@ -194,9 +196,9 @@ def _place(item: Taken) -> tuple[str, str]:
     return item.project_id, item.run_id
 
 
-_announcer = Announcer()
-tell = _announcer.tell
-settle = _announcer.settle
+announcer = Announcer()
+tell = announcer.tell
+settle = announcer.settle
 
 
 def publicly(news: Sequence[Told]) -> list[EventRow]:

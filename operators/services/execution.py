@@ -31,6 +31,7 @@ from operators import definitions
 from operators.models import Emission, Event, Node, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
 from operators.models.event import EventRow
+from operators.models.lookup import listed
 from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
     boxes,
@@ -298,8 +299,8 @@ def _models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
     """Return the models that an administrator has chosen for single nodes."""
     if not any(node.model for node in workflow.definition.spec.nodes):
         return {}
-    rows = Node.objects.filter(workflow_id=run.workflow_id).exclude(model="")
-    return dict(rows.values_list("slug", "model"))
+    nodes = listed(Node, order=["pk"], workflow_id=run.workflow_id)
+    return {node.slug: node.model for node in nodes if node.model}
 
 
 _TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")

@@ -19,7 +19,7 @@ from operators.models import Event, Run
 from operators.models.lookup import look_up
 from operators.models.renewals import renew
 from operators.models.stroke import Change, Insert, strike
-from operators.services import doorbell, limits, serving, timeline, turns
+from operators.services import announcements, doorbell, limits, serving, timeline, turns
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ class Keeper:
         """Keep a claim alive for as long as the block runs."""
         with self._lock:
             self._claims[claim.run.id] = claim.epoch
+            announcements.announcer.playing = len(self._claims)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
                 self._thread.start()
@@ -155,6 +156,7 @@ class Keeper:
             with self._lock:
                 if self._claims.get(claim.run.id) == claim.epoch:
                     del self._claims[claim.run.id]
+                announcements.announcer.playing = len(self._claims)
 
     def _renew_for_ever(self) -> None:
         pause = threading.Event()
