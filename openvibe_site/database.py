@@ -11,7 +11,7 @@ from openvibe_site.env import Environment
 #: Seconds that a writer waits for SQLite's one write lock.
 LOCK_SECONDS = 30
 
-#: Seconds that a thread waits for one of PostgreSQL's connections, and so the longest that somebody waits to be told that
+#: Seconds that a thread waits for one of PostgreSQL's connections, and so the longest that anybody waits to hear that
 #: the database is away.
 PATIENCE = 10
 
