@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from agents_ui.access import PageRequest, signed_in
 from operators.models import Operator, Project
-from operators.models.project import DEFAULT
 from operators.models.server import BEAT_SECONDS, MOST_MISSED
 from operators.services import servers
 
@@ -20,12 +19,17 @@ LOOK_SECONDS = BEAT_SECONDS / 2
 @signed_in
 @require_safe
 def index(request: PageRequest) -> HttpResponse:
-    """All of them, with what they offer; the bus belongs to the project `default`."""
-    mine = Project.objects.visible_to(request.user).filter(id=DEFAULT).exists()
-    found = servers.listing() if mine else []
-    known = Operator.objects.filter(project_id=DEFAULT, retired=False).values_list("slug", "name") if found else ()
+    """All that a project has heard of, with what they offer it."""
+    projects = list(Project.objects.visible_to(request.user).order_by("id").distinct())
+    asked = request.GET.get("project", "")
+    project = next((item for item in projects if item.id == asked or not asked), None)
+    if project is None and asked:
+        raise Http404("There is no such project")
+    found = servers.listing(project.id) if project else []
+    known = Operator.objects.filter(project=project, retired=False).values_list("slug", "name") if found else ()
     context = {
-        "member": mine,
+        "project": project,
+        "projects": projects,
         "servers": found,
         "stale": sum(server.state == "stale" for server in found),
         "names": dict(known),

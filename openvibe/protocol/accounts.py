@@ -25,8 +25,8 @@ def said(project: str) -> tuple[str, ...]:
     others = {pattern for pattern in read if not pattern.startswith("cg.")}
     own = {pattern for pattern in others if tenancy.inward(pattern)[0] == tenancy.DEFAULT}
     passing = {f"cg.{VERSION}.{token(project)}.*.str.agent.>"}
-    requests = {"operators.*.request.*", HEALTH} if project == tenancy.DEFAULT else set()
-    return tuple(sorted(canonical | passing | requests | {tenancy.outward(project, pattern) for pattern in own}))
+    own |= {"operators.*.request.*", HEALTH}
+    return tuple(sorted(canonical | passing | {tenancy.outward(project, pattern) for pattern in own}))
 
 
 def heard(project: str) -> tuple[str, ...]:
@@ -38,12 +38,12 @@ def heard(project: str) -> tuple[str, ...]:
         "sessions.*.work.*",
         "sessions.*.approvals",
         "sessions.*.events",
+        "operators.*.heartbeat",
+        HEALTH,
     )
-    beats = ("operators.*.heartbeat", HEALTH) if project == tenancy.DEFAULT else ()
     return (
         *(f"cg.{VERSION}.{token(project)}.*.{suffix}" for suffix in canonical),
         *(tenancy.outward(project, pattern) for pattern in dialects),
-        *beats,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from openvibe.protocol.subjects import VERSION, Subject, thread, token
+from openvibe.protocol import tenancy
+from openvibe.protocol.subjects import VERSION, Subject, parse, thread, token
 
 #: How long whoever asks waits for the answer, in seconds.
 TIMEOUT = "OpenVibe-Timeout"
@@ -20,19 +21,27 @@ DEFAULT_SECONDS = 60.0
 MOST_SECONDS = 3600.0
 
 
-def subject(operator: str, capability: str) -> str:
-    """Return where an operator is asked for a capability."""
-    return f"operators.{token(operator)}.request.{token(capability)}"
+def subject(project: str, operator: str, capability: str) -> str:
+    """Return where an operator of a project is asked for a capability."""
+    return tenancy.outward(project, f"operators.{token(operator)}.request.{token(capability)}")
 
 
-def every(operator: str) -> str:
+def every(project: str, operator: str) -> str:
     """Return the pattern of all requests to an operator."""
-    return f"operators.{token(operator)}.request.>"
+    return tenancy.outward(project, f"operators.{token(operator)}.request.>")
 
 
-def heartbeat(operator: str) -> str:
+def heartbeat(project: str, operator: str) -> str:
     """Return where an operator's server says that it lives."""
-    return f"operators.{token(operator)}.heartbeat"
+    return tenancy.outward(project, f"operators.{token(operator)}.heartbeat")
+
+
+def answerable(answer_to: str, project: str) -> bool:
+    """Tell whether an answer may be kept on this subject: we may publish everywhere, and lend that to nobody."""
+    found = parse(answer_to)
+    if found is None or found.project != token(project) or "." in found.suffix:
+        return False
+    return (found.category, found.component, found.target) == ("cmd", "sys", "reply")
 
 
 def answer(project: str, run_id: str, wait_id: str) -> str:

@@ -53,6 +53,11 @@ def recorded(project: str, channel: str) -> str:
     return str(Subject(project, channel, "evt", "sys", "timeline", "recorded"))
 
 
+def recorded_everywhere(channel: str) -> str:
+    """The pattern that hears what is announced on this channel of every project."""
+    return f"cg.{VERSION}.*.{token(channel)}.evt.sys.timeline.recorded"
+
+
 def chunk(project: str, channel: str, operator: str) -> str:
     """Where a model's words pass by, lossily."""
     return str(Subject(project, channel, "str", "agent", operator, "chunk"))

@@ -12,13 +12,13 @@ from rest_framework.views import APIView
 
 from operators.api import scope
 from operators.models import Server
-from operators.models.project import DEFAULT
 from operators.services import servers
 
 
 class ServerView(serializers.ModelSerializer[Server]):
     """A server: its operators, what may be asked of each, how many runs it plays, and if it was heard of lately."""
 
+    id = serializers.CharField(source="name", read_only=True)
     state = serializers.ChoiceField(["fresh", "stale"], read_only=True)
 
     class Meta:
@@ -34,10 +34,10 @@ class ServerList(serializers.Serializer[Any]):
 
 
 class Servers(APIView):
-    """The servers that share a bus; it belongs to the project `default`."""
+    """The servers that share a bus, as a project knows them."""
 
     @extend_schema(responses=ServerList, operation_id="list_servers")
     def get(self, request: Request) -> Response:
         """List them; after three missed heartbeats one is `stale`."""
-        found = servers.listing() if scope.project(request).pk == DEFAULT else []
+        found = servers.listing(scope.project(request).pk)
         return Response(ServerList({"servers": found}).data)

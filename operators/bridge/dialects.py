@@ -207,8 +207,7 @@ def _internal_call(message: Message, project: str) -> Inbound | None:
 def _commanded(message: Message, kind: str, command: commands.Command, body: Mapping[str, Any]) -> Inbound:
     _, _, project, channel, *_ = message.subject.split(".")
     answer_to = message.headers.get(requests.ANSWER_TO, "")
-    # We may publish everywhere; whoever asks us may not borrow that for another project.
-    if answer_to and not (matches(requests.ANSWERS, answer_to) and answer_to.split(".")[2] == project):
+    if answer_to and not requests.answerable(answer_to, project):
         own = requests.ANSWERS.replace("*", project, 1)
         raise Malformed(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     told = commands.Received(

@@ -8,7 +8,7 @@ from openvibe.bus import Message, matches
 from openvibe.events import Event as Fact
 from openvibe.protocol import envelope, headers, sessions, tenancy
 from openvibe.protocol.envelope import Malformed
-from operators.models import DeadLetter, Run
+from operators.models import DeadLetter, Project, Run
 from operators.services import notices, timeline
 
 SESSIONS = "sessions.>"
@@ -20,11 +20,11 @@ def tell(letter: DeadLetter, message: Message, *, code: str) -> None:
     project, subject = tenancy.inward(message.subject)
     if not (matches(SESSIONS, subject) or subject == sessions.HEALTH):
         return
+    if not Project.objects.filter(id=project).exists():
+        # It belongs to nobody whose agents could be told.
+        return
     session = sessions.SYSTEM if subject == sessions.HEALTH else subject.split(".")[1]
     run = Run.objects.filter(id=session, project_id=project).first()
-    if run is None and project != tenancy.DEFAULT:
-        # It belongs to nobody whose agents could be told, and is no news for those of `default`.
-        return
     payload = {
         "error": letter.reason,
         "code": code or MALFORMED,
@@ -36,7 +36,8 @@ def tell(letter: DeadLetter, message: Message, *, code: str) -> None:
         data = {"content": letter.reason, "role": "system", "payload": payload}
         timeline.note(run.id, Fact("agent.error", data=data), actor=headers.SENDER)
     # The same on every server that reads the message: a stream keeps one of them.
-    notices.write("event.error", payload, session_id=session, id=f"error_{letter.digest}", run=run)
+    name = f"error_{letter.digest}"
+    notices.write("event.error", payload, project_id=project, session_id=session, id=name, run=run)
 
 
 def _named(message: Message) -> dict[str, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 
 from openvibe.bus import Bus, Message
 from openvibe.errors import BusError
-from openvibe.protocol import envelope, headers, sessions
+from openvibe.protocol import envelope, headers, sessions, tenancy
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.session_payloads import Health
 from operators.bridge import letters
 from operators.link import link
+from operators.models import Project
 from operators.services import agents
 from operators.threads import aside
 
@@ -43,7 +45,7 @@ async def _hear(bus: Bus) -> None:
         if message.headers.get("CG-Sender") != headers.SENDER and len(waiting) < MOST:
             waiting.append(message)
 
-    deaf = await bus.subscribe(sessions.HEALTH, gather)
+    deaf = [await bus.subscribe(pattern, gather) for pattern in tenancy.everybodys(sessions.HEALTH)]
     try:
         while await link.bus() is bus:
             if waiting:
@@ -52,19 +54,24 @@ async def _hear(bus: Bus) -> None:
                 await aside(take, taken)
             await asyncio.sleep(PAUSE)
     finally:
-        await deaf()
+        for end in deaf:
+            await end()
 
 
 def take(messages: list[Message]) -> None:
-    """Keep what agents say of their health, and bury what cannot be read."""
-    said = []
+    """Keep what agents say of their health, each in its project, and bury what cannot be read."""
+    said: dict[str, list[Health]] = defaultdict(list)
+    projects = set(Project.objects.values_list("id", flat=True))
     for message in messages:
+        project = tenancy.owner(message.subject)
         try:
-            said.append(_read(message))
+            if project not in projects:
+                raise Malformed(f"There is no project {project!r}")
+            said[project].append(_read(message))
         except Malformed as error:
             letters.bury(message, str(error), malformed=True)
-    if said:
-        agents.beaten(said)
+    for project, words in said.items():
+        agents.beaten(project, words)
 
 
 def _read(message: Message) -> Health:

@@ -1,4 +1,4 @@
-"""Dead letters: what cannot be read or kept stays whole, once, with the reason, and the general channel is told."""
+"""Dead letters: what cannot be read or kept stays whole, once, with the reason, and its project's channel is told."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.db import InterfaceError, InternalError, OperationalError, transacti
 from django.utils import timezone
 
 from openvibe.bus import Message
-from openvibe.protocol import subjects
+from openvibe.protocol import subjects, tenancy
 from operators.bridge import faults
-from operators.models import DeadLetter, Project
+from operators.models import Channel, DeadLetter, Project
 from operators.models.event import EventRow
 from operators.models.project import DEFAULT
 from operators.services import announcements
@@ -28,13 +28,20 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 class Refusal:
     """A message that becomes a dead letter. `code` is the rule of the protocol that it breaks, if one.
 
-    `malformed` says that whoever sent it is to blame: its session, if it has one, is told.
+    `malformed` says that whoever sent it is to blame: its session, if it has one, is told. `project` is whose the
+    message is, where its subject does not say so.
     """
 
     message: Message
     reason: str
     code: str = ""
     malformed: bool = False
+    project: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose the message is: what its subject says, if that is not known otherwise."""
+        return self.project or tenancy.owner(self.message.subject)
 
     @property
     def told(self) -> str:
@@ -42,34 +49,47 @@ class Refusal:
         return storable(f"{self.code}: {self.reason}" if self.code else self.reason)
 
 
-def bury(message: Message, reason: str, *, code: str = "", malformed: bool = False) -> None:
+def bury(message: Message, reason: str, *, code: str = "", malformed: bool = False, project: str = "") -> None:
     """Keep one message that cannot be read."""
-    bury_all([Refusal(message, reason, code, malformed)])
+    bury_all([Refusal(message, reason, code, malformed, project)])
 
 
 @transaction.atomic
 def bury_all(refusals: Sequence[Refusal]) -> None:
-    """Keep messages that cannot be read, each whole and once, and tell the general channel of those that are new."""
+    """Keep messages that cannot be read, each whole and once, and tell their projects of those that are new.
+
+    What is of no project that there is concerns whoever runs the server: `default` is told.
+    """
     if not refusals:
         return
     refused = {digest(item.message): item for item in refusals}
-    told = Project.objects.filter(id=DEFAULT).exists()
-    # Whoever holds the channel is the only one who buries.
-    channel = announcements.locked_channel(DEFAULT) if told else None
+    # Whoever holds a project's channel is the only one who buries there; everybody takes them in the same order.
+    projects = set(
+        Project.objects.filter(id__in={DEFAULT, *(item.owner for item in refusals)}).values_list("id", flat=True)
+    )
+    owners = {name: item.owner if item.owner in projects else DEFAULT for name, item in refused.items()}
+    channels = [announcements.locked_channel(name) for name in sorted(projects & set(owners.values()))]
     known = set(DeadLetter.objects.filter(digest__in=refused).values_list("digest", flat=True))
     rows = [_letter(digest, item) for digest, item in refused.items() if digest not in known]
     DeadLetter.objects.bulk_create(rows, ignore_conflicts=True)
     # What was read meanwhile and is refused again is a dead letter again.
     for again in known:
         DeadLetter.objects.filter(digest=again).update(reason=refused[again].told, replayed_at=None)
-    fresh = DeadLetter.objects.filter(digest__in=[row.digest for row in rows]).order_by("pk")
-    if channel is not None and rows:
-        events = [_event(letter, refused[letter.digest].code) for letter in fresh]
-        written = announcements.append(channel, events)
-        transaction.on_commit(lambda: announcements.tell(written))
-    for letter in fresh if any(item.malformed for item in refusals) else ():
+    fresh = list(DeadLetter.objects.filter(digest__in=[row.digest for row in rows]).order_by("pk"))
+    for channel in channels:
+        _tell(
+            channel,
+            [(letter, refused[letter.digest].code) for letter in fresh if owners[letter.digest] == channel.project_id],
+        )
+    for letter in fresh:
         if (refusal := refused[letter.digest]).malformed:
             faults.tell(letter, refusal.message, code=refusal.code)
+
+
+def _tell(channel: Channel, buried: Sequence[tuple[DeadLetter, str]]) -> None:
+    if buried:
+        written = announcements.append(channel, [_event(channel.project_id, letter, code) for letter, code in buried])
+        transaction.on_commit(lambda: announcements.tell(written))
 
 
 def digest(message: Message) -> str:
@@ -96,10 +116,10 @@ def _letter(digest: str, refusal: Refusal) -> DeadLetter:
     )
 
 
-def _event(letter: DeadLetter, code: str) -> EventRow:
+def _event(project_id: str, letter: DeadLetter, code: str) -> EventRow:
     return EventRow(
         run_id=None,
-        project_id=DEFAULT,
+        project_id=project_id,
         channel=subjects.PUBLIC,
         kind="error",
         data={

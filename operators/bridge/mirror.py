@@ -1,34 +1,50 @@
 """The shared context and NATS KV, alike: what we write goes there, and what others write there comes in.
 
-The buckets are `context-companies` and so on, one JSON value a key; they belong to the project `default`.
+The buckets are `context-companies` and so on, one JSON value a key; each project beside `default` has its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import orjson
 
-from openvibe.bus import Bus, Entry, Message
+from openvibe.bus import Bus, Entry, Message, Unsubscribe
 from openvibe.ctx import BUCKETS
 from openvibe.errors import BusError
-from openvibe.protocol import keys
+from openvibe.protocol import keys, tenancy
 from operators.bridge import letters
 from operators.link import link
-from operators.models import ContextEntry
-from operators.models.project import DEFAULT
+from operators.models import ContextEntry, Project
 from operators.services import context, mirroring
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for what is to be handed over, and between two comparisons of all keys.
+#: Seconds between two looks for what is to be handed over, for projects that came or went, and between two comparisons
+#: of all keys.
 PAUSE = 0.5
+WATCH_SECONDS = 2.0
 COMPARE_SECONDS = 60.0
 LONGEST_KEY = ContextEntry._meta.get_field("key").max_length or 0
+
+
+class Place(NamedTuple):
+    """A bucket of a project's shared context."""
+
+    project: str
+    bucket: str
+
+    @property
+    def mirror(self) -> str:
+        """The bucket of NATS KV that is like it."""
+        return tenancy.context(*self)
 
 
 async def mirror_for_ever() -> None:
@@ -44,66 +60,81 @@ async def mirror_for_ever() -> None:
 
 
 async def _mirror(bus: Bus) -> None:
-    watches = []
+    watches: dict[Place, Unsubscribe] = {}
+    watched_at = compared_at = -math.inf
     try:
-        for bucket in BUCKETS:
-            watches.append(await bus.watch_kv(keys.CONTEXT + bucket, partial(_heard, bus, bucket)))
-        compared_at = 0.0
         while await link.bus() is bus:
             if bus.connected:
+                if time.monotonic() - watched_at > WATCH_SECONDS:
+                    await _watch(bus, watches)
+                    watched_at = time.monotonic()
                 if time.monotonic() - compared_at > COMPARE_SECONDS:
-                    await _compare(bus)
+                    await _compare(bus, list(watches))
                     compared_at = time.monotonic()
                 await mirroring.push_behind(bus)
             await asyncio.sleep(PAUSE)
     finally:
-        await asyncio.gather(*[end() for end in watches], return_exceptions=True)
+        await asyncio.gather(*[end() for end in watches.values()], return_exceptions=True)
 
 
-async def _compare(bus: Bus) -> None:
+async def _watch(bus: Bus, watches: dict[Place, Unsubscribe]) -> None:
+    """Follow the buckets of every project, also when projects come or go."""
+    wanted = [Place(project, bucket) for project in await aside(_projects) for bucket in BUCKETS]
+    for place in watches.keys() - set(wanted):
+        await watches.pop(place)()
+    for place in wanted:
+        if place not in watches:
+            watches[place] = await bus.watch_kv(place.mirror, partial(_heard, bus, place))
+
+
+async def _compare(bus: Bus, places: Sequence[Place]) -> None:
     """Find what NATS KV has lost, and the deletions that nobody heard."""
-    for bucket in BUCKETS:
-        present = set(await bus.keys_kv(keys.CONTEXT + bucket))
-        for entry in await aside(mirroring.lost, bucket, present):
-            last = await bus.entry_kv(keys.CONTEXT + bucket, entry.key)
+    for place in places:
+        present = set(await bus.keys_kv(place.mirror))
+        for entry in await aside(mirroring.lost, *place, present):
+            last = await bus.entry_kv(place.mirror, entry.key)
             if last is None:
                 await aside(mirroring.again, entry)
             elif last.deleted:
-                await _heard(bus, bucket, last)
+                await _heard(bus, place, last)
 
 
-async def _heard(bus: Bus, bucket: str, entry: Entry) -> None:
+async def _heard(bus: Bus, place: Place, entry: Entry) -> None:
     while True:
         try:
-            return await _take(bus, bucket, entry)
+            return await _take(bus, place, entry)
         except letters.AWAY as error:
             # What a watcher drops does not come again.
-            logger.info("%s/%s waits for the database: %s", bucket, entry.key, error)
+            logger.info("%s/%s waits for the database: %s", place.mirror, entry.key, error)
             await asyncio.sleep(PAUSE)
 
 
-async def _take(bus: Bus, bucket: str, entry: Entry) -> None:
-    if await aside(_seen, bucket, entry.key) > entry.revision:
+async def _take(bus: Bus, place: Place, entry: Entry) -> None:
+    if await aside(_seen, place, entry.key) > entry.revision:
         # An older revision, unless somebody has made the bucket anew.
-        last = await bus.entry_kv(keys.CONTEXT + bucket, entry.key)
+        last = await bus.entry_kv(place.mirror, entry.key)
         if last is None or last.revision != entry.revision:
             return
     try:
-        await aside(_written, bucket, entry)
+        await aside(_written, place, entry)
     except letters.AWAY:
         raise
     except Exception as error:
-        name = f"$KV.{keys.CONTEXT}{bucket}.{keys.encoded(entry.key)}"
-        await aside(letters.bury, Message(name, entry.value), f"{type(error).__name__}: {error}")
+        message = Message(f"$KV.{place.mirror}.{keys.encoded(entry.key)}", entry.value)
+        await aside(letters.bury, message, f"{type(error).__name__}: {error}", project=place.project)
 
 
-def _seen(bucket: str, key: str) -> int:
-    rows = ContextEntry.objects.filter(project_id=DEFAULT, bucket=bucket, key=key)
+def _projects() -> list[str]:
+    return list(Project.objects.order_by("id").values_list("id", flat=True))
+
+
+def _seen(place: Place, key: str) -> int:
+    rows = ContextEntry.objects.filter(project_id=place.project, bucket=place.bucket, key=key)
     return rows.values_list("kv_revision", flat=True).first() or 0
 
 
-def _written(bucket: str, entry: Entry) -> None:
+def _written(place: Place, entry: Entry) -> None:
     if len(entry.key) > LONGEST_KEY or "\0" in entry.key:
         raise ValueError(f"The key has {len(entry.key)} characters; {LONGEST_KEY} are taken, without NUL")
     value = None if entry.deleted else orjson.loads(entry.value)
-    context.take(DEFAULT, bucket, entry.key, value, kv_revision=entry.revision, deleted=entry.deleted)
+    context.take(*place, entry.key, value, kv_revision=entry.revision, deleted=entry.deleted)

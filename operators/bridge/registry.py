@@ -1,7 +1,7 @@
 """The registry: this server says what it offers, in NATS KV and by heartbeats, and hears what the others say.
 
 The bucket `registry` holds one entry a server under `servers/<name>`, and one an operator under its id, which names the
-server that serves it.
+server that serves it. Each project has a bucket, heartbeats and words of health of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from openvibe.bus import Bus
 from openvibe.errors import BusError
-from openvibe.protocol import envelope, headers, requests, sessions
+from openvibe.protocol import envelope, headers, requests, sessions, tenancy
 from operators.link import link
 from operators.models.server import BEAT_SECONDS
 from operators.services import servers
@@ -35,11 +35,13 @@ async def beat_for_ever() -> None:
     while True:
         pause = BEAT_SECONDS
         try:
-            entry = await aside(servers.own)
-            await aside(servers.heard, [entry])
+            entries = await aside(servers.own)
+            for project, entry in entries.items():
+                await aside(servers.heard, project, [entry])
             bus = await link.bus()
-            await tell(bus, entry)
-            await aside(servers.heard, await told(bus))
+            for project, entry in entries.items():
+                await tell(bus, project, entry)
+                await aside(servers.heard, project, await told(bus, project))
         except BusError as error:
             logger.info("The registry: %s; trying again", error)
             pause = RETRY_SECONDS
@@ -48,21 +50,24 @@ async def beat_for_ever() -> None:
         await asyncio.sleep(pause)
 
 
-async def tell(bus: Bus, entry: Mapping[str, Any]) -> None:
-    """Say what this server offers."""
-    await bus.put_kv(BUCKET, SERVERS + entry["server"], envelope.dumps(entry))
+async def tell(bus: Bus, project: str, entry: Mapping[str, Any]) -> None:
+    """Say what this server offers a project."""
+    bucket = tenancy.bucket(project, BUCKET)
+    await bus.put_kv(bucket, SERVERS + entry["server"], envelope.dumps(entry))
     for operator in entry["operators"]:
         body = envelope.dumps({**entry, "operator": operator, "capabilities": entry["capabilities"][operator]})
-        await bus.put_kv(BUCKET, operator, body)
-        await bus.publish(requests.heartbeat(operator), body)
+        await bus.put_kv(bucket, operator, body)
+        await bus.publish(requests.heartbeat(project, operator), body)
     payload = {"agent_id": f"{headers.SENDER}:{entry['server']}", "status": "ok", "interval_seconds": BEAT_SECONDS}
     told = sessions.message(sessions.HEALTH, payload, id=uuid4().hex, run_id=sessions.SYSTEM, now=timezone.now())
-    await bus.publish(sessions.HEALTH, envelope.dumps(told), headers={"CG-Sender": headers.SENDER})
+    subject = tenancy.outward(project, sessions.HEALTH)
+    await bus.publish(subject, envelope.dumps(told), headers={"CG-Sender": headers.SENDER})
 
 
-async def told(bus: Bus) -> list[dict[str, Any]]:
-    """Return what servers said."""
-    found = [await bus.get_kv(BUCKET, key) for key in await bus.keys_kv(BUCKET, SERVERS)]
+async def told(bus: Bus, project: str) -> list[dict[str, Any]]:
+    """Return what servers said to a project."""
+    bucket = tenancy.bucket(project, BUCKET)
+    found = [await bus.get_kv(bucket, key) for key in await bus.keys_kv(bucket, SERVERS)]
     return [entry for value in found if value is not None and (entry := _read(value))]
 
 

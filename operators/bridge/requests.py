@@ -1,6 +1,7 @@
 """Requests from elsewhere: each becomes one run, whose end is the answer.
 
-An operator's capabilities are one service of the bus, which NATS clients discover by `$SRV`. Whoever names a durable
+An operator's capabilities are one service of the bus, which NATS clients discover by `$SRV`; each project is asked on
+subjects of its own. Whoever names a durable
 subject for the answer is told at once that the run is there, and finds the answer on that subject when the run ends.
 """
 
@@ -11,14 +12,14 @@ import hashlib
 import logging
 from collections import defaultdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.utils import timezone
 
-from openvibe.bus import Bus, Message, Unsubscribe, matches
+from openvibe.bus import Bus, Message, Unsubscribe
 from openvibe.errors import BusError, ServiceError
-from openvibe.protocol import envelope, headers, requests, subjects
+from openvibe.protocol import envelope, headers, requests, subjects, tenancy
 from openvibe.protocol.envelope import Malformed, TooDeep
 from openvibe.registry import WorkflowDefinition
 from operators import definitions
@@ -26,7 +27,6 @@ from operators.bridge import companions
 from operators.errors import DomainError, Misfit, RecursionTooDeep, Unknown
 from operators.link import link
 from operators.models import Inquiry, Run, Workflow
-from operators.models.project import DEFAULT
 from operators.services import cards, intake, servers
 from operators.threads import aside
 
@@ -41,6 +41,18 @@ MOST = 100
 #: As wide as the column of `Run.key`, less what stands before the name.
 LONGEST_KEY = 180
 ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
+
+
+class Asked(NamedTuple):
+    """Who is asked: an operator of a project."""
+
+    project: str
+    operator: str
+
+    @property
+    def service(self) -> str:
+        """What its service is called."""
+        return "-".join(("openvibe", *map(subjects.token, self if self.project != tenancy.DEFAULT else self[1:])))
 
 
 class Endings:
@@ -67,7 +79,7 @@ class Endings:
                 del self._waiting[run_id]
 
     async def heard(self, message: Message) -> None:
-        """Take in an announcement of the general channel."""
+        """Take in an announcement of a general channel."""
         events = envelope.loads(message.data)["payload"]["events"]
         self._wake([event["run_id"] for event in events if event["type"] in ENDS])
 
@@ -98,7 +110,7 @@ async def serve_for_ever() -> None:
 
 async def _serve(bus: Bus) -> None:
     endings = Endings()
-    deaf = await bus.subscribe(subjects.recorded(DEFAULT, subjects.PUBLIC), endings.heard)
+    deaf = await bus.subscribe(subjects.recorded_everywhere(subjects.PUBLIC), endings.heard)
     try:
         await companions.beside(_offer(bus, endings), _report(bus, endings))
     finally:
@@ -107,36 +119,45 @@ async def _serve(bus: Bus) -> None:
 
 async def _offer(bus: Bus, endings: Endings) -> None:
     """Serve what this server's operators offer, also when that changes."""
-    serving: dict[str, tuple[list[str], Unsubscribe]] = {}
+    serving: dict[Asked, tuple[list[str], Unsubscribe]] = {}
     try:
         while await link.bus() is bus:
-            offered = {name: found for name, found in (await aside(servers.capabilities)).items() if found}
-            for operator in [name for name, (found, _) in serving.items() if offered.get(name) != found]:
-                await serving.pop(operator)[1]()
-            for operator in offered.keys() - serving.keys():
-                serving[operator] = offered[operator], await _service(bus, endings, operator, offered[operator])
+            offered = await aside(_offered)
+            for asked in [name for name, (found, _) in serving.items() if offered.get(name) != found]:
+                await serving.pop(asked)[1]()
+            for asked in offered.keys() - serving.keys():
+                serving[asked] = offered[asked], await _service(bus, endings, asked, offered[asked])
             await asyncio.sleep(REFRESH_SECONDS)
     finally:
         await asyncio.gather(*[end() for _, end in serving.values()], return_exceptions=True)
     raise BusError("The connection has been replaced")
 
 
-async def _service(bus: Bus, endings: Endings, operator: str, capabilities: list[str]) -> Unsubscribe:
-    handler = partial(_answered, endings, operator)
+def _offered() -> dict[Asked, list[str]]:
+    found = {
+        Asked(project, operator): capabilities
+        for project, operators in servers.capabilities().items()
+        for operator, capabilities in operators.items()
+    }
+    return {asked: capabilities for asked, capabilities in found.items() if capabilities}
+
+
+async def _service(bus: Bus, endings: Endings, asked: Asked, capabilities: list[str]) -> Unsubscribe:
+    handler = partial(_answered, endings, asked)
     # The last one answers what nobody offers.
-    places = [*(requests.subject(operator, name) for name in capabilities), requests.every(operator)]
+    places = [*(requests.subject(*asked, name) for name in capabilities), requests.every(*asked)]
     return await bus.serve_service(
-        f"openvibe-{subjects.token(operator)}",
+        asked.service,
         version=servers.version(),
-        description=f"The operator {operator}: {', '.join(capabilities)}",
+        description=f"The operator {asked.operator}: {', '.join(capabilities)}",
         endpoints=dict.fromkeys(places, handler),
     )
 
 
-async def _answered(endings: Endings, operator: str, message: Message) -> bytes:
+async def _answered(endings: Endings, asked: Asked, message: Message) -> bytes:
     """Return the answer to a request. Raises `ServiceError` with the code that says what is wrong."""
     try:
-        run_id = await aside(_started, operator, message)
+        run_id = await aside(_started, asked, message)
     except Malformed as error:
         code = str(RecursionTooDeep.status) if isinstance(error, TooDeep) else "400"
         raise ServiceError(code, f"{error.code or 'malformed'}: {error}") from error
@@ -153,13 +174,13 @@ async def _answered(endings: Endings, operator: str, message: Message) -> bytes:
 
 
 @transaction.atomic
-def _started(operator: str, message: Message) -> str:
+def _started(asked: Asked, message: Message) -> str:
     """Start the run that answers, once however often the request comes, and return its id."""
     answer_to = message.headers.get(requests.ANSWER_TO, "")
-    if answer_to and not (matches(requests.ANSWERS, answer_to) and len(answer_to) <= Inquiry.LONGEST):
-        raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {requests.ANSWERS} is needed")
-    definition = _definition(operator, message.subject)
-    workflow = _workflow(definition)
+    if answer_to and not (requests.answerable(answer_to, asked.project) and len(answer_to) <= Inquiry.LONGEST):
+        own = requests.ANSWERS.replace("*", subjects.token(asked.project), 1)
+        raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
+    workflow = _workflow(asked.project, _definition(asked, message.subject))
     body = envelope.loads(message.data) if message.data else {}
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
     # Whoever does not say how deep it stands stands nowhere.
@@ -182,21 +203,22 @@ def _started(operator: str, message: Message) -> str:
     return run.id
 
 
-def _definition(operator: str, subject: str) -> WorkflowDefinition:
-    known = servers.capabilities().get(operator, [])
+def _definition(asked: Asked, subject: str) -> WorkflowDefinition:
+    project, operator = asked
+    known = servers.capabilities().get(project, {}).get(operator, [])
     for capability in known:
         found = definitions.registry.server(operator, capability)
-        if requests.subject(operator, capability) == subject and found:
+        if requests.subject(project, operator, capability) == subject and found:
             return found
-    asked = subject.split(".", 3)[3]
-    raise Unknown(f"{operator!r} has no capability {asked!r}; it has: {', '.join(known) or 'none'}")
+    wanted = tenancy.inward(subject)[1].split(".", 3)[3]
+    raise Unknown(f"{operator!r} has no capability {wanted!r}; it has: {', '.join(known) or 'none'}")
 
 
-def _workflow(definition: WorkflowDefinition) -> Workflow:
-    rows = Workflow.objects.select_related("operator").filter(operator__project_id=DEFAULT, retired=False)
+def _workflow(project: str, definition: WorkflowDefinition) -> Workflow:
+    rows = Workflow.objects.select_related("operator").filter(operator__project_id=project, retired=False)
     found = rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
     if found is None:
-        raise Unknown(f"{definition.operator_id}.{definition.spec.id} is not registered in the project {DEFAULT!r}")
+        raise Unknown(f"{definition.operator_id}.{definition.spec.id} is not registered in the project {project!r}")
     return found
 
 

@@ -11,7 +11,7 @@ from operators.models.run import Run
 class Notice(models.Model):
     """One message, written with what it tells of. Its `message_id` makes a repeated one the same one."""
 
-    subject = models.CharField(max_length=120)
+    subject = models.CharField(max_length=200)
     type = models.CharField(max_length=80)
     message_id = models.CharField(max_length=80, unique=True)
     run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, blank=True, related_name="+")

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from operators.models.project import Actor, Project
 from operators.models.run import Run
 
 #: How often a server says that it lives, in seconds, and after how many silences it counts as stale.
@@ -16,13 +17,23 @@ BEAT_SECONDS = 10.0
 MOST_MISSED = 3
 
 
-class Server(models.Model):
-    """One server. `beat_at` is by its own clock, `heard_at` is when this one last saw that change.
+class ServerQuerySet(models.QuerySet["Server"]):
+    """Which servers."""
 
-    `capabilities` are by operator; `load` is the number of its runs that are being played.
+    def visible_to(self, user: Actor) -> ServerQuerySet:
+        """What they told the user's projects."""
+        return self.filter(project__in=Project.objects.visible_to(user))
+
+
+class Server(models.Model):
+    """One server as a project knows it.
+
+    `beat_at` is by its own clock, `heard_at` is when this one last saw that change. `operators` and `capabilities`, by
+    operator, are those of the project; `load` is the number of its runs that are being played there.
     """
 
-    id = models.CharField(primary_key=True, max_length=64)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="servers")
+    name = models.CharField(max_length=64)
     operators = models.JSONField(default=list)
     capabilities = models.JSONField(default=dict)
     load = models.PositiveIntegerField(default=0)
@@ -30,11 +41,14 @@ class Server(models.Model):
     beat_at = models.DateTimeField()
     heard_at = models.DateTimeField()
 
+    objects = ServerQuerySet.as_manager()
+
     class Meta:
-        ordering = ["id"]
+        ordering = ["project", "name"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="one_server_per_name")]
 
     def __str__(self) -> str:
-        return self.id
+        return self.name
 
     @property
     def state(self) -> Literal["fresh", "stale"]:

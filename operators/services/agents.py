@@ -17,7 +17,6 @@ from openvibe.protocol.session_payloads import Health
 from operators.errors import RunAlreadyEnded
 from operators.models import Agent, Run, Stint
 from operators.models.agent import BEAT_SECONDS
-from operators.models.project import DEFAULT
 from operators.services import notices, timeline
 
 STARTED, STOPPED = "event.agent.started", "event.agent.stopped"
@@ -59,16 +58,16 @@ def told(said: Iterable[Presence], *, now: datetime) -> None:
             newer.update(stopped_at=at, reason=item.reason[:500])
 
 
-def beaten(said: Sequence[Health]) -> None:
-    """Take in what agents said of their health, each agent's last word."""
+def beaten(project_id: str, said: Sequence[Health]) -> None:
+    """Take in what a project's agents said of their health, each agent's last word."""
     now = timezone.now()
     latest = {item.agent_id: item for item in said}
-    new = [Agent(project_id=DEFAULT, name=name, created_at=now, heard_at=now) for name in sorted(latest)]
+    new = [Agent(project_id=project_id, name=name, created_at=now, heard_at=now) for name in sorted(latest)]
     with transaction.atomic():
         Agent.objects.bulk_create(new, ignore_conflicts=True)
         # Locked in the order in which everybody takes them.
         known = (
-            Agent.objects.filter(project_id=DEFAULT, name__in=latest).order_by("name").select_for_update(no_key=True)
+            Agent.objects.filter(project_id=project_id, name__in=latest).order_by("name").select_for_update(no_key=True)
         )
         agents = [_beaten(agent, latest[agent.name], now) for agent in known]
         Agent.objects.bulk_update(agents, ["role", "health", "beat_at", "beat_seconds", "heard_at"], batch_size=500)
@@ -143,4 +142,5 @@ def _say(run: Run, type: str, payload: dict[str, str], *, actor: str) -> None:
     content = payload.get("reason") or type
     data = {"content": content, "role": "system", "payload": payload, "by": actor}
     timeline.note(run.id, Fact(kind, data=data), actor=payload["agent_id"])
-    notices.write(type, payload, session_id=run.id, id=f"notice_{random_text(24)}", run=run)
+    name = f"notice_{random_text(24)}"
+    notices.write(type, payload, project_id=run.project_id, session_id=run.id, id=name, run=run)

@@ -63,7 +63,7 @@ def settle(wait: Wait, answer: Any) -> None:
 
 async def _asked(wait: Wait) -> None:
     asked, run = wait.payload, wait.run
-    subject = requests.subject(asked["operator"], asked["capability"])
+    subject = requests.subject(run.project_id, asked["operator"], asked["capability"])
     seconds = await aside(_seconds, wait)
     stamps = headers.stamped(
         "request",
@@ -134,7 +134,7 @@ def _nobody(wait: Wait) -> bool:
 
 
 def _offered(wait: Wait) -> bool:
-    return servers.offered(wait.payload["operator"], wait.payload["capability"])
+    return servers.offered(wait.run.project_id, wait.payload["operator"], wait.payload["capability"])
 
 
 def _settle(wait: Wait, *, result: Any = None, error: Any = "", by: str = "") -> None:

@@ -53,7 +53,7 @@ def concerns(project_id: str, told: Received) -> bool:
         _check_turn(_run(project_id, told, command), told, command)
         return True
     if not Operator.objects.filter(project_id=project_id, slug=command.agent_id, retired=False).exists():
-        return _unserved(command.agent_id)
+        return _unserved(project_id, command.agent_id)
     _check_depth(project_id, told, command)
     if isinstance(command, Turn) and command.context_box_id:
         _check_box(project_id, command.context_box_id)
@@ -175,8 +175,8 @@ def _parent(project_id: str, command: Turn) -> Run | None:
     return Run.objects.filter(project_id=project_id, id=turns.run_of(command.parent_agent_turn_id)).first()
 
 
-def _unserved(agent_id: str) -> bool:
-    elsewhere = [server for server in servers.listing() if server.id != settings.OPENVIBE.server]
+def _unserved(project_id: str, agent_id: str) -> bool:
+    elsewhere = [server for server in servers.listing(project_id) if server.name != settings.OPENVIBE.server]
     if any(agent_id in server.operators for server in elsewhere):
         return False
     raise Malformed(f"agent_id: nobody knows the agent {agent_id!r}")

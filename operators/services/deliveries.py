@@ -211,7 +211,7 @@ def _answering(wait: Wait) -> Workflow | None:
     workflow = rows.filter(offering, operator__slug=operator).order_by("position").first()
     if workflow is None or serving.holds(workflow.operator) or serving.served(workflow.operator):
         return workflow
-    return None if servers.offered(operator, capability) else workflow
+    return None if servers.offered(wait.run.project_id, operator, capability) else workflow
 
 
 def _published(emission: Emission) -> bool:

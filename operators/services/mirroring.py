@@ -1,4 +1,4 @@
-"""Hands the shared context of the project `default` to NATS KV, where programs of others read it.
+"""Hands the shared context to NATS KV, where programs of others read it; each project has buckets of its own there.
 
 The database is the truth. What NATS KV does not have yet is said by each value's row, so nothing is lost while the bus
 is away.
@@ -15,10 +15,9 @@ from django.utils import timezone
 
 from openvibe.bus import MOST_BYTES, Bus, Entry
 from openvibe.errors import BusError, RevisionConflict
-from openvibe.protocol import keys
+from openvibe.protocol import keys, tenancy
 from operators.link import link
 from operators.models import ContextEntry
-from operators.models.project import DEFAULT
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -53,13 +52,13 @@ async def push_behind(bus: Bus) -> None:
 
 def behind(most: int) -> list[ContextEntry]:
     """Return values that NATS KV does not have yet, the oldest first."""
-    rows = ContextEntry.objects.filter(project_id=DEFAULT, mirrored_revision__lt=F("revision"))
+    rows = ContextEntry.objects.filter(mirrored_revision__lt=F("revision"))
     return list(rows.order_by("updated_at")[:most])
 
 
-def lost(bucket: str, present: set[str]) -> list[ContextEntry]:
+def lost(project_id: str, bucket: str, present: set[str]) -> list[ContextEntry]:
     """Return values that NATS KV had and whose keys are not among those that it has."""
-    rows = ContextEntry.objects.present().filter(project_id=DEFAULT, bucket=bucket, kv_revision__gt=0)
+    rows = ContextEntry.objects.present().filter(project_id=project_id, bucket=bucket, kv_revision__gt=0)
     # What was handed over this very moment may be missing in an older list.
     rows = rows.filter(mirrored_revision=F("revision"), updated_at__lt=timezone.now() - SETTLED)
     return [entry for entry in rows.defer("value") if entry.key not in present]
@@ -83,7 +82,7 @@ def _mark(entry: ContextEntry, kv_revision: int) -> None:
 
 async def _put(bus: Bus, entry: ContextEntry) -> int:
     """Write a value, or its deletion, and return what NATS KV calls it."""
-    bucket, data = keys.CONTEXT + entry.bucket, orjson.dumps(entry.value)
+    bucket, data = tenancy.context(entry.project_id, entry.bucket), orjson.dumps(entry.value)
     if len(data) > MOST_BYTES - MARGIN or len(keys.encoded(entry.key)) > LONGEST_NAME:
         logger.warning("%s is too large for NATS KV and not mirrored", entry)
         return entry.kv_revision

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from openvibe.protocol import sessions
+from openvibe.protocol import sessions, tenancy
 from operators.models import Notice, Run
 from operators.services import doorbell, outgoing
 
@@ -18,13 +18,15 @@ from operators.services import doorbell, outgoing
 KEPT = timedelta(days=1)
 
 
-def write(type: str, payload: Mapping[str, Any], *, session_id: str, id: str, run: Run | None = None) -> None:
+def write(
+    type: str, payload: Mapping[str, Any], *, project_id: str, session_id: str, id: str, run: Run | None = None
+) -> None:
     """Write a notice into a session's events, once for each `id`; part of the caller's transaction."""
     now = timezone.now()
     notice, new = Notice.objects.get_or_create(
         message_id=id,
         defaults={
-            "subject": sessions.subject(session_id, "events"),
+            "subject": tenancy.outward(project_id, sessions.subject(session_id, "events")),
             "type": type,
             "run": run,
             "body": sessions.message(type, payload, id=id, run_id=session_id, now=now),
@@ -40,7 +42,9 @@ def send(notice_id: int) -> bool:
     notice = Notice.objects.select_related("run").filter(pk=notice_id, sent_at=None).first()
     if notice is None:
         return True
-    sent = outgoing.of_run(notice.run, notice.subject, notice.body, notice.type)
+    run = notice.run
+    traceparent, depth = (run.traceparent, run.depth) if run else ("", 0)
+    sent = outgoing.store(notice.subject, notice.body, notice.type, traceparent=traceparent, depth=depth)
     if sent:
         Notice.objects.filter(pk=notice_id).update(sent_at=timezone.now())
     return sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib import metadata
@@ -13,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 
 from openvibe.protocol import subjects
 from operators import definitions
-from operators.models import Run, Server
+from operators.models import Operator, Project, Run, Server
 from operators.models.server import BEAT_SECONDS
 from operators.services import sources
 
@@ -29,34 +30,44 @@ def version() -> str:
         return "0.0.0"
 
 
-def capabilities() -> dict[str, list[str]]:
-    """Return what may be asked of each operator that this server serves."""
+def capabilities() -> dict[str, dict[str, list[str]]]:
+    """Return what may be asked of each operator that this server serves, by project; no project is left out."""
     sources.refresh()
-    return {
+    known = {
         operator.spec.id: sorted({name for item in operator.workflows.values() for name in item.spec.capabilities})
         for operator in definitions.registry
     }
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in Project.objects.values_list("id", flat=True)}
+    rows = Operator.objects.filter(slug__in=known, retired=False)
+    for project, slug in rows.order_by("slug").values_list("project_id", "slug"):
+        found.setdefault(project, {})[slug] = known[slug]
+    return found
 
 
-def own() -> dict[str, Any]:
-    """Return what this server tells of itself."""
+def own() -> dict[str, dict[str, Any]]:
+    """Return what this server tells each project of itself."""
     offered = capabilities()
-    playing = Run.objects.filter(status=Run.Status.RUNNING, operator__slug__in=list(offered))
+    playing = Run.objects.filter(status=Run.Status.RUNNING).values_list("project_id", "operator__slug")
+    loads = Counter(project for project, slug in playing if slug in offered.get(project, ()))
+    now = timezone.now().isoformat()
     return {
-        "server": settings.OPENVIBE.server,
-        "version": version(),
-        "operators": sorted(offered),
-        "capabilities": offered,
-        "load": playing.count(),
-        "last_heartbeat": timezone.now().isoformat(),
-        "heartbeat_seconds": BEAT_SECONDS,
+        project: {
+            "server": settings.OPENVIBE.server,
+            "version": version(),
+            "operators": sorted(found),
+            "capabilities": found,
+            "load": loads[project],
+            "last_heartbeat": now,
+            "heartbeat_seconds": BEAT_SECONDS,
+        }
+        for project, found in offered.items()
     }
 
 
-def heard(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Write down what servers told of themselves; an entry that cannot be read is nobody's."""
+def heard(project_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write down what servers told a project of themselves; an entry that cannot be read is nobody's."""
     now = timezone.now()
-    known = dict(Server.objects.values_list("id", "beat_at"))
+    known = dict(Server.objects.filter(project_id=project_id).values_list("name", "beat_at"))
     for entry in entries:
         beat_at = _moment(entry.get("last_heartbeat"))
         name = entry.get("server")
@@ -64,18 +75,20 @@ def heard(entries: Iterable[Mapping[str, Any]]) -> None:
             continue
         # A clock may be wrong: only at first sight, where nothing else tells, the entry's own time counts.
         heard_at = now if name in known else min(beat_at, now)
-        Server.objects.update_or_create(id=name, defaults={**_fields(entry), "beat_at": beat_at, "heard_at": heard_at})
+        told = {**_fields(entry), "beat_at": beat_at, "heard_at": heard_at}
+        Server.objects.update_or_create(project_id=project_id, name=name, defaults=told)
     Server.objects.filter(heard_at__lt=now - REMEMBERED).delete()
 
 
-def listing() -> list[Server]:
-    """Return the servers that were heard of, by name; `state` says whether lately."""
-    return list(Server.objects.all())
+def listing(project_id: str) -> list[Server]:
+    """Return the servers that a project has heard of, by name; `state` says whether lately."""
+    return list(Server.objects.filter(project_id=project_id))
 
 
-def offered(operator: str, capability: str) -> bool:
-    """Tell whether a server that was heard of lately offers this."""
-    return any(capability in server.capabilities.get(operator, ()) for server in listing() if server.state == "fresh")
+def offered(project_id: str, operator: str, capability: str) -> bool:
+    """Tell whether a server that a project has heard of lately offers this."""
+    fresh = [server for server in listing(project_id) if server.state == "fresh"]
+    return any(capability in server.capabilities.get(operator, ()) for server in fresh)
 
 
 def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:

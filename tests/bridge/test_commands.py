@@ -364,7 +364,8 @@ def test_a_wakeup_for_an_inbox_item_starts_nothing(crier: Operator) -> None:
 def test_an_agent_that_nobody_serves_is_told_apart_from_one_of_another_server(project: Project) -> None:
     ingest.take([command("wakeup", {}, agent="nobody")])
     assert "nobody knows the agent 'nobody'" in DeadLetter.objects.get().reason
-    Server.objects.create(id="east", operators=["cook"], beat_at="2026-01-01T00:00Z", heard_at="2026-01-01T00:00Z")
+    long_ago = "2026-01-01T00:00Z"
+    Server.objects.create(project=project, name="east", operators=["cook"], beat_at=long_ago, heard_at=long_ago)
     ingest.take([command("wakeup", {}, agent="cook")])
     assert DeadLetter.objects.count() == 1
     assert not InboxItem.objects.exists()

@@ -203,7 +203,7 @@ def test_an_older_revision_that_arrives_late_is_dropped(bridge: Bridge) -> None:
     newest = put(bridge, "k", "new")
     eventually(lambda: context.value("default", "leads", "k") == "new")
     late = Entry("k", b'"old"', newest - 1, timezone.now())
-    kv(bridge, lambda bus: mirror._heard(bus, "leads", late))
+    kv(bridge, lambda bus: mirror._heard(bus, mirror.Place("default", "leads"), late))
     assert context.value("default", "leads", "k") == "new"
 
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from openvibe.bus import Message
 from openvibe.bus.nats import NatsBus
-from operators.models import ApiToken, Project, Run, Server
+from operators.models import ApiToken, Operator, Project, Run, Server
 from operators.models.server import BEAT_SECONDS, MOST_MISSED
 from operators.services import servers
 from tests.bridge.conftest import SOON, Bridge, eventually
@@ -33,7 +33,7 @@ def entry(server: str = "far", **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_server_tells_what_it_offers_and_hears_the_others(bridge: Bridge) -> None:
+def test_a_server_tells_what_it_offers_and_hears_the_others(registered: dict[str, Operator], bridge: Bridge) -> None:
     async def act() -> tuple[Any, Any, Any]:
         bus = NatsBus(bridge.server.url, name="stranger")
         await bus.connect()
@@ -51,47 +51,47 @@ def test_a_server_tells_what_it_offers_and_hears_the_others(bridge: Bridge) -> N
     assert own["server"] == operator["server"] == beat["server"] == "openvibe"
     assert own["capabilities"]["company_intel"] == operator["capabilities"] == beat["capabilities"] == ["research"]
     assert "content_engine" in own["operators"]
-    eventually(lambda: Server.objects.filter(id="far").exists())
-    assert [(item.id, item.state) for item in servers.listing()] == [("far", "fresh"), ("openvibe", "fresh")]
-    assert Server.objects.get(id="far").load == 2
+    eventually(lambda: Server.objects.filter(name="far").exists())
+    assert [(item.name, item.state) for item in servers.listing("default")] == [("far", "fresh"), ("openvibe", "fresh")]
+    assert Server.objects.get(name="far").load == 2
 
 
 def test_the_load_is_the_number_of_runs_that_are_played_here(run: Run) -> None:
-    assert servers.own()["load"] == 0
+    assert servers.own()["default"]["load"] == 0
     Run.objects.update(status=Run.Status.RUNNING)
-    assert servers.own()["load"] == 0, "nobody here knows that operator"
+    assert servers.own()["default"]["load"] == 0, "nobody here knows that operator"
 
 
 def test_a_server_is_stale_after_three_silences_and_fresh_when_it_speaks_again() -> None:
-    servers.heard([entry()])
-    assert [server.state for server in servers.listing()] == ["fresh"]
-    assert servers.offered("grocer", "price")
+    servers.heard("default", [entry()])
+    assert [server.state for server in servers.listing("default")] == ["fresh"]
+    assert servers.offered("default", "grocer", "price")
     Server.objects.update(heard_at=timezone.now() - timedelta(seconds=MOST_MISSED * BEAT_SECONDS + 1))
-    assert [server.state for server in servers.listing()] == ["stale"]
-    assert not servers.offered("grocer", "price")
-    servers.heard([entry()])
-    assert [server.state for server in servers.listing()] == ["fresh"]
+    assert [server.state for server in servers.listing("default")] == ["stale"]
+    assert not servers.offered("default", "grocer", "price")
+    servers.heard("default", [entry()])
+    assert [server.state for server in servers.listing("default")] == ["fresh"]
 
 
 def test_an_entry_that_stays_the_same_keeps_nobody_fresh() -> None:
     told = entry()
-    servers.heard([told])
+    servers.heard("default", [told])
     long_ago = timezone.now() - timedelta(minutes=5)
     Server.objects.update(heard_at=long_ago)
-    servers.heard([told])
+    servers.heard("default", [told])
     assert Server.objects.get().heard_at == long_ago
 
 
 def test_a_server_that_was_dead_before_anybody_looked_is_stale_at_once() -> None:
-    servers.heard([entry(last_heartbeat=(timezone.now() - timedelta(hours=1)).isoformat())])
-    assert [server.state for server in servers.listing()] == ["stale"]
+    servers.heard("default", [entry(last_heartbeat=(timezone.now() - timedelta(hours=1)).isoformat())])
+    assert [server.state for server in servers.listing("default")] == ["stale"]
 
 
 def test_a_server_whose_clock_is_wrong_is_fresh_as_long_as_it_speaks() -> None:
     for seconds in (0, 10):
         beat = timezone.now() - timedelta(hours=1) + timedelta(seconds=seconds)
-        servers.heard([entry(last_heartbeat=beat.isoformat())])
-    assert [server.state for server in servers.listing()] == ["fresh"]
+        servers.heard("default", [entry(last_heartbeat=beat.isoformat())])
+    assert [server.state for server in servers.listing("default")] == ["fresh"]
 
 
 @pytest.mark.parametrize(
@@ -106,21 +106,21 @@ def test_a_server_whose_clock_is_wrong_is_fresh_as_long_as_it_speaks() -> None:
     ],
 )
 def test_an_entry_that_says_nothing_is_nobodys(told: dict[str, Any]) -> None:
-    servers.heard([told])
-    assert servers.listing() == []
+    servers.heard("default", [told])
+    assert servers.listing("default") == []
 
 
 def test_odd_fields_are_left_out() -> None:
-    servers.heard([entry(operators="grocer", capabilities={"grocer": "price", "baker": ["bread"]}, load=-1)])
+    servers.heard("default", [entry(operators="grocer", capabilities={"grocer": "price", "baker": ["bread"]}, load=-1)])
     server = Server.objects.get()
     assert (server.operators, server.capabilities, server.load) == ([], {"baker": ["bread"]}, 0)
 
 
 def test_a_server_that_has_been_silent_for_a_week_is_forgotten() -> None:
-    servers.heard([entry()])
+    servers.heard("default", [entry()])
     Server.objects.update(heard_at=timezone.now() - timedelta(days=8))
-    servers.heard([entry("other")])
-    assert [server.id for server in servers.listing()] == ["other"]
+    servers.heard("default", [entry("other")])
+    assert [server.name for server in servers.listing("default")] == ["other"]
 
 
 def listed(user: Any, project: Project) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def listed(user: Any, project: Project) -> list[dict[str, Any]]:
 def test_servers_are_listed_over_rest_and_not_for_charlie(
     vera: Any, charlie: Any, project: Project, other_project: Project
 ) -> None:
-    servers.heard([entry()])
+    servers.heard("default", [entry()])
     [server] = listed(vera, project)
     assert (server["id"], server["state"], server["capabilities"]) == ("far", "fresh", {"grocer": ["price"]})
     assert listed(charlie, other_project) == []

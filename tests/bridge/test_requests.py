@@ -293,7 +293,8 @@ def test_a_server_of_ours_that_falls_silent_is_asked_again(baker, bridge, strang
     stranger(handle)
     now = timezone.now()
     offers = {"grocer": ["price"]}
-    Server.objects.create(id="far", operators=["grocer"], capabilities=offers, beat_at=now, heard_at=now)
+    told = {"operators": ["grocer"], "capabilities": offers, "beat_at": now, "heard_at": now}
+    Server.objects.create(project_id="default", name="far", **told)
     wait = asking(baker)
     asked(wait)
     assert settled(wait).result == {"price": "nine"}

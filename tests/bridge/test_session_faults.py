@@ -217,8 +217,8 @@ def test_an_agent_in_two_sessions_works_until_it_has_left_both(project: Project,
 
 
 def test_a_notice_waits_for_the_bus(run: Run, memory: MemoryBus) -> None:
-    notices.write("event.error", {"error": "x"}, session_id=run.id, id="n1", run=run)
-    notices.write("event.error", {"error": "x"}, session_id=run.id, id="n1", run=run)
+    notices.write("event.error", {"error": "x"}, project_id="default", session_id=run.id, id="n1", run=run)
+    notices.write("event.error", {"error": "x"}, project_id="default", session_id=run.id, id="n1", run=run)
     notice = Notice.objects.get()
     asyncio.run(memory.close())
     assert not notices.send(notice.pk)
@@ -227,7 +227,7 @@ def test_a_notice_waits_for_the_bus(run: Run, memory: MemoryBus) -> None:
 
 
 def test_the_clock_hands_over_what_was_left_behind(run: Run, memory: MemoryBus) -> None:
-    notices.write("event.error", {"error": "x"}, session_id=run.id, id="n1", run=run)
+    notices.write("event.error", {"error": "x"}, project_id="default", session_id=run.id, id="n1", run=run)
     Notice.objects.update(written_at=JANUARY)
     clock.tick()
     assert Notice.objects.get().sent_at is not None

@@ -20,7 +20,9 @@ PLACE = "/agents/servers/"
 def server(name: str, *, missed: float = 0, **fields: Any) -> Server:
     heard = timezone.now() - timedelta(seconds=missed * BEAT_SECONDS)
     defaults = {"operators": ["desk"], "capabilities": {"desk": ["rating"]}, "load": 3, "version": "1.2.0"}
-    return Server.objects.create(id=name, beat_at=heard, heard_at=heard, **{**defaults, **fields})
+    return Server.objects.create(
+        project_id="default", name=name, beat_at=heard, heard_at=heard, **{**defaults, **fields}
+    )
 
 
 def text(browse: Browse, user: User) -> str:
@@ -90,7 +92,7 @@ def test_charlie_sees_no_server_of_a_bus_that_is_not_his(charlie: User, project:
     server("north")
     page = text(browse, charlie)
     assert "north" not in page
-    assert "you are no member" in page
+    assert "No server has said that it is there" in page
 
 
 def test_strangers_are_asked_to_sign_in_and_nobody_posts(project: Project, vera: User, browse: Browse, client) -> None:
