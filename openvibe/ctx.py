@@ -15,10 +15,8 @@ from openvibe.errors import EffectUnknown, RunError, SetupError, UncertainServic
 from openvibe.events import LOG, Event
 from openvibe.host import Change, Host
 from openvibe.outcomes import SEATS, Rule
+from openvibe.protocol.keys import BUCKETS
 from openvibe.session import Session, StepNotes
-
-#: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
-BUCKETS = ("companies", "leads", "content", "accounts", "market")
 
 
 class _NotDone(enum.Enum):

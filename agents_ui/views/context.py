@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
 from agents_ui.access import PageRequest, signed_in
-from openvibe.ctx import BUCKETS
+from openvibe.protocol.keys import BUCKETS
 from operators.models import ContextEntry, Project
 
 PAGE = 50

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NATSError
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig, StreamSource
 from nats.js.errors import NotFoundError
 
 from openvibe.bus import nats_service, service
@@ -102,7 +102,7 @@ class NatsBus:
         except SetupError as error:
             raise BusError(f"NATS cannot be reached at {self._access.shown}: {error}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
-        self._buckets = Buckets(self._jetstream, self._replicas)
+        self._buckets = Buckets(self._jetstream, self._replicas, emptied=not self._access.credentials)
 
     async def _dialled(self, faults: list[Exception]) -> Client:
         async def fault(error: Exception) -> None:
@@ -185,9 +185,11 @@ class NatsBus:
             await self._stream.add_stream(
                 StreamConfig(
                     name=stream.name,
-                    subjects=list(stream.subjects),
+                    subjects=list(stream.subjects) or None,
+                    sources=[StreamSource(one.stream, filter_subject=one.pattern) for one in stream.sources] or None,
                     max_age=stream.max_age.total_seconds(),
                     max_bytes=stream.max_bytes,
+                    max_consumers=stream.max_consumers,
                     num_replicas=stream.replicas,
                     # The server refuses a window that is longer than what it covers.
                     duplicate_window=min(self._duplicate_window, stream.max_age.total_seconds()),

@@ -23,11 +23,16 @@ NAME_IN_USE = 10058
 
 
 class Buckets:
-    """The buckets of one connection; a cluster keeps `replicas` copies of those that are made here."""
+    """The buckets of one connection; a cluster keeps `replicas` copies of those that are made here.
 
-    def __init__(self, stream: JetStreamContext, replicas: int = 1) -> None:
+    Whoever may put a value may by a header empty the whole bucket, unless `emptied` is false: then nobody purges, and
+    what is deleted leaves its history.
+    """
+
+    def __init__(self, stream: JetStreamContext, replicas: int = 1, *, emptied: bool = True) -> None:
         self._stream = stream
         self._replicas = replicas
+        self._emptied = emptied
         self._known: dict[str, KeyValue] = {}
         self._watches: set[Watch] = set()
 
@@ -124,7 +129,14 @@ class Buckets:
                 if not make:
                     return None
                 self._known[bucket] = await self._made(bucket)
+            if not self._emptied:
+                await self._close(bucket)
         return self._known[bucket]
+
+    async def _close(self, bucket: str) -> None:
+        config = (await self._stream.stream_info(f"KV_{bucket}")).config
+        if config.allow_rollup_hdrs:
+            await self._stream.update_stream(config, allow_rollup_hdrs=False)
 
     async def _made(self, bucket: str) -> KeyValue:
         try:

@@ -1,11 +1,12 @@
 """Who may say and hear what on NATS: one account for OpenVibe, and one for the agents of each project.
 
-Streams and buckets lie in OpenVibe's account. An agents' account holds nothing; it reaches what this table names.
+Streams and buckets lie in OpenVibe's account. An agents' account holds nothing; it reaches what this table names, and
+what `readers` names of durable readers and buckets.
 """
 
 from __future__ import annotations
 
-from openvibe.protocol import tenancy
+from openvibe.protocol import readers, tenancy
 from openvibe.protocol.sessions import HEALTH
 from openvibe.protocol.streams import consumers
 from openvibe.protocol.subjects import VERSION, token
@@ -31,7 +32,7 @@ def said(project: str) -> tuple[str, ...]:
 
 def heard(project: str) -> tuple[str, ...]:
     """Return the subjects on which a project's agents hear what OpenVibe publishes."""
-    canonical = ("evt.sys.>", "evt.agent.>", "cmd.tool.>", "str.>")
+    canonical = ("evt.sys.>", "evt.agent.>", "cmd.agent.>", "cmd.tool.>", "str.>")
     dialects = (
         "operators.*.events.>",
         "sessions.*.work",
@@ -44,6 +45,7 @@ def heard(project: str) -> tuple[str, ...]:
     return (
         *(f"cg.{VERSION}.{token(project)}.*.{suffix}" for suffix in canonical),
         *(tenancy.outward(project, pattern) for pattern in dialects),
+        *readers.followed(project),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-#: What a context bucket's name begins with, as in `context-companies`.
+#: The buckets of the shared context. A key is any text; `<whose id>/<what>` is the custom.
+BUCKETS = ("companies", "leads", "content", "accounts", "market")
+#: What a context bucket's name begins with on the bus, as in `context-companies`.
 CONTEXT = "context-"
 
 _BUCKET = re.compile(r"[A-Za-z0-9_-]{1,255}")

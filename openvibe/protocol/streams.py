@@ -24,11 +24,19 @@ AGENTS = "agent-comms"
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a stream takes over from another one: what that keeps on subjects like this."""
+
+    stream: str
+    pattern: str
+
+
+@dataclass(frozen=True)
 class Stream:
     """A stream: what it keeps, for how long, and at most how many bytes (-1: no bound of its own).
 
     `deployed_bytes` is the bound where a cluster's disks are meant for it. `replicas` is the number of copies that a
-    cluster keeps.
+    cluster keeps, `max_consumers` the number of readers that it may have (-1: any).
     """
 
     name: str
@@ -39,6 +47,8 @@ class Stream:
     retention: Literal["limits", "interest", "workqueue"] = "limits"
     deployed_bytes: int = -1
     replicas: int = 1
+    sources: tuple[Source, ...] = ()
+    max_consumers: int = -1
 
 
 @dataclass(frozen=True)

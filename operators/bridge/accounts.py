@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from openvibe.protocol import accounts
+from openvibe.protocol import accounts, readers
 
 HEADER = "# Made by `manage.py credentials` from openvibe/protocol/accounts.py; a change belongs there.\n"
 
@@ -53,6 +53,9 @@ def _openvibe(projects: Sequence[str], key: str) -> Iterator[str]:
         only = f"accounts: [{accounts.account(project)}]"
         for subject in accounts.said(project):
             yield f"      {{ service: {_quoted(subject)}, {only} }}"
+        for subject, many in {item.subject: item.many for item in readers.passages(project)}.items():
+            answers = "response_type: stream, " if many else ""
+            yield f"      {{ service: {_quoted(subject)}, {answers}{only} }}"
         for subject in accounts.heard(project):
             yield f"      {{ stream: {_quoted(subject)}, {only} }}"
     yield "    ]"
@@ -60,13 +63,13 @@ def _openvibe(projects: Sequence[str], key: str) -> Iterator[str]:
 
 
 def _agents(project: str, key: str) -> Iterator[str]:
-    said, heard = accounts.said(project), accounts.heard(project)
+    said, heard, passages = accounts.said(project), accounts.heard(project), readers.passages(project)
     yield f"  {accounts.account(project)} {{"
     yield "    users: [{"
     yield f"      nkey: {key}"
     yield "      permissions: {"
     # Refused by name, and not only heard by nobody.
-    yield f"        publish: {{ allow: [{_listed(said)}] }}"
+    yield f"        publish: {{ allow: [{_listed((*said, *(item.name for item in passages)))}] }}"
     yield f"        subscribe: {{ allow: [{_listed((*heard, *said, '_INBOX.>'))}] }}"
     yield "        allow_responses: true"
     yield "      }"
@@ -74,6 +77,9 @@ def _agents(project: str, key: str) -> Iterator[str]:
     yield "    imports: ["
     for subject in said:
         yield f"      {{ service: {{ account: {accounts.OPENVIBE}, subject: {_quoted(subject)} }} }}"
+    for item in passages:
+        called = f", to: {_quoted(item.name)}" if item.name != item.subject else ""
+        yield f"      {{ service: {{ account: {accounts.OPENVIBE}, subject: {_quoted(item.subject)} }}{called} }}"
     for subject in heard:
         yield f"      {{ stream: {{ account: {accounts.OPENVIBE}, subject: {_quoted(subject)} }} }}"
     yield "    ]"

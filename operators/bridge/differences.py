@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamSource,
+)
 from nats.js.errors import APIError, NotFoundError
 
 from openvibe.bus import DUPLICATE_WINDOW
@@ -88,6 +96,7 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
     )
     found = [
         _differs(what, "subjects", sorted(stream.subjects), sorted(config.subjects or ())),
+        _differs(what, "sources", sorted(_told(stream)), sorted(_found(config))),
         _differs(what, "max_age", stream.max_age.total_seconds(), config.max_age or 0.0),
         _differs(what, "storage", stream.storage, _word(config.storage), anew),
         _differs(what, "retention", stream.retention, _word(config.retention), anew),
@@ -99,6 +108,14 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
         # Whoever runs the server may keep more of them.
         found.append(_differs(what, "replicas", stream.replicas, config.num_replicas))
     return [item for item in found if item]
+
+
+def _told(stream: Stream) -> list[tuple[str, str]]:
+    return [(source.stream, source.pattern) for source in stream.sources]
+
+
+def _found(config: StreamConfig) -> list[tuple[str, str]]:
+    return [(source.name, source.filter_subject or "") for source in config.sources or ()]
 
 
 async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Difference]:
@@ -142,7 +159,8 @@ async def _put_stream(jetstream: JetStreamContext, stream: Stream) -> None:
         await jetstream.add_stream(_new(stream))
         return
     # What the table says nothing of stays as somebody has set it.
-    config.subjects = list(stream.subjects)
+    config.subjects = list(stream.subjects) or None
+    config.sources = _sources(stream)
     config.max_age = stream.max_age.total_seconds()
     if stream.max_bytes != -1:
         config.max_bytes = stream.max_bytes
@@ -153,14 +171,20 @@ async def _put_stream(jetstream: JetStreamContext, stream: Stream) -> None:
 def _new(stream: Stream) -> StreamConfig:
     return StreamConfig(
         name=stream.name,
-        subjects=list(stream.subjects),
+        subjects=list(stream.subjects) or None,
+        sources=_sources(stream),
         max_age=stream.max_age.total_seconds(),
         max_bytes=stream.max_bytes,
+        max_consumers=stream.max_consumers,
         storage=StorageType(stream.storage),
         retention=RetentionPolicy(stream.retention),
         num_replicas=stream.replicas,
         duplicate_window=min(DUPLICATE_WINDOW, stream.max_age.total_seconds()),
     )
+
+
+def _sources(stream: Stream) -> list[StreamSource] | None:
+    return [StreamSource(source.stream, filter_subject=source.pattern) for source in stream.sources] or None
 
 
 async def _put_consumer(jetstream: JetStreamContext, consumer: Consumer) -> None:

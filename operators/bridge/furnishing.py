@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 from django.conf import settings
@@ -13,8 +14,9 @@ from nats.errors import Error as NATSError
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.errors import SetupError
 from openvibe.protocol.streams import Consumer, Stream, consumers, durable, streams
-from operators.bridge import differences
+from operators.bridge import differences, readers
 from operators.bridge.differences import Difference
+from operators.threads import aside
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,8 @@ def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
     return streams(chosen.workflow_prefix, replicas=chosen.nats_replicas), tuple(rows)
 
 
-async def settle(act: Act) -> list[Difference]:
-    """Compare the server with the table or make it so.
+async def settle(act: Act, more: Sequence[Stream] = ()) -> list[Difference]:
+    """Compare the server with the table, and with `more` streams, or make it so.
 
     Raises one of `AWAY` if it does not answer, `SetupError` if what is needed to connect is not there.
     """
@@ -51,7 +53,8 @@ async def settle(act: Act) -> list[Difference]:
     await asyncio.wait_for(connecting, CONNECT_SECONDS)
     try:
         work = differences.apply if act == "apply" else differences.compare
-        return await work(client.jetstream(), *table())
+        kept, read = table()
+        return await work(client.jetstream(), (*kept, *more), read)
     finally:
         await client.close()
 
@@ -61,7 +64,7 @@ async def furnish() -> None:
     # There the readers make their streams, and nothing of them can differ.
     while settings.BUS == "nats":
         try:
-            found = await settle("apply")
+            found = await settle("apply", await aside(readers.streams))
         except (*AWAY, SetupError) as error:
             logger.debug("NATS cannot be furnished yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)

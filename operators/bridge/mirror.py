@@ -16,7 +16,6 @@ from typing import NamedTuple
 import orjson
 
 from openvibe.bus import Bus, Entry, Message, Unsubscribe
-from openvibe.ctx import BUCKETS
 from openvibe.errors import BusError
 from openvibe.protocol import keys, tenancy
 from operators.bridge import letters
@@ -79,7 +78,7 @@ async def _mirror(bus: Bus) -> None:
 
 async def _watch(bus: Bus, watches: dict[Place, Unsubscribe]) -> None:
     """Follow the buckets of every project, also when projects come or go."""
-    wanted = [Place(project, bucket) for project in await aside(_projects) for bucket in BUCKETS]
+    wanted = [Place(project, bucket) for project in await aside(_projects) for bucket in keys.BUCKETS]
     for place in watches.keys() - set(wanted):
         await watches.pop(place)()
     for place in wanted:

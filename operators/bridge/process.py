@@ -15,7 +15,7 @@ from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
 from openvibe.protocol.streams import AGENTS, Consumer
 from operators import clock
-from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, registry, requests
+from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, readers, registry, requests
 from operators.link import link
 from operators.models import Process
 from operators.services import presence, session_logging
@@ -40,17 +40,18 @@ async def serve(ended: asyncio.Event) -> None:
     absent = presence.announce(Process.Kind.BRIDGE)
     consumers = furnishing.table()[1]
     reading = {consumer.stream: asyncio.Event() for consumer in consumers}
-    readers = [asyncio.create_task(_read_for_ever(consumer, reading[consumer.stream])) for consumer in consumers]
-    readers += [
+    works = [asyncio.create_task(_read_for_ever(consumer, reading[consumer.stream])) for consumer in consumers]
+    works += [
         asyncio.create_task(furnishing.furnish()),
         asyncio.create_task(requests.serve_for_ever()),
         asyncio.create_task(mirror.mirror_for_ever()),
         asyncio.create_task(registry.beat_for_ever()),
         asyncio.create_task(artifacts.read_for_ever(reading[AGENTS])),
         asyncio.create_task(health.hear_for_ever()),
+        asyncio.create_task(readers.serve_for_ever()),
     ]
     await ended.wait()
-    await companions.cancel(readers, pause=0.5)
+    await companions.cancel(works, pause=0.5)
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)

@@ -11,8 +11,8 @@ from django.db.models import F
 from django.utils import timezone
 
 from openvibe import canonical
-from openvibe.ctx import BUCKETS
 from openvibe.host import Change
+from openvibe.protocol.keys import BUCKETS
 from operators.errors import RevisionMoved, Unknown
 from operators.models import ContextEntry, ContextRevision, Project
 from operators.services import changes

@@ -21,10 +21,11 @@ from openvibe.bus import nkeys
 from openvibe.bus.nats import NatsBus
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.errors import BusError
-from openvibe.protocol import accounts, subjects
+from openvibe.protocol import accounts, readers, subjects
 from openvibe.protocol.streams import STREAMS
 from operators.bridge import certificates
 from operators.management.commands import credentials
+from operators.models import Project
 from tests import servers
 from tests.servers import Server
 
@@ -249,12 +250,17 @@ async def test_a_client_without_tls_gets_no_further_than_the_door(server: Server
         await nats.connect(server.url.replace("tls://", "nats://"), allow_reconnect=False, connect_timeout=2)
 
 
-def test_the_bus_command_works_over_tls_and_accounts(server: Server, settings: Any) -> None:
+@pytest.mark.django_db
+def test_the_bus_command_works_over_tls_and_accounts(server: Server, settings: Any, other_project: Project) -> None:
     settings.NATS_URL = server.url
     open_to_us = {"nats_credentials": str(server.folder / "openvibe-site.nk"), "nats_certificates": str(server.folder)}
     settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, **open_to_us)
+    with pytest.raises(CommandError, match="differences"):
+        call_command("bus", "check")
     call_command("bus", "apply")
     call_command("bus", "check")
+    for stream in readers.streams(other_project.id):
+        assert asyncio.run(kept(server, stream.name)) == 0
     settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_credentials="")
     with pytest.raises(CommandError, match="does not let us in"):
         call_command("bus", "check")

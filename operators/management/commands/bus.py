@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from openvibe.errors import SetupError
 from openvibe.protocol.streams import consumers, streams
-from operators.bridge import crds, furnishing
+from operators.bridge import crds, furnishing, readers
 from operators.bridge.differences import Difference
 
 
@@ -75,7 +75,7 @@ def files() -> dict[str, str]:
 
 def _looked(act: furnishing.Act) -> list[Difference]:
     try:
-        return asyncio.run(furnishing.settle(act))
+        return asyncio.run(furnishing.settle(act, readers.streams()))
     except furnishing.AWAY as error:
         access = furnishing.access()
         reason = access.explained(error) if str(error) else type(error).__name__
