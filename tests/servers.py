@@ -127,7 +127,8 @@ def closed_nats(*projects: str) -> Iterator[Server]:
     program = _needed("nats")
     port, monitor = ports.free(), ports.free()
     with _folder() as folder:
-        credentials.write(folder, hosts=[ports.LOOPBACK], projects=projects)
+        # Clients in JavaScript know servers by names.
+        credentials.write(folder, hosts=[ports.LOOPBACK, "localhost"], projects=projects)
         command = [program, "-c", "server.conf", "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor)]
         health = f"http://{ports.LOOPBACK}:{monitor}/healthz"
         yield from _running(Server(f"tls://{ports.LOOPBACK}:{port}", command, folder, lambda: _answers_200(health)))

@@ -8,16 +8,20 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.js.api import ConsumerConfig
 from websockets.sync.client import ClientConnection, connect
 
 from openvibe.bus.nats_access import Access, NatsClient
 from tests import servers
 from tests.acceptance import site as sites
 from tests.acceptance.site import ENDED, Site
+from tests.acceptance.test_strangers import packages, played
 from tests.servers import Server
 
+__all__ = ["packages"]
 pytestmark = pytest.mark.timeout(240)
 GENERAL = "cg.v1.default.public.evt.agent.scout.message"
 
@@ -114,6 +118,52 @@ def test_an_agent_with_its_key_takes_work_and_brings_the_result(site: Site, nats
         working.result(90)
     ended = site.wait_for(run, *ENDED)
     assert (ended["status"], ended["output"]["report"]) == ("completed", "done by key"), ended["error"]
+
+
+def answered(task: dict[str, Any], summary: str) -> bytes:
+    """Return the result of a task."""
+    body = {
+        "version": "1", "id": f"result-{task['session_id']}", "timestamp": task["timestamp"],
+        "session_id": task["session_id"], "type": "result.success",
+        "payload": {"work_id": task["payload"]["work_id"], "work_type": "coding", "summary": summary},
+    }  # fmt: skip
+    return json.dumps(body).encode()
+
+
+def test_work_waits_for_an_agent_that_comes_later_and_for_the_next_one_if_it_dies(site: Site, nats: Server) -> None:
+    run = site.start_run("errands", "run_errand", {"wish": "wait for me"})
+    sites.until(lambda: site.read(run)["status"] == "waiting", "the work is handed out")
+    work = f"sessions.{run.rsplit('/', 1)[1]}.work"
+
+    async def take(summary: str) -> None:
+        client = await agent(nats, "default")
+        reader = ConsumerConfig(ack_wait=1)
+        tasks = await client.jetstream(domain="openvibe").pull_subscribe(work, durable="late", config=reader)
+        [message] = await tasks.fetch(1, timeout=30)
+        if summary:
+            task = json.loads(message.data)
+            await client.jetstream().publish(f"sessions.{task['session_id']}.results", answered(task, summary))
+            await message.ack_sync()
+        await client.close()
+
+    asyncio.run(take(""))
+    asyncio.run(take("done by the next one"))
+    assert site.wait_for(run, *ENDED)["output"]["report"] == "done by the next one"
+
+
+def test_an_agent_in_javascript_reads_its_work_durably_and_writes_the_shared_context(
+    site: Site, nats: Server, packages: Path
+) -> None:
+    run = site.start_run("errands", "run_errand", {"wish": "javascript"})
+    keys = {"NATS_URL": nats.url, "NATS_KEY": str(nats.folder / "agents-default.nk"),
+            "NATS_CA": str(nats.folder / "ca.pem")}  # fmt: skip
+    printed = played(site, ["node", str(packages / "closed_agent.mjs")], **keys)
+    name = run.rsplit("/", 1)[1]
+    assert printed == f"sessions-default: {name}\n"
+    assert site.wait_for(run, *ENDED)["output"]["report"] == "done for javascript"
+    place = f"/context/leads/{name}"
+    sites.until(lambda: site.call("GET", place).status_code == 200, "what it wrote is in the shared context")
+    assert site.call("GET", place).json()["value"] == {"by": "closed-js"}
 
 
 def test_a_site_without_its_key_says_what_is_missing(nats: Server, tmp_path: Path) -> None:
