@@ -153,11 +153,39 @@ def nats_cluster(nodes: int = 3) -> Iterator[list[Server]]:
             stack.callback(server.stop)
             server.start()
             found.append(server)
-        deadline = time.monotonic() + START_SECONDS
-        while not all(_answers_200(f"{server.monitor}/healthz") for server in found):
-            assert time.monotonic() < deadline, "the cluster does not come to agree"
-            time.sleep(0.05)
+        agree(found)
         yield found
+
+
+@contextlib.contextmanager
+def closed_nats_cluster(*projects: str, nodes: int = 3) -> Iterator[list[Server]]:
+    """The same, closed: TLS to clients and between nodes, and accounts, as `manage.py credentials --route` makes it."""
+    program = _needed("nats")
+    routes = [f"{ports.LOOPBACK}:{ports.free()}" for _ in range(nodes)]
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(_folder())
+        credentials.write(made, hosts=[ports.LOOPBACK, "localhost"], projects=projects, routes=routes)
+        found = []
+        for number, route in enumerate(routes, start=1):
+            port, monitor, folder = ports.free(), ports.free(), stack.enter_context(_folder())
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+            command = [program, "-c", "server.conf", "-n", f"n{number}", "-a", ports.LOOPBACK, "-p", str(port)]
+            command += ["-m", str(monitor), "--cluster", f"nats://{route}"]
+            server = Server(f"tls://{ports.LOOPBACK}:{port}", command, folder, partial(ports.answers, port))
+            server.monitor = f"http://{ports.LOOPBACK}:{monitor}"
+            stack.callback(server.stop)
+            server.start()
+            found.append(server)
+        agree(found)
+        yield found
+
+
+def agree(nodes: list[Server]) -> None:
+    """Wait until all nodes of a cluster are there and have what the others have."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all(_answers_200(f"{server.monitor}/healthz") for server in nodes):
+        assert time.monotonic() < deadline, "the cluster does not come to agree"
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,34 @@ jetstream {
 include "accounts.conf"
 """
 
+#: What a server of a cluster has besides. Whoever has no certificate of the same CA is no other server of it.
+CLUSTER = """\
+# Made by `manage.py credentials`. Each server needs a name of its own: nats-server -c server.conf -n n1
+cluster {
+  name: "openvibe"
+  port: 6222
+  tls {
+    cert_file: "server.pem"
+    key_file: "server.key"
+    ca_file: "ca.pem"
+    verify: true
+    timeout: 5
+  }
+  routes: [%s]
+}
+"""
+CLUSTERED = 'include "cluster.conf"\n'
+
+
+def server(*, clustered: bool) -> str:
+    """Return the configuration of a server, alone or of a cluster."""
+    return SERVER + CLUSTERED if clustered else SERVER
+
+
+def cluster(routes: Sequence[str]) -> str:
+    """Return what makes a server one of a cluster; `routes` are host and port of each of its servers."""
+    return CLUSTER % ", ".join(_quoted(f"tls://{route}") for route in routes)
+
 
 def text(projects: Sequence[str], keys: Mapping[str, str]) -> str:
     """Return the accounts; `keys` are the public keys of their users, by account."""

@@ -283,7 +283,7 @@ def test_credentials_are_private_and_kept_when_a_project_is_added(tmp_path: Path
     assert "SU" not in {line.strip()[:2] for line in text.splitlines()}
 
 
-@pytest.mark.parametrize("name", ["accounts.conf", "server.conf"])
+@pytest.mark.parametrize("name", ["accounts.conf", "cluster.conf", "server.conf"])
 def test_the_configuration_in_deploy_is_current(name: str) -> None:
     assert (DEPLOY / name).read_text("utf-8") == credentials.example()[name]
 

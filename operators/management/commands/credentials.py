@@ -27,18 +27,30 @@ class Command(BaseCommand):
         parser.add_argument("folder", type=Path)
         parser.add_argument("--host", action="append", default=[], help="a name or address of a server (repeat)")
         parser.add_argument("--project", action="append", default=[], help="a project whose agents connect (repeat)")
+        route = (
+            "host:port at which the other servers of a cluster reach one of them, such as n1.example.com:6222 (repeat)"
+        )
+        parser.add_argument("--route", action="append", default=[], help=route)
 
-    def handle(self, *args: Any, folder: Path, host: list[str], project: list[str], **options: Any) -> None:
+    def handle(
+        self, *args: Any, folder: Path, host: list[str], project: list[str], route: list[str], **options: Any
+    ) -> None:
         """Do it, and tell where things are."""
-        write(folder, hosts=host or ["localhost", "127.0.0.1"], projects=project or [tenancy.DEFAULT])
-        self.stdout.write(f"the server: cd {folder} && nats-server -c server.conf")
+        reached = host or ["localhost", "127.0.0.1", *(item.rpartition(":")[0] for item in route)]
+        write(folder, hosts=reached, projects=project or [tenancy.DEFAULT], routes=route)
+        self.stdout.write(f"the server: cd {folder} && nats-server -c server.conf{' -n <its name>' if route else ''}")
+        if route and accounts.CLUSTERED not in (folder / "server.conf").read_text("utf-8"):
+            self.stderr.write(f"{folder / 'server.conf'} was there and lacks this line: {accounts.CLUSTERED.strip()}")
         self.stdout.write(f"OpenVibe: NATS_CREDENTIALS={folder / 'openvibe-site.nk'} NATS_CERT_DIR={folder}")
         for name in project or [tenancy.DEFAULT]:
             self.stdout.write(f"agents of {name}: {folder / key_file(table.account(name))}, with {folder / 'ca.pem'}")
 
 
-def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str]) -> None:
-    """Write the files. What may be known to others lies beside what may not, which its owner alone can read."""
+def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str], routes: Sequence[str] = ()) -> None:
+    """Write the files. What may be known to others lies beside what may not, which its owner alone can read.
+
+    `routes` are those of a cluster, each of whose servers gets a copy of the folder.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = _authority(folder)
     server = certificates.server(authority, hosts)
@@ -48,14 +60,20 @@ def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str]) -> Non
     keys = {name: _user(folder / key_file(name)).public for name in names}
     _private(folder / "accounts.conf", accounts.text(projects, keys).encode())
     if not (folder / "server.conf").exists():
-        _private(folder / "server.conf", accounts.SERVER.encode())
+        _private(folder / "server.conf", accounts.server(clustered=bool(routes)).encode())
+    if routes:
+        _private(folder / "cluster.conf", accounts.cluster(routes).encode())
 
 
 def example() -> dict[str, str]:
-    """Return the configuration of a server with one project, as `deploy/nats/` shows it: with the names of keys."""
+    """Return the configuration of a cluster with one project, as `deploy/nats/` shows it: with the names of keys."""
     names = [table.SYSTEM, table.OPENVIBE, table.account(tenancy.DEFAULT)]
     keys = {name: f"<the public key of {key_file(name)}>" for name in names}
-    return {"accounts.conf": accounts.text([tenancy.DEFAULT], keys), "server.conf": accounts.SERVER}
+    return {
+        "accounts.conf": accounts.text([tenancy.DEFAULT], keys),
+        "cluster.conf": accounts.cluster([f"n{number}.example.com:6222" for number in (1, 2, 3)]),
+        "server.conf": accounts.server(clustered=True),
+    }
 
 
 def key_file(account: str) -> str:
