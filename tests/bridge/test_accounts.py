@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import json
 import stat
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import nats
 import pytest
+from cryptography import x509
 from django.core.management import CommandError, call_command
 from nats.errors import Error as NATSError
 from nats.errors import NoRespondersError
@@ -281,6 +283,21 @@ def test_credentials_are_private_and_kept_when_a_project_is_added(tmp_path: Path
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert "SU" not in {line.strip()[:2] for line in text.splitlines()}
+
+
+def test_a_cluster_is_written_with_the_names_of_all_its_servers(tmp_path: Path) -> None:
+    told, folder = io.StringIO(), tmp_path / "nats"
+    routes = ["n1.example.com:6222", "n2.example.com:6222"]
+    call_command("credentials", str(folder), route=routes, stdout=told, stderr=told)
+    assert 'routes: ["tls://n1.example.com:6222", "tls://n2.example.com:6222"]' in (folder / "cluster.conf").read_text()
+    assert 'include "cluster.conf"' in (folder / "server.conf").read_text()
+    certificate = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"n1.example.com", "n2.example.com"} < set(names.get_values_for_type(x509.DNSName))
+    assert "lacks this line" not in told.getvalue()
+    (folder / "server.conf").write_text("# mine\n")
+    call_command("credentials", str(folder), route=routes, stdout=told, stderr=told)
+    assert 'lacks this line: include "cluster.conf"' in told.getvalue()
 
 
 @pytest.mark.parametrize("name", ["accounts.conf", "cluster.conf", "server.conf"])
