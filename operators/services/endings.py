@@ -66,7 +66,8 @@ def _call_off(run_id: str, status: Run.Status, *, now: datetime) -> None:
         chunk = task.get("chunk_id") if isinstance(task, dict) else None
         told = {"work_id": wait.id, "role": wait.payload["role"], "reason": f"The run was {status}"}
         told |= {"chunk_id": chunk} if isinstance(chunk, str) else {}
-        notices.write(CALLED_OFF, told, session_id=run_id, id=f"cancelled_{wait.id}", run=wait.run)
+        name, run = f"cancelled_{wait.id}", wait.run
+        notices.write(CALLED_OFF, told, project_id=run.project_id, session_id=run_id, id=name, run=run)
 
 
 def undo(run_id: str) -> None:
