@@ -155,10 +155,10 @@ def test_an_agent_in_javascript_reads_its_work_durably_and_writes_the_shared_con
     site: Site, nats: Server, packages: Path
 ) -> None:
     run = site.start_run("errands", "run_errand", {"wish": "javascript"})
-    keys = {"NATS_URL": nats.url, "NATS_KEY": str(nats.folder / "agents-default.nk"),
-            "NATS_CA": str(nats.folder / "ca.pem")}  # fmt: skip
-    printed = played(site, ["node", str(packages / "closed_agent.mjs")], **keys)
     name = run.rsplit("/", 1)[1]
+    told = {"NATS_URL": nats.url, "NATS_KEY": str(nats.folder / "agents-default.nk"),
+            "NATS_CA": str(nats.folder / "ca.pem"), "WORK": f"sessions.{name}.work"}  # fmt: skip
+    printed = played(site, ["node", str(packages / "closed_agent.mjs")], **told)
     assert printed == f"sessions-default: {name}\n"
     assert site.wait_for(run, *ENDED)["output"]["report"] == "done for javascript"
     place = f"/context/leads/{name}"

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, nkeyAuthenticator } from "@nats-io/transport-node";
 
-const { NATS_URL, NATS_KEY, NATS_CA } = process.env;
+const { NATS_URL, NATS_KEY, NATS_CA, WORK } = process.env;
 const client = await connect({
   servers: NATS_URL,
   authenticator: nkeyAuthenticator(Buffer.from(readFileSync(NATS_KEY, "utf8").trim())),
@@ -13,8 +13,8 @@ const client = await connect({
 const options = { domain: "openvibe", checkAPI: false };
 const stream = jetstream(client, options);
 const manager = await jetstreamManager(client, options);
-const name = await manager.streams.find("sessions.*.work");
-const reader = { durable_name: "closed-js", filter_subject: "sessions.*.work", ack_policy: AckPolicy.Explicit };
+const name = await manager.streams.find(WORK);
+const reader = { durable_name: "closed-js", filter_subject: WORK, ack_policy: AckPolicy.Explicit };
 await manager.consumers.add(name, reader);
 const work = await (await stream.consumers.get(name, "closed-js")).next({ expires: 60_000 });
 const { session_id: session, timestamp, payload } = work.json();
