@@ -81,7 +81,8 @@ def notify(notice_id: str) -> None:
 
 def hanging(queue: str) -> int:
     """Return how many bells of a queue no worker has taken yet; none if the broker cannot say."""
-    with current_app.pool.acquire(block=True) as connection:
+    # A connection of its own: one of the pool that a broker's end has closed makes no channel any more.
+    with current_app.connection_for_write() as connection:
         try:
             with connection.channel() as channel:
                 return int(channel.queue_declare(queue, passive=True).message_count)

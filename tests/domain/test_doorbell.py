@@ -17,21 +17,27 @@ from openvibe_site import ports
 from operators.models import Operator
 from operators.services import doorbell
 from tests import servers
+from tests.servers import Server
 
 GROCER = Operator(slug="grocer")
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    """Bells hang in a real Redis, as they do at a site that names one."""
+def broker() -> Iterator[Server]:
+    """A real Redis in which bells hang, as they do at a site that names one."""
     before = current_app._get_current_object()
     with servers.redis() as server:
         app = celery.Celery("bells", broker=server.url, set_as_current=False)
         app.conf.broker_transport_options = site.IMPATIENT | site.FORGETFUL
         app.set_current()
-        yield server.url
+        yield server
         before.set_current()
         app.pool.force_close_all()
+
+
+@pytest.fixture
+def url(broker: Server) -> str:
+    return broker.url
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
@@ -54,6 +60,17 @@ def test_a_broker_tells_how_many_bells_hang(url):
         doorbell.ring(f"run_{number}", GROCER)
     assert doorbell.hanging("runs-grocer") == 3
     assert doorbell.hanging("runs-baker") == 0
+
+
+@pytest.mark.redis
+def test_a_broker_that_was_away_is_asked_again(broker):
+    doorbell.ring("run_1", GROCER)
+    broker.kill()
+    assert doorbell.hanging("runs-grocer") == 0
+    doorbell.ring("run_2", GROCER)
+    broker.start()
+    doorbell.ring("run_3", GROCER)
+    assert doorbell.hanging("runs-grocer") == 1
 
 
 @pytest.mark.redis
