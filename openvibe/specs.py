@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from openvibe import canonical, misfits
 from openvibe.outcomes import Rule
+from openvibe.protocol.sessions import WITHDRAWN
 from openvibe.subscriptions import Listen
 
 ID = r"^[a-z][a-z0-9_]{0,63}$"
@@ -134,6 +135,13 @@ class RemoteSpec(Spec):
 
     role: str = Field(pattern=ID)
     timeout: Limit | None = None
+
+    @field_validator("role")
+    @classmethod
+    def _role_is_free(cls, role: str) -> str:
+        if f"work.{role}" == WITHDRAWN:
+            raise ValueError(f"work of the role {role!r} could not be told from the word that work is not needed")
+        return role
 
 
 class ModelSpec(Spec):

@@ -32,7 +32,7 @@ from operators.services import (
     errands,
     inbox,
     notices,
-    remote_tools,
+    recalls,
     retention,
     subscriptions,
     timeline,
@@ -90,7 +90,7 @@ def tick() -> None:
     _each_while_taken(_undelivered(now), deliveries.deliver)
     _each_while_taken(_unsent(now), deliveries.ask)
     _each_while_taken(_unsaid(now), notices.send)
-    _each_while_taken(_unrecalled(now), remote_tools.recall)
+    _each_while_taken(_unrecalled(now), recalls.recall)
     _each_while_taken(errands.due(now, MOST), errands.look)
     _each(_unreplied(now), deliveries.reply)
     _each(inbox.stuck(MOST), inbox.apply)

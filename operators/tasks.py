@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from operators.services import deliveries, doorbell, errands, execution, notices, remote_tools, subscriptions
+from operators.services import deliveries, doorbell, errands, execution, notices, recalls, subscriptions
 
 
 @shared_task(name=doorbell.PERFORM, ignore_result=True, acks_late=True)
@@ -33,8 +33,8 @@ def reply(run_id: str) -> None:
 
 @shared_task(name=doorbell.RECALL, ignore_result=True, acks_late=True)
 def recall(run_id: str) -> None:
-    """Call back the tools of a run that has ended."""
-    remote_tools.recall_all(run_id)
+    """Tell those who do something for a run that nobody waits for it any more."""
+    recalls.recall_all(run_id)
 
 
 @shared_task(name=doorbell.GATHER, ignore_result=True, acks_late=True)

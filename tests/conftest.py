@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HOME = Path(tempfile.mkdtemp(prefix="openvibe-tests-"))
@@ -22,7 +23,9 @@ import django
 
 django.setup()
 
+import orjson
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connections
 
@@ -47,9 +50,26 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     # A file, as in production: SQLite's shared memory databases refuse a second writer instead of letting it wait.
-    settings = connections["default"].settings_dict
-    if settings["ENGINE"].endswith("sqlite3"):
-        settings["TEST"]["NAME"] = str(HOME / "tests.db")
+    chosen = connections["default"].settings_dict
+    if chosen["ENGINE"].endswith("sqlite3"):
+        chosen["TEST"]["NAME"] = str(HOME / "tests.db")
+
+
+@pytest.fixture
+def bells() -> Iterator[Callable[[], list[tuple[str, str, str]]]]:
+    """Read the bells that hang in the embedded queue: queue, task and id; and take them out."""
+
+    def read() -> list[tuple[str, str, str]]:
+        found = []
+        for file in sorted((settings.OPENVIBE.home / "queue").glob("*/*.msg"), key=lambda file: file.name):
+            headers = orjson.loads(file.read_bytes())["headers"]
+            found.append((file.parent.name, headers["task"], headers["argsrepr"].strip("[]'")))
+            file.unlink()
+        return found
+
+    read()
+    yield read
+    read()
 
 
 @pytest.fixture

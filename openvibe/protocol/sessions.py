@@ -20,6 +20,8 @@ from openvibe.protocol.subjects import token
 VERSION = "1"
 #: Where agents, and OpenVibe, say that they live; passing messages, kept by no stream.
 HEALTH = "system.health"
+#: Says to whom some work was given that nobody waits for it any more; no role bears that name.
+WITHDRAWN = "work.cancelled"
 #: The session of messages that belong to none.
 SYSTEM = "system"
 
@@ -60,6 +62,7 @@ TYPES: Catalogue = {
     "work.coding": Type("work", payloads.Coding),
     "work.testing": Type("work", payloads.Testing),
     "work.review": Type("work", payloads.Review),
+    WITHDRAWN: Type("work", payloads.Withdrawn),
     "result.success": Type("results", payloads.Success),
     "result.failure": Type("results", payloads.Failure),
     "approval.request": Type("approvals", payloads.Question),

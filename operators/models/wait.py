@@ -13,6 +13,10 @@ from openvibe.outcomes import TERMINATE
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
+#: What others do for a run, and are to be told when it is not needed any more.
+RECALLABLE = ("tool", "work", "reply")
+UNRECALLED = Q(kind__in=RECALLABLE, status__in=["cancelled", "expired"], recalled_at=None, sent_at__isnull=False)
+
 
 class WaitQuerySet(models.QuerySet["Wait"]):
     """Which waits: somebody's, open ones, gates."""
@@ -26,9 +30,12 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         return self.filter(status=Wait.Status.PENDING)
 
     def unrecalled(self) -> WaitQuerySet:
-        """Calls of tools for which nobody waits any more, and whose tools do not know yet."""
-        gone = (Wait.Status.CANCELLED, Wait.Status.EXPIRED)
-        return self.filter(kind=Wait.Kind.TOOL, status__in=gone, recalled_at=None, sent_at__isnull=False)
+        """What others were told to do, for which nobody waits any more, and they do not know yet.
+
+        A run that answers a request too late is let go on.
+        """
+        late = Q(kind=Wait.Kind.REPLY, status=Wait.Status.EXPIRED)
+        return self.filter(UNRECALLED).exclude(late)
 
     def gates(self) -> WaitQuerySet:
         """Those that wait for a person."""
@@ -41,8 +48,8 @@ class Wait(models.Model):
     `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes both.
     `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
-    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `recalled_at` when a tool
-    was told that nobody waits for it any more. Gates have a `decision`, the other kinds a `result` or an
+    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `recalled_at` when they
+    were told that nobody waits for it any more. Gates have a `decision`, the other kinds a `result` or an
     `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
 
     Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
@@ -126,7 +133,7 @@ class Wait(models.Model):
             models.Index(
                 fields=["closed_at"],
                 name="wait_unrecalled",
-                condition=Q(kind="tool", status__in=["cancelled", "expired"], recalled_at=None, sent_at__isnull=False),
+                condition=UNRECALLED,
             ),
         ]
 

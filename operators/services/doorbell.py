@@ -60,7 +60,7 @@ def reply(run_id: str, operator: Operator) -> None:
 
 
 def recall(run_id: str, operator: Operator) -> None:
-    """Tell the operator's workers that a run has ended whose calls nobody waits for any more."""
+    """Tell the operator's workers that a run does not wait any more for what it has others do."""
     _send(RECALL, run_id, queue(operator))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from django.utils import timezone
 
 from openvibe.protocol import envelope, internal, requests, subjects
 from operators.models import Wait
@@ -28,23 +27,12 @@ def call(wait: Wait) -> bool:
     return _told(wait, "call", told, more={requests.ANSWER_TO: answer_to})
 
 
-def recall(wait_id: str) -> bool:
+def recall(wait: Wait) -> bool:
     """Tell whoever performs a tool that nobody waits for its result any more; False if the bus did not take it."""
-    wait = Wait.objects.unrecalled().select_related("run__operator").filter(id=wait_id).first()
-    if wait is None:
-        return True
     if wait.payload["tool"] in internal.TOOLS:
         errands.abandon(wait)
-    elif not _told(wait, "cancel", {"reason": f"The call is {wait.status}, its run {wait.run.status}"}, more={}):
-        return False
-    Wait.objects.filter(id=wait_id).update(recalled_at=timezone.now())
-    return True
-
-
-def recall_all(run_id: str) -> None:
-    """Do the same for all calls of a run; what the bus does not take the clock tries again."""
-    for wait_id in Wait.objects.unrecalled().filter(run_id=run_id).values_list("id", flat=True):
-        recall(wait_id)
+        return True
+    return _told(wait, "cancel", {"reason": f"The call is {wait.status}, its run {wait.run.status}"}, more={})
 
 
 def _told(wait: Wait, act: str, told: dict[str, Any], *, more: dict[str, str]) -> bool:

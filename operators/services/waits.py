@@ -25,6 +25,7 @@ from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
 from operators.models.lookup import listed
 from operators.models.stroke import Change, Given, Insert, Update, strike
+from operators.models.wait import RECALLABLE
 from operators.services import budgets, doorbell, effects, late, seats, timeline
 
 CLOCK = "clock"
@@ -316,6 +317,8 @@ def _close_with_others(wait: Wait, fields: dict[str, Any]) -> bool:
     elif wait.form == FORM:
         budgets.told(wait)
     over, told = seats.settled(wait, now=now)
+    if over and wait.rule and wait.kind in RECALLABLE:
+        transaction.on_commit(partial(doorbell.recall, wait.run_id, run.operator))
     _wake(wait, run.operator, told, over=over, now=now)
     return True
 

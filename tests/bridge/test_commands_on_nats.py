@@ -20,7 +20,7 @@ from nats.js.errors import NotFoundError
 
 from operators.bridge import ingest
 from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Project, Run, Wait
-from operators.services import cards, deliveries, errands, intake, remote_tools
+from operators.services import cards, deliveries, errands, intake, recalls
 from tests.bridge.conftest import SOON, Bridge, eventually
 from tests.bridge.test_commands import result
 from tests.bridge.test_requests import served, worker
@@ -218,7 +218,7 @@ def test_an_operator_asks_another_one_over_the_bus(
 def test_a_tool_hears_over_the_bus_that_nobody_waits_any_more(calling: Run, bridge: Bridge, alice: User) -> None:
     call, _ = called(bridge)
     intake.cancel(calling, actor=alice)
-    remote_tools.recall_all(calling.id)
+    recalls.recall_all(calling.id)
     told, headers = called(bridge, "cg.v1.*.*.cmd.tool.taste.cancel")
     assert (told["tool_call_id"], told["agent_turn_id"]) == (call["tool_call_id"], call["agent_turn_id"])
     assert headers["CG-Msg-Type"] == "tool.cancel"

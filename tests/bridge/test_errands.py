@@ -20,7 +20,7 @@ from operators import clock
 from operators.bridge import ingest
 from operators.link import link
 from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Project, Run, Wait
-from operators.services import deliveries, errands, intake, remote_tools
+from operators.services import deliveries, errands, intake, recalls
 from tests.bridge.test_commands import card, played, reasons
 from tests.bridge.test_requests import served
 from tests.bridge.village import Chief, Crier, Critic
@@ -300,7 +300,7 @@ def test_who_is_cancelled_takes_along_what_it_has_sent_out(
     run, message = asked(chief, memory)
     ingest.take([message])
     intake.cancel(run, actor=alice)
-    remote_tools.recall_all(run.id)
+    recalls.recall_all(run.id)
     assert run.children.get().status == "cancelled"
     assert Errand.objects.get().outcome == "canceled"
 
@@ -330,8 +330,8 @@ def test_a_tool_hears_that_its_run_was_cancelled(critic: Operator, memory: Memor
     run = played(intake.request(critic.workflows.get(), input={"loaves": 3}, actor=None))
     assert deliveries.ask(run.waits.get().id)
     intake.cancel(run, actor=alice)
-    remote_tools.recall_all(run.id)
-    remote_tools.recall_all(run.id)
+    recalls.recall_all(run.id)
+    recalls.recall_all(run.id)
     [message] = stored(memory, "cg.v1.*.*.cmd.tool.taste.cancel")
     told = json.loads(message.data)
     assert (told["agent_turn_id"], told["tool_call_id"]) == (run.turn_id, run.waits.get().payload["tool_call_id"])
@@ -350,5 +350,5 @@ def test_the_clock_tells_a_tool_whose_bell_was_lost(critic: Operator, memory: Me
 def test_a_tool_that_was_never_called_is_not_called_back(critic: Operator, memory: MemoryBus, alice) -> None:
     run = played(intake.request(critic.workflows.get(), input={"loaves": 3}, actor=None))
     intake.cancel(run, actor=alice)
-    remote_tools.recall_all(run.id)
+    recalls.recall_all(run.id)
     assert stored(memory, "cg.v1.*.*.cmd.tool.>") == []

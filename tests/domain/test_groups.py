@@ -18,7 +18,7 @@ from openvibe.testing import ScriptedProvider
 from operators import clock, definitions
 from operators.errors import AlreadyDecided, CountedAlready, NotAsked, NotWaiting
 from operators.models import Membership, Operator, Project, Run, Wait
-from operators.services import compiled, deliveries, inbox, intake, registration, waits
+from operators.services import compiled, deliveries, inbox, intake, recalls, registration, waits
 from operators.services.inbox import Inbound
 from tests.domain.board import PEOPLE, Board, seller
 from tests.domain.lab import kinds, played, started, thread
@@ -271,3 +271,16 @@ def test_of_several_operators_the_first_good_answer_is_taken_and_the_others_are_
     deliveries.reply(slow.id)
     run = played(run)
     assert {name: offer["price"] for name, offer in run.output["offers"].items()} == {"south": 5}
+
+
+def test_the_run_of_an_operator_whose_answer_is_not_needed_is_cancelled(board):
+    run, asked_of = asked(board, "buy")
+    for wait in asked_of:
+        deliveries.ask(wait.id)
+    slow, fast = Run.objects.filter(parent=run).order_by("operator__slug")
+    played(fast)
+    deliveries.reply(fast.id)
+    recalls.recall_all(run.id)
+    slow.refresh_from_db()
+    assert (slow.status, list(thread(slow))[-1].actor) == ("cancelled", "board")
+    assert played(run).status == "completed"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import orjson
 import pytest
 from django.conf import settings
 from django.core.management import call_command
@@ -68,23 +67,6 @@ def village(project: Project) -> Iterator[dict[str, Operator]]:
     definitions.registry.remove("baker")
     definitions.registry.remove("grocer")
     compiled.workflow.cache_clear()
-
-
-@pytest.fixture
-def bells() -> Iterator[Callable[[], list[tuple[str, str, str]]]]:
-    """Read the bells that hang in the embedded queue: queue, task and id; and take them out."""
-
-    def read() -> list[tuple[str, str, str]]:
-        found = []
-        for file in sorted((settings.OPENVIBE.home / "queue").glob("*/*.msg"), key=lambda file: file.name):
-            headers = orjson.loads(file.read_bytes())["headers"]
-            found.append((file.parent.name, headers["task"], headers["argsrepr"].strip("[]'")))
-            file.unlink()
-        return found
-
-    read()
-    yield read
-    read()
 
 
 def worker(*held: str) -> None:

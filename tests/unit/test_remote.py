@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from openvibe import node, remote_node
+from openvibe.errors import SetupError
 from openvibe.graph.saver import RowSaver
 from openvibe.outcomes import Completed, Failed, Paused
 from tests.unit.players import Run, compiled
@@ -127,6 +128,11 @@ def test_a_field_that_does_not_exist_is_told_before_anybody_works():
     outcome = working({"task": "x", "output_key": "lettre"}).play(start={})
     assert (outcome.node, outcome.kind) == ("implement", "WrongUpdate")
     assert "'lettre'" in outcome.error
+
+
+def test_no_role_bears_the_name_of_the_word_that_work_is_not_needed():
+    with pytest.raises(SetupError, match="could not be told from the word"):
+        remote_node(role="cancelled")(test_a_method_may_take_ctx_and_be_awaited)
 
 
 def test_a_method_may_take_ctx_and_be_awaited():

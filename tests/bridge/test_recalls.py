@@ -1,0 +1,108 @@
+"""Who does something for a run is told when nobody waits for it any more: also single waits of a group."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from openvibe.bus.memory import MemoryBus
+from operators import clock
+from operators.link import link
+from operators.models import Run, Wait
+from operators.services import deliveries, doorbell, intake, recalls, waits
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
+
+numbers = itertools.count(1)
+CODING = {"role": "coding", "task": {"chunk_id": "c1", "description": "Write it"}}
+
+
+@pytest.fixture
+def waiting(run: Run, memory: MemoryBus) -> Run:
+    """A run that waits, for nothing yet."""
+    Run.objects.filter(id=run.id).update(status=Run.Status.WAITING)
+    run.refresh_from_db()
+    return run
+
+
+def sent(run: Run, *kinds: tuple[str, dict[str, Any]], rule: str = "", needed: int = 0) -> list[Wait]:
+    """Waits of one interrupt, which those who are to answer know of."""
+    made = [
+        Wait.objects.create(
+            id=f"wait_{kind}_{seat}", run=run, kind=kind, node="ask", step_id="s1", interrupt_id="i1", seat=seat,
+            rule=rule, needed=needed, payload_sha256="0" * 64, prompt="?", payload=payload, opened_at=timezone.now(),
+        )
+        for seat, (kind, payload) in enumerate(kinds)
+    ]  # fmt: skip
+    for wait in made:
+        assert deliveries.ask(wait.id)
+    return made
+
+
+def heard(stream: str, pattern: str) -> list[dict[str, Any]]:
+    async def read() -> list[dict[str, Any]]:
+        bus: Any = await link.bus()
+        pull = await bus.pull(stream, durable=f"recalls-{next(numbers)}", patterns=[pattern])
+        return [json.loads(item.data) for item in await pull.fetch(20, timeout=0.2)]
+
+    return link.submit(read()).result(10)
+
+
+def withdrawn() -> list[dict[str, Any]]:
+    return [item for item in heard("sessions", "sessions.*.work") if item["type"] == "work.cancelled"]
+
+
+def test_an_agent_hears_once_that_the_run_whose_work_it_does_was_cancelled(waiting: Run, alice: Any) -> None:
+    [wait] = sent(waiting, ("work", CODING))
+    intake.cancel(waiting, actor=alice)
+    recalls.recall_all(waiting.id)
+    recalls.recall_all(waiting.id)
+    [told] = withdrawn()
+    assert told["session_id"] == waiting.id
+    assert {name: told["payload"][name] for name in ("work_id", "chunk_id", "work_type")} == {
+        "work_id": wait.id, "chunk_id": "c1", "work_type": "coding"
+    }  # fmt: skip
+    assert "the run cancelled" in told["payload"]["reason"]
+
+
+def test_of_a_group_whose_rule_is_met_those_who_are_not_needed_are_told_while_the_run_goes_on(
+    waiting: Run, bells: Callable[[], list[tuple[str, str, str]]]
+) -> None:
+    taste = {"tool": "taste", "tool_call_id": "t1", "arguments": {}}
+    first, second, third = sent(waiting, ("work", CODING), ("work", CODING), ("tool", taste), rule="any", needed=1)
+    assert waits.settle(second, result={"summary": "done"}, by="ada")
+    assert sorted(bell[1:] for bell in bells()) == [(doorbell.PERFORM, waiting.id), (doorbell.RECALL, waiting.id)]
+    recalls.recall_all(waiting.id)
+    assert [item["payload"]["work_id"] for item in withdrawn()] == [first.id]
+    [tool] = heard("cg_cmd_v1", "cg.v1.*.*.cmd.tool.taste.cancel")
+    assert tool["tool_call_id"] == "t1"
+    waiting.refresh_from_db()
+    assert waiting.status == "queued"
+    third.refresh_from_db()
+    assert third.recalled_at is not None
+
+
+def test_a_clock_tells_an_agent_whose_time_is_up_or_whose_bell_was_lost(waiting: Run) -> None:
+    [wait] = sent(waiting, ("work", CODING))
+    Wait.objects.filter(id=wait.id).update(deadline=timezone.now() - timedelta(seconds=1))
+    clock.tick()
+    assert withdrawn() == []
+    Wait.objects.filter(id=wait.id).update(closed_at=timezone.now() - timedelta(minutes=1))
+    clock.tick()
+    clock.tick()
+    [told] = withdrawn()
+    assert "expired" in told["payload"]["reason"]
+
+
+def test_an_agent_that_was_never_asked_hears_nothing(waiting: Run, alice: Any) -> None:
+    [wait] = sent(waiting, ("work", CODING))
+    Wait.objects.filter(id=wait.id).update(sent_at=None)
+    intake.cancel(waiting, actor=alice)
+    recalls.recall_all(waiting.id)
+    assert withdrawn() == []
