@@ -97,6 +97,8 @@ KINDS: Mapping[str, type[Command]] = {
 }
 #: Those that are about a run that there is.
 ABOUT_RUNS = frozenset({"tool_result", "timeout", "stop"})
+#: Where turns are asked for.
+TURNS = f"cg.{VERSION}.*.*.cmd.agent.*.turn"
 #: Where each of them comes in.
 PATTERNS: tuple[str, ...] = tuple(f"cg.{VERSION}.*.*.cmd.agent.*.{kind}" for kind in KINDS if kind != INTERNAL)
 
@@ -128,8 +130,7 @@ def read(kind: str, body: Mapping[str, Any], *, target: str | None) -> Command:
         ProtocolViolation: a field is missing or wrong, it is for another agent than the subject's, or carries inline
             what must lie in a card; the text names the field.
     """
-    payload = body.get("payload")
-    fields = payload if isinstance(payload, dict) else body
+    fields = _fields(body)
     if inline := [name for name in INLINE if name in fields]:
         raise ProtocolViolation(f"{inline[0]}: it belongs into a card, at which the message points")
     try:
@@ -159,6 +160,17 @@ def name(command: Command, id: str) -> str:
         case _:
             return _short(id)
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def turn_name(body: Mapping[str, Any], id: str) -> str:
+    """Return the same of a turn that may be wrong in every respect."""
+    told = _fields(body).get("agent_turn_id")
+    return _short(told if isinstance(told, str) and told else id)
+
+
+def _fields(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    payload = body.get("payload")
+    return payload if isinstance(payload, dict) else body
 
 
 def _short(text: str) -> str:

@@ -31,6 +31,12 @@ class TooDeep(Malformed):
     code = "recursion_depth_exceeded"
 
 
+class UnknownAgent(Malformed):
+    """Nobody serves the agent that is meant."""
+
+    code = "agent_not_found"
+
+
 class Envelope(BaseModel):
     """One message. Unknown fields are ignored; missing ones are filled from the subject by the dialect."""
 

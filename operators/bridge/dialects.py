@@ -147,7 +147,7 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
     depth = 0 if ours else headers.required_depth(message.headers)
     bare = not isinstance(body.get("payload"), dict)
     payload = body if bare else body["payload"]
-    name = _id(body, message, bare=bare)
+    name = known_as(body, message, bare=bare)
     posting = Posting(
         project=project,
         channel=subjects.PUBLIC,
@@ -178,7 +178,7 @@ def _reply(message: Message, project: str) -> Inbound:
         raise Malformed("payload: an object with `result` or `error` is needed")
     *_, wait_id = message.subject.split(".")
     # Whoever says first that he has begun has not yet answered.
-    name = envelope.message_id(wait_id, _id(body, message))
+    name = envelope.message_id(wait_id, known_as(body, message))
     return Inbound(message.subject.split(".")[2], inbox.REPLY, name, "", {"wait_id": wait_id, "payload": payload})
 
 
@@ -212,7 +212,7 @@ def _commanded(message: Message, kind: str, command: commands.Command, body: Map
         raise Malformed(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     told = commands.Received(
         kind=kind,
-        id=commands.name(command, _id(body, message)),
+        id=commands.name(command, known_as(body, message)),
         channel=channel,
         sender=(message.headers.get("CG-Sender") or command.agent_id)[:200],
         traceparent=headers.traceparent(message.headers),
@@ -248,7 +248,7 @@ def _workflow(message: Message, project: str) -> Posting:
         project=project,
         channel=subjects.PUBLIC if told.general else subjects.thread(run_id),
         kind=f"agent.{told.kind}",
-        message_id=_message_id(message, told.id or _id({"timestamp": told.sent_at}, message)),
+        message_id=_message_id(message, told.id or known_as({"timestamp": told.sent_at}, message)),
         actor=told.agent,
         content=told.content,
         data={"role": told.role, "attrs": told.attrs, **{name: value for name, value in extras.items() if value}},
@@ -361,7 +361,7 @@ def _message_id(message: Message, id: str) -> str:
     return name if len(name) <= LONGEST_ID else envelope.message_id(message.subject, id)
 
 
-def _id(body: Mapping[str, Any], message: Message, *, bare: bool = False) -> str:
+def known_as(body: Mapping[str, Any], message: Message, *, bare: bool = False) -> str:
     """Return what a message is known by: its own id, else what its sender or its stream calls it, else its bytes.
 
     A `bare` body is all payload: the `id` in it is that of whatever the message is about, of which there is more to

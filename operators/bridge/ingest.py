@@ -105,7 +105,7 @@ def _receive(heard: Sequence[tuple[Message, Inbound]]) -> None:
             if inbox.concerns(item):
                 known.append((message, item))
         except Malformed as error:
-            letters.bury(message, str(error), code=error.code)
+            letters.bury(message, str(error), code=error.code, malformed=item.type == inbox.COMMAND)
     for item_id in _received(known):
         try:
             inbox.apply(item_id)

@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from openvibe.bus import Message
 from openvibe.protocol import subjects, tenancy
-from operators.bridge import faults
+from operators.bridge import faults, refused_turns
+from operators.bridge.texts import storable
 from operators.models import Channel, DeadLetter, Project
 from operators.models.event import EventRow
 from operators.models.project import DEFAULT
@@ -82,8 +83,14 @@ def bury_all(refusals: Sequence[Refusal]) -> None:
             [(letter, refused[letter.digest].code) for letter in fresh if owners[letter.digest] == channel.project_id],
         )
     for letter in fresh:
-        if (refusal := refused[letter.digest]).malformed:
-            faults.tell(letter, refusal.message, code=refusal.code)
+        _answer(letter, refused[letter.digest])
+
+
+def _answer(letter: DeadLetter, refusal: Refusal) -> None:
+    message, fault = refusal.message, "protocol_violation" if refusal.malformed else "internal_error"
+    if refusal.malformed:
+        faults.tell(letter, message, code=refusal.code)
+    refused_turns.tell(message, refusal.reason, code=refusal.code or fault)
 
 
 def _tell(channel: Channel, buried: Sequence[tuple[DeadLetter, str]]) -> None:
@@ -95,11 +102,6 @@ def _tell(channel: Channel, buried: Sequence[tuple[DeadLetter, str]]) -> None:
 def digest(message: Message) -> str:
     """Return what tells a message from every other one."""
     return hashlib.sha256(storable(message.subject).encode() + b"\n" + message.data).hexdigest()
-
-
-def storable(text: str) -> str:
-    """Return a text as a database keeps it: what none keeps in a text becomes a mark."""
-    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _letter(digest: str, refusal: Refusal) -> DeadLetter:

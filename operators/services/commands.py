@@ -16,7 +16,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from openvibe.protocol import commands, subjects, turns
 from openvibe.protocol.commands import Command, InternalCall, Received, Stop, Timeout, ToolResult, Turn, Wakeup
-from openvibe.protocol.envelope import Malformed, ProtocolViolation
+from openvibe.protocol.envelope import Malformed, ProtocolViolation, UnknownAgent
 from openvibe.protocol.headers import DEPTH
 from operators.models import InboxItem, Operator, Project, Run, Wait, Workflow
 from operators.services import (
@@ -27,6 +27,7 @@ from operators.services import (
     errands,
     instructions,
     intake,
+    refusals,
     servers,
     timeline,
     waits,
@@ -127,6 +128,16 @@ def apply(item: InboxItem) -> str | None:
     return _APPLIED[told.kind](item, told, told.command)
 
 
+def refused(item: InboxItem, *, code: str, reason: str) -> None:
+    """Tell whoever has sent a command that could not be applied, if somebody waits for its end: that of a turn."""
+    told = Received.model_validate(item.body)
+    if told.kind == "turn":
+        refusals.tell(
+            item.project_id, told.channel, told.fields["agent_id"],
+            name=told.id, code=code, reason=reason, traceparent=told.traceparent, depth=told.depth,
+        )  # fmt: skip
+
+
 def _run(project_id: str, told: Received, command: Stop | Timeout) -> Run:
     run_id = turns.run_of(command.agent_turn_id)
     run = Run.objects.select_related("operator").filter(project_id=project_id, id=run_id).first()
@@ -179,7 +190,7 @@ def _unserved(project_id: str, agent_id: str) -> bool:
     elsewhere = [server for server in servers.listing(project_id) if server.name != settings.OPENVIBE.server]
     if any(agent_id in server.operators for server in elsewhere):
         return False
-    raise Malformed(f"agent_id: nobody knows the agent {agent_id!r}")
+    raise UnknownAgent(f"agent_id: nobody knows the agent {agent_id!r}")
 
 
 def _answer(told: Received, command: Timeout, *, result: Any, error: str, after: str) -> str | None:

@@ -95,12 +95,12 @@ def apply(item_id: int) -> None:
     except _Skip as reason:
         _close(item, InboxItem.Status.SKIPPED, str(reason))
     except DomainError as error:
-        _close(item, InboxItem.Status.SKIPPED, f"{error.code}: {error}")
+        _refuse(item, InboxItem.Status.SKIPPED, error.code, str(error))
     except Exception as error:
         if item.attempts < MOST_ATTEMPTS:
             raise
         logger.exception("%s cannot be applied", item)
-        _close(item, InboxItem.Status.ERROR, f"{type(error).__name__}: {error}")
+        _refuse(item, InboxItem.Status.ERROR, "internal_error", f"{type(error).__name__}: {error}")
 
 
 def stuck(most: int) -> list[int]:
@@ -112,6 +112,13 @@ def stuck(most: int) -> list[int]:
         | Q(status=InboxItem.Status.PROCESSING, changed_at__lt=late)
     )
     return list(rows.order_by("changed_at").values_list("pk", flat=True)[:most])
+
+
+@transaction.atomic
+def _refuse(item: InboxItem, status: str, code: str, reason: str) -> None:
+    _close(item, status, reason if code == "internal_error" else f"{code}: {reason}")
+    if item.type == COMMAND:
+        commands.refused(item, code=code, reason=reason)
 
 
 def _close(item: InboxItem, status: str, reason: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Tells those who hear a session what they did not say themselves; kept in the database until the bus has taken it."""
+"""Tells others what no recorded event tells them; kept in the database until the bus has taken it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,27 @@ def write(
     type: str, payload: Mapping[str, Any], *, project_id: str, session_id: str, id: str, run: Run | None = None
 ) -> None:
     """Write a notice into a session's events, once for each `id`; part of the caller's transaction."""
-    now = timezone.now()
+    body = sessions.message(type, payload, id=id, run_id=session_id, now=timezone.now())
+    put(tenancy.outward(project_id, sessions.subject(session_id, "events")), type, body, id=id, run=run)
+
+
+def put(
+    subject: str,
+    type: str,
+    body: Mapping[str, Any],
+    *,
+    id: str,
+    run: Run | None = None,
+    traceparent: str = "",
+    depth: int = 0,
+) -> None:
+    """Write a notice for whoever hears a subject, once for each `id`; part of the caller's transaction.
+
+    One about a run goes out in the run's trace and depth, else in those given.
+    """
+    fields = {"subject": subject, "type": type, "run": run, "traceparent": traceparent, "depth": depth}
     notice, new = Notice.objects.get_or_create(
-        message_id=id,
-        defaults={
-            "subject": tenancy.outward(project_id, sessions.subject(session_id, "events")),
-            "type": type,
-            "run": run,
-            "body": sessions.message(type, payload, id=id, run_id=session_id, now=now),
-            "written_at": now,
-        },
+        message_id=id, defaults={**fields, "body": dict(body), "written_at": timezone.now()}
     )
     if new:
         transaction.on_commit(partial(doorbell.notify, str(notice.pk)))
@@ -43,7 +54,7 @@ def send(notice_id: int) -> bool:
     if notice is None:
         return True
     run = notice.run
-    traceparent, depth = (run.traceparent, run.depth) if run else ("", 0)
+    traceparent, depth = (run.traceparent, run.depth) if run else (notice.traceparent, notice.depth)
     sent = outgoing.store(notice.subject, notice.body, notice.type, traceparent=traceparent, depth=depth)
     if sent:
         Notice.objects.filter(pk=notice_id).update(sent_at=timezone.now())
