@@ -65,6 +65,12 @@ class OperatorDisabled(DomainError):
     code = "operator_disabled"
 
 
+class AgentBusy(DomainError):
+    """The operator, or its project, plays as many runs as it may, and the request wanted to begin at once."""
+
+    code = "agent_busy"
+
+
 class OperatorExists(DomainError):
     """The id of a new operator is taken."""
 

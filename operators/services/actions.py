@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.protocol import actions, envelope, headers, subjects
-from operators.errors import DomainError, Unknown
+from operators.errors import AgentBusy, DomainError, Unknown
 from operators.link import link
 from operators.models import InboxItem, Operator, Project, Run, Wait
 from operators.services import cards, intake, waits
@@ -88,7 +88,8 @@ def _outcome(item: InboxItem) -> dict[str, Any]:
     except _Refused as refused:
         return {"status": "rejected", "error_code": refused.code, "error": refused.reason}
     except DomainError as error:
-        return {"status": "rejected", "error_code": error.code, "error": str(error)}
+        status = "busy" if isinstance(error, AgentBusy) else "rejected"
+        return {"status": status, "error_code": error.code, "error": str(error)}
     card = cards.keep(item.project_id, result, orjson.dumps(result, option=orjson.OPT_SORT_KEYS))
     return {"status": "done", "tool_result_card_id": card["card"]}
 
@@ -131,8 +132,12 @@ def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], item: 
     given = args.get("input", {})
     if not isinstance(given, dict):
         raise _Refused("invalid_args", "input: an object is needed")
+    at_once = args.get("at_once", False)
+    if not isinstance(at_once, bool):
+        raise _Refused("invalid_args", "at_once: true or false is needed")
     workflow, key = intake.workflow_of(operator, _text(args, "trigger")), f"ui:{item.correlation_id}"
-    run = intake.request(workflow, input=given, actor=user, key=key, traceparent=item.body["traceparent"])
+    trace = item.body["traceparent"]
+    run = intake.request(workflow, input=given, actor=user, key=key, traceparent=trace, at_once=at_once)
     return {"run_id": run.id, "status": run.status}
 
 

@@ -84,7 +84,10 @@ def turn(item: InboxItem, told: Received, command: Turn) -> None:
     workflow = instructions.workflow(item.project_id, command.agent_id, name)
     given = boxes.content(item.project_id, command.context_box_id) if command.context_box_id else {}
     parent = _parent(item.project_id, command)
-    _start(workflow, told, input=instructions.read(workflow, given), trigger=f"turn:{told.id}"[:200], parent=parent)
+    _start(
+        workflow, told, input=instructions.read(workflow, given), trigger=f"turn:{told.id}"[:200], parent=parent,
+        at_once=command.metadata.get("at_once") is True,
+    )  # fmt: skip
 
 
 def tool_result(item: InboxItem, told: Received, command: ToolResult) -> str | None:
@@ -227,11 +230,12 @@ def _moved(run: Run, command: Stop | Timeout) -> str:
 
 
 def _start(
-    workflow: Workflow, told: Received, *, input: Mapping[str, Any], trigger: str, parent: Run | None = None
-) -> None:
+    workflow: Workflow, told: Received, *, input: Mapping[str, Any], trigger: str, parent: Run | None = None,
+    at_once: bool = False,
+) -> None:  # fmt: skip
     intake.request(
         workflow, input=input, actor=None, trigger=trigger, key=_key(told),
-        parent=parent, depth=told.depth, traceparent=told.traceparent,
+        parent=parent, depth=told.depth, traceparent=told.traceparent, at_once=at_once,
     )  # fmt: skip
 
 

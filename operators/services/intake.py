@@ -21,6 +21,7 @@ from openvibe.fields import check_input
 from openvibe.protocol import headers
 from operators import definitions
 from operators.errors import (
+    AgentBusy,
     KeyReused,
     Misfit,
     NotRetryable,
@@ -32,7 +33,7 @@ from operators.errors import (
 from operators.models import Event, Operator, Run, Workflow
 from operators.models.lookup import look_up
 from operators.models.stroke import Insert, enter
-from operators.services import doorbell, endings, sources, timeline, turns
+from operators.services import doorbell, endings, limits, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {
@@ -58,7 +59,7 @@ def workflow_of(operator: Operator, trigger: str) -> Workflow:
     raise Unknown(f"Operator {operator.slug!r} has no trigger or workflow {trigger!r}; it has: {known}")
 
 
-def request(
+def request(  # long: half of it is the docstring that every door relies on
     workflow: Workflow,
     *,
     input: Mapping[str, Any],
@@ -70,19 +71,22 @@ def request(
     parent: Run | None = None,
     depth: int = 0,
     priority: int = 0,
+    at_once: bool = False,
 ) -> Run:
     """Queue a run of a workflow and ring for a worker; `new` of the run says whether this request made it.
 
     `key` names the request within its project: the same key again returns the same run, whatever has become of it.
     `body` is what was asked for in the caller's own words, any JSON; with None the key alone decides. A run that a run
     starts names its `parent`, is one deeper, and goes on in its trace; `depth` is for a parent elsewhere. `priority`
-    says how early its turn comes where a limit makes runs wait: the highest first.
+    says how early its turn comes where a limit makes runs wait: the highest first. What is to begin `at_once` does not
+    wait for its turn.
 
     Raises:
         KeyReused: the key came before, with another body.
         RecursionTooDeep: runs that start runs have come to `headers.MOST_DEPTH`.
         OperatorDisabled: an administrator has switched the operator off.
         Misfit: the input does not fit the workflow's fields; each misfit is named.
+        AgentBusy: it is to begin at once, and a limit makes it wait.
     """
     digest = "" if body is None else canonical.sha256(body)
     if found := known(workflow, key, digest):
@@ -94,7 +98,12 @@ def request(
     run = queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
     run.parent, run.depth, run.key, run.key_sha256 = parent, depth, key or None, digest
     run.priority = priority
-    return stored(run, by=actor.get_username() if actor else "")
+    by = actor.get_username() if actor else ""
+    if not at_once:
+        return stored(run, by=by)
+    with transaction.atomic():
+        _require_room(workflow.operator)
+        return stored(run, by=by)
 
 
 def known(workflow: Workflow, key: str, digest: str) -> Run | None:
@@ -125,6 +134,11 @@ def _require_shallow(workflow: Workflow, depth: int) -> None:
             "on a condition only",
             depth=depth,
         )
+
+
+def _require_room(operator: Operator) -> None:
+    if not limits.room(operator):
+        raise AgentBusy(f"{operator.slug!r} plays as many runs as it may; ask again, or let the run wait for its turn")
 
 
 def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[], None] | None = None) -> Run:

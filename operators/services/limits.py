@@ -45,12 +45,20 @@ class Queue:
 
     def turns(self) -> RunQuerySet:
         """Return the queued runs for which there is a slot now, the next one first."""
-        # A run of a foreign runtime is running without a lease: it takes none of our slots.
-        free = self._most - self._runs.filter(status=Run.Status.RUNNING, lease_until__isnull=False).count()
+        free = self._free()
         if free <= 0:
             return Run.objects.none()
         waiting = self._runs.queue()
         return (waiting if self.operator else waiting.exclude(operator_id__in=_passed_over(self.project)))[:free]
+
+    def has_room(self) -> bool:
+        """Tell whether a slot is left when all have one whose turn it is."""
+        free = self._free()
+        return free > 0 and self.turns().count() < free
+
+    def _free(self) -> int:
+        # A run of a foreign runtime is running without a lease: it takes none of our slots.
+        return self._most - self._runs.filter(status=Run.Status.RUNNING, lease_until__isnull=False).count()
 
 
 def unlimited(runs: RunQuerySet) -> RunQuerySet:
@@ -73,6 +81,19 @@ def queues() -> Iterator[Queue]:
     bounded = Operator.objects.exclude(max_running=None).filter(project__max_running=None)
     for operator in bounded.select_related("project"):
         yield Queue(operator.project, operator)
+
+
+def room(operator: Operator) -> bool:
+    """Tell whether a run that is queued now can be played at once, and let nobody else take its slot.
+
+    Part of the transaction that queues the run.
+    """
+    found = queue(operator)
+    if found is None:
+        return True
+    found.hold()
+    own = Queue(operator.project, operator)
+    return found.has_room() and (found.operator is not None or operator.max_running is None or own.has_room())
 
 
 def freed(operator: Operator) -> None:

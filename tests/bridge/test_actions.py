@@ -258,3 +258,20 @@ async def kept(url: str, subject: str) -> list[dict[str, Any]]:
             found += [json.loads(message.data) for message in await pull.fetch(100, timeout=1)]
     await bus.close()
     return found
+
+
+def test_an_operator_that_may_not_begin_at_once_is_busy(
+    acks: Heard, registered: dict[str, Operator], alice: User
+) -> None:
+    Operator.objects.filter(slug="company_intel").update(max_running=1)
+    args = {"operator": "company_intel", "trigger": "query", "input": {"company_name": "Acme"}, "at_once": True}
+    act("start", args)
+    act("start", args, id="a2")
+    act("start", args, id="a2")
+    act("start", {**args, "at_once": False}, id="a3")
+    act("start", {**args, "at_once": "yes"}, id="a4")
+
+    assert acks.statuses == ["accepted", "done", "accepted", "busy", "busy", "accepted", "done", "accepted", "rejected"]
+    assert acks.codes == ["", "agent_busy", "agent_busy", "", "invalid_args"]
+    assert "plays as many runs as it may" in acks[3]["error"]
+    assert Run.objects.count() == 2

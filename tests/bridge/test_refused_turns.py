@@ -93,6 +93,20 @@ def test_a_turn_of_an_operator_that_is_switched_off_has_failed(crier: Operator, 
     assert (body["error_code"], body["agent_turn_id"]) == ("operator_disabled", "m-of-eve")
 
 
+def test_a_turn_that_is_to_begin_at_once_has_failed_where_its_operator_is_busy(
+    crier: Operator, memory: MemoryBus
+) -> None:
+    Operator.objects.update(max_running=1)
+    given = {"context_box_id": card("hear ye"), "metadata": {"at_once": True}}
+    for name in ("theirs-1", "theirs-2"):
+        ingest.take([command("turn", {"agent_turn_id": name, **given}, agent="crier")])
+    ingest.take([command("turn", {"agent_turn_id": "theirs-3", **given, "metadata": {}}, agent="crier")])
+    [task] = told()
+    body = json.loads(task.data)
+    assert (body["agent_turn_id"], body["status"], body["error_code"]) == ("theirs-2", "failed", "agent_busy")
+    assert [run.trigger for run in Run.objects.order_by("created_at")] == ["turn:theirs-1", "turn:theirs-3"]
+
+
 def test_a_turn_that_is_no_json_has_failed_under_the_name_of_its_bytes(crier: Operator, memory: MemoryBus) -> None:
     ingest.take([Message("cg.v1.default.public.cmd.agent.crier.turn", b"{\xff", {})])
     [task] = told()

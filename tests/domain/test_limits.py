@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from openvibe import node, operator, workflow
 from operators import clock, definitions
+from operators.errors import AgentBusy
 from operators.models import Operator, Project, Run
 from operators.services import compiled, doorbell, execution, intake, leases, registration, waits
 from tests.domain.lab import played, rung, started
@@ -300,3 +301,54 @@ def test_a_gate_that_is_answered_queues_its_run_in_its_old_place(gate, bob):
     waits.answer(gate, waits.Answer("approve"), actor=bob)
 
     assert taken(younger) == gate.run_id
+
+
+def test_what_is_to_begin_at_once_is_refused_where_it_would_wait(lab):
+    limit(lab, 2)
+    lab.refresh_from_db()
+    first = queued(lab, 1)[0]
+    second = queued(lab, 1, at_once=True)[0]
+    # Nobody has begun to play them; their slots are promised all the same.
+    with pytest.raises(AgentBusy, match="plays as many runs as it may"):
+        queued(lab, 1, at_once=True)
+    played(first)
+    played(second)
+    assert queued(lab, 1, at_once=True)[0].status == "queued"
+    assert Run.objects.count() == 3
+
+
+def test_what_is_to_begin_at_once_minds_the_projects_limit_and_its_operators_own(lab, annex, project):
+    limit(project, 3)
+    limit(lab, 1)
+    lab.refresh_from_db()
+    annex.refresh_from_db()
+    queued(lab, 1, at_once=True)
+    with pytest.raises(AgentBusy):
+        queued(lab, 1, at_once=True)
+    queued(annex, 2, slug="one", at_once=True)
+    with pytest.raises(AgentBusy):
+        queued(annex, 1, slug="one", at_once=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_that_are_to_begin_at_once_only_so_many_are_taken_as_there_are_slots(lab):
+    limit(lab, 2)
+    lab.refresh_from_db()
+
+    def ask(number: int) -> str:
+        try:
+            return str(queued(lab, 1, at_once=True, key=f"k{number}")[0].status)
+        except AgentBusy as refused:
+            return refused.code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(ask, range(8))) == ["agent_busy"] * 6 + ["queued"] * 2
+
+
+def test_without_a_limit_nobody_is_busy_and_the_same_request_again_is_the_same_run(lab):
+    first = queued(lab, 1, at_once=True, key="k")[0]
+    limit(lab, 1)
+    lab.refresh_from_db()
+    assert queued(lab, 1, at_once=True, key="k")[0] == first
