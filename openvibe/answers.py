@@ -40,6 +40,7 @@ def opened(run: Run, asked: OpenWait, *, version: str, now: datetime) -> Wait:
         rule=request.rule,
         needed=request.needed,
         approver=request.approver,
+        name=request.name,
         payload_sha256=canonical.sha256(seen),
         prompt=request.prompt,
         payload=dict(request.payload),

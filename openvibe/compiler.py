@@ -10,7 +10,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from openvibe import paths
-from openvibe.graph import agents, foreign, nodes
+from openvibe.graph import agents, foreign, nodes, remotes
 from openvibe.graph.nodes import Play
 from openvibe.graph.steps import Method
 from openvibe.graph.traced import traced
@@ -85,7 +85,7 @@ class _Assembly:
             case "llm":
                 self._straight(node.id, nodes.llm(node, method, fields), after)
             case "remote":
-                self._straight(node.id, nodes.remote(node, method, fields), after)
+                self._straight(node.id, remotes.remote(node, method, fields), after)
             case _:
                 self._straight(node.id, nodes.logic(node, method, fields), after)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from openvibe.errors import SetupError
-from openvibe.outcomes import TERMINATE, Rule
+from openvibe.outcomes import EACH, TERMINATE, Rule
 
 REJECT = "reject"
 _ANSWERED = ("resolved", "expired")
@@ -31,6 +31,7 @@ class Seat(Protocol):
     rule: Any
     needed: int
     approver: str
+    name: str
     decision: str
     decisions: Any
     notes: str
@@ -58,8 +59,10 @@ def needed(where: str, rule: Rule | None, quorum: int, among: int) -> tuple[Rule
 def over(seats: Sequence[Seat]) -> bool:
     """Tell whether a group's rule is met, or cannot be met any more."""
     open_still = sum(seat.status == "pending" for seat in seats)
-    if not open_still:
+    if not open_still or (seats[0].rule == EACH and open_still < len(seats)):
         return True
+    if seats[0].rule == EACH:
+        return False
     if seats[0].kind == "approval":
         return verdict(seats) is not None
     good = sum(seat.status in _ANSWERED and not seat.error for seat in seats)
@@ -83,6 +86,8 @@ def verdict(seats: Sequence[Seat]) -> str | None:
 
 def answer(seats: Sequence[Seat]) -> dict[str, Any]:
     """Return what goes into the graph for a group that is over."""
+    if seats[0].rule == EACH:
+        return {"answers": {seat.name: _single(seat) for seat in seats if seat.status in _ANSWERED}}
     if seats[0].kind != "approval":
         return {"answers": [_result(seat) for seat in seats]}
     decided = verdict(seats) or REJECT
@@ -100,6 +105,12 @@ def standing(seats: Sequence[Seat]) -> dict[str, Any]:
         "decision": verdict(seats),
         "open": [seat.approver for seat in seats if seat.status == "pending"],
     }
+
+
+def _single(seat: Seat) -> dict[str, Any]:
+    if seat.kind == "approval":
+        return {"decision": seat.decision, "notes": seat.notes, "values": dict(seat.values or {})}
+    return {"result": seat.result, "error": seat.error}
 
 
 def _result(seat: Seat) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from openvibe.events import Event, Figures
 
@@ -23,6 +23,8 @@ SEATS = "seats"
 
 #: When a group of waits is over: when all have answered, when one answer is good, or when so many are.
 Rule = Literal["all", "any", "quorum"]
+#: Or after each answer: those who have not answered yet stay asked, and are taken along to where the run waits next.
+EACH: Final = "each"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class WaitRequest:
 
     `form` names the shape in which a graph that was brought as it is expects the answer; it is empty for our own.
     Where one interrupt asks several, each is a wait of a group: all have the same `rule`, under which `needed` good
-    answers are enough. `approver` is the user, or the group of users, that this one is asked of.
+    answers are enough. `approver` is the user, or the group of users, that this one is asked of. Under the rule `each`
+    every wait has a `name`: what a run asks again by the same name is the same wait, with the same answer.
     """
 
     node: str
@@ -45,9 +48,10 @@ class WaitRequest:
     on_timeout: str | None = None
     escalate_to: str = ""
     form: str = ""
-    rule: Rule | Literal[""] = ""
+    rule: Rule | Literal["", "each"] = ""
     needed: int = 0
     approver: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)

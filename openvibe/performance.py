@@ -315,12 +315,9 @@ class Performance:
                 fail(run, failed, now=now)
                 return [Event("run.failed", node=failed.node, data={**self._took(), "error": run.error})], []
             case Paused(waits):
-                known = {wait.interrupt_id for wait in run.open_waits}
                 version = self._scene.compiled(run).definition.spec.version
                 fresh = [
-                    answers.opened(run, wait, version=version, now=now)
-                    for wait in waits
-                    if wait.interrupt_id not in known
+                    answers.opened(run, wait, version=version, now=now) for wait in run.taken_along(waits, now=now)
                 ]
                 run.waits += fresh
                 self._elsewhere += [wait for wait in fresh if wait.kind == "change"]

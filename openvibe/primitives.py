@@ -247,7 +247,12 @@ def agent_node(  # long: half of it is the docstring that users read
 
 
 def remote_node(
-    *, role: str, timeout: timedelta | None = None, retry: Retry | None = None, next: str = ""
+    *,
+    role: str = "",
+    roles: tuple[str, ...] = (),
+    timeout: timedelta | None = None,
+    retry: Retry | None = None,
+    next: str = "",
 ) -> Callable[[F], F]:
     """Define work that an external agent does: the run waits for its result and holds nothing meanwhile.
 
@@ -257,6 +262,11 @@ def remote_node(
     field that takes the reason; a success empties that field. The tasks of the roles `coding`, `testing` and `review`
     must fit the schemas of their messages.
 
+    With `roles` in place of `role` several agents work at the same time, and people may be asked meanwhile: the method
+    returns `asks`, by names of your own, each with `role` and `task` or with `prompt` and `payload`, and an
+    `output_key`, a field that takes the answers by the same names. The run goes on after each answer; whoever is
+    asked again by the same name is not disturbed, and who is left out hears that he is not needed any more.
+
     Example:
         >>> @remote_node(role="coding", timeout=timedelta(hours=2))
         ... def implement(self, state):
@@ -265,7 +275,7 @@ def remote_node(
 
     def mark(function: F) -> F:
         where = f"@remote_node on {must_be_method(function, '@remote_node').__qualname__}"
-        spec = spec_of(where, RemoteSpec, role=role, timeout=timeout)
+        spec = spec_of(where, RemoteSpec, role=role, roles=tuple(roles), timeout=timeout)
         return attach(function, NodeMark(remote=spec, retry=retry, next=next))
 
     return mark

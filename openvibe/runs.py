@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from openvibe import canonical, groups
 from openvibe.events import Figures
-from openvibe.outcomes import Rule, WaitKind
+from openvibe.outcomes import EACH, OpenWait, Rule, WaitKind
 
 Status = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
@@ -52,9 +53,10 @@ class Wait(BaseModel):
     step_id: str
     interrupt_id: str
     seat: int = 0
-    rule: Rule | Literal[""] = ""
+    rule: Rule | Literal["", "each"] = ""
     needed: int = 0
     approver: str = ""
+    name: str = ""
     version: int = 1
     payload_sha256: str = ""
     prompt: str = ""
@@ -135,12 +137,33 @@ class Run(BaseModel):
     def settled(self, wait: Wait, *, now: datetime) -> bool:
         """Tell whether a wait that was just closed lets the run go on; what is not needed any more is closed then."""
         together = self.group(wait)
+        if wait.rule == EACH:
+            return True
         if wait.rule and not groups.over(together):
             return False
         for other in together:
             if other.pending:
                 other.status, other.closed_at = "cancelled", now
         return True
+
+    def taken_along(self, asked: Sequence[OpenWait], *, now: datetime) -> list[OpenWait]:
+        """Return those of these that are new, and take along waits that are asked again by the same name.
+
+        Of those whose names are left out nobody is to hear any more.
+        """
+        named = {item.request.name: item for item in asked if item.request.rule == EACH}
+        known = {wait.name: wait for wait in self.waits if wait.rule == EACH and wait.status != "cancelled"}
+        for name, wait in known.items():
+            if name in named:
+                wait.interrupt_id, wait.seat = named[name].interrupt_id, named[name].seat
+            elif named and wait.pending:
+                wait.status, wait.closed_at = "cancelled", now
+        ids = {wait.interrupt_id for wait in self.open_waits}
+        return [
+            item
+            for item in asked
+            if (item.request.name not in known if item.request.rule == EACH else item.interrupt_id not in ids)
+        ]
 
     def due(self) -> datetime | None:
         """Return when the clock has something to do with it, or None."""

@@ -131,17 +131,23 @@ class AgentSpec(Spec):
 
 
 class RemoteSpec(Spec):
-    """Work that an external agent does: its role, and how long the run waits for the result."""
+    """Work that external agents do: one of a `role`, or several of these `roles` at the same time.
 
-    role: str = Field(pattern=ID)
+    `timeout` is how long the run waits for a result.
+    """
+
+    role: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
+    roles: tuple[Annotated[str, Field(pattern=ID)], ...] = ()
     timeout: Limit | None = None
 
-    @field_validator("role")
-    @classmethod
-    def _role_is_free(cls, role: str) -> str:
-        if f"work.{role}" == WITHDRAWN:
-            raise ValueError(f"work of the role {role!r} could not be told from the word that work is not needed")
-        return role
+    @model_validator(mode="after")
+    def _roles_are_told(self) -> RemoteSpec:
+        if bool(self.role) == bool(self.roles):
+            raise ValueError("either `role` or `roles` is needed")
+        for role in (self.role, *self.roles):
+            if f"work.{role}" == WITHDRAWN:
+                raise ValueError(f"work of the role {role!r} could not be told from the word that work is not needed")
+        return self
 
 
 class ModelSpec(Spec):

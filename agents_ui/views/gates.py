@@ -89,7 +89,7 @@ def _may_decide(user: AbstractUser, wait: Wait) -> bool:
 def _drawn(request: PageRequest, form: GateForm, *, status: int = 200, **more: Any) -> HttpResponse:
     wait = form.wait
     context = {"form": form, "wait": wait, "run": wait.run, "may_operate": _may_decide(request.user, wait), **more}
-    if wait.rule:
+    if wait.counted:
         together = list(wait.group)
         context |= {"seats": together, "standing": groups.standing(together)}
     part = "gates/open.html" if wait.pending else "gates/closed.html"

@@ -10,14 +10,12 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel, Field, create_model
 
 from openvibe import canonical
-from openvibe.errors import GateRejected, RunError, WrongUpdate
+from openvibe.errors import GateRejected, RunError
 from openvibe.fields import Fields
 from openvibe.graph.steps import Attempt, Method, Step
 from openvibe.llm import asking
 from openvibe.marks import Route
 from openvibe.outcomes import SEATS
-from openvibe.protocol import sessions
-from openvibe.protocol.envelope import Malformed
 from openvibe.session import Session
 from openvibe.specs import GateSpec, NodeSpec
 
@@ -105,7 +103,7 @@ def gate(node: NodeSpec, method: Method, fields: Fields, *, leads: Mapping[str, 
     """Return the play of a `@human_in_the_loop`; `leads` says where each decision that may go on leads to."""
     spec = node.gate
     assert spec is not None
-    schema = _answer_schema(spec, fields)
+    schema = answer_schema(spec, fields)
     asked = [{"approver": name} for name in spec.approvers]
     seats = {"rule": spec.rule, "needed": spec.needed, SEATS: asked} if asked else {}
 
@@ -147,62 +145,8 @@ def _decided(
     return Command(update=fields.check_update(node.id, update), goto=way(leads[decision]))
 
 
-def remote(node: NodeSpec, method: Method, fields: Fields) -> Play:
-    """Return the play of a `@remote_node`."""
-    spec = node.remote
-    assert spec is not None
-
-    def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
-        told = Step.of(node, runtime).tried(lambda attempt: attempt.call(method, fields.view(state)))
-        _check_task(node.id, told, fields)
-        task = canonical.jsonable(told["task"])
-        _check_fit(node.id, spec.role, task)
-        answer = interrupt(
-            {
-                "kind": "work",
-                "node": node.id,
-                "prompt": f"Work for a {spec.role} agent",
-                "payload": {"role": spec.role, "task": task},
-                "timeout_seconds": spec.timeout.total_seconds() if spec.timeout else None,
-            }
-        )
-        error, taken = answer.get("error") or "", told.get("error_key")
-        if error and not taken:
-            raise RunError(f"The {spec.role} agent of node {node.id!r} failed: {error}")
-        update = {} if error else _results(node.id, told, answer.get("result"))
-        return fields.check_update(node.id, {**update, taken: error} if taken else update)
-
-    return play
-
-
-def _check_task(node: str, told: Any, fields: Fields) -> None:
-    keys = {"task", "output_key", "output_keys", "error_key"}
-    known = isinstance(told, Mapping) and "task" in told and not {*told} - keys
-    wanted = told.get("output_keys") or {} if known else {}
-    if not known or not isinstance(wanted, Mapping) or bool(told.get("output_key")) == bool(wanted):
-        raise WrongUpdate(f"Node {node!r} must return `task` and one of `output_key` and `output_keys`")
-    targets = [told["output_key"]] if told.get("output_key") else [*wanted.values()]
-    targets += [told["error_key"]] if told.get("error_key") else []
-    if unknown := [name for name in targets if name not in fields.types]:
-        raise WrongUpdate(f"Node {node!r} wants its result in {unknown}, which are no state fields of its operator")
-
-
-def _check_fit(node: str, role: str, task: Any) -> None:
-    try:
-        sessions.check(f"work.{role}", task if isinstance(task, dict) else {})
-    except Malformed as error:
-        raise WrongUpdate(f"The task of node {node!r} does not fit the schema of work.{role}: {error}") from error
-
-
-def _results(node: str, told: Mapping[str, Any], result: Any) -> dict[str, Any]:
-    if told.get("output_key"):
-        return {told["output_key"]: result}
-    if not isinstance(result, Mapping):
-        raise WrongUpdate(f"Node {node!r} wants the fields {[*told['output_keys']]}; the agent's result is no object")
-    return {field: result[name] for name, field in told["output_keys"].items() if name in result}
-
-
-def _answer_schema(gate: GateSpec, fields: Fields) -> dict[str, Any]:
+def answer_schema(gate: GateSpec, fields: Fields) -> dict[str, Any]:
+    """Return the JSON Schema of a gate's answer."""
     parts: dict[str, Any] = {
         "decision": (Literal[gate.decisions], ...),
         "notes": (str, Field(default="", max_length=10_000)),

@@ -95,7 +95,7 @@ def _require_same(wait: Wait, run: Run, result: Any, error: str, *, by: str) -> 
 def _refuse(wait: Wait, run: Run) -> NoReturn:
     if wait.status == Wait.Status.CANCELLED:
         run.refresh_from_db(fields=["status", "ended_at"])
-        others = wait.rule and wait.closed_at != run.ended_at
+        others = wait.counted and wait.closed_at != run.ended_at
         why = "enough others have answered" if others else f"its run is {run.status}"
         raise NotWaiting(f"{wait.id} is closed: {why}", run_status=run.status)
     what = "has expired" if wait.status == Wait.Status.EXPIRED else f"was answered by {wait.decider or 'somebody'}"

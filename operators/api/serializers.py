@@ -43,7 +43,7 @@ class GroupView(serializers.Serializer[Any]):
     """The group in which a wait is answered: its rule, how many good answers it needs, and the wait's place in it."""
 
     id = serializers.CharField(source="interrupt_id")
-    rule = serializers.ChoiceField(["all", "any", "quorum"])
+    rule = serializers.ChoiceField(["all", "any", "quorum", "each"])
     needed = serializers.IntegerField()
     seat = serializers.IntegerField()
 

@@ -72,13 +72,23 @@ class SessionView(serializers.ModelSerializer[Run]):
 class SessionDetail(SessionView):
     """A session, with how far it has come and who works in it."""
 
-    current_chunk = serializers.CharField(allow_null=True)
+    current_chunk = serializers.CharField(allow_null=True, help_text="The first of `current_chunks`")
+    current_chunks = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="Chunks that are worked at, or that a gate asks about"
+    )
     chunks_completed = serializers.IntegerField(allow_null=True)
     chunks_total = serializers.IntegerField(allow_null=True)
     agents = serializers.ListField(child=serializers.CharField(), help_text="Ids of the agents that work in it now")
 
     class Meta(SessionView.Meta):
-        fields = (*SessionView.Meta.fields, "current_chunk", "chunks_completed", "chunks_total", "agents")
+        fields = (
+            *SessionView.Meta.fields,
+            "current_chunk",
+            "current_chunks",
+            "chunks_completed",
+            "chunks_total",
+            "agents",
+        )
         read_only_fields = fields
 
     def to_representation(self, instance: Run) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from openvibe.outcomes import EACH
 from openvibe.protocol import subjects
 from operators.api import scope
 from operators.api.serializers import (
@@ -177,6 +178,8 @@ def _wait(run: Run, wait_id: str | None, caller: AbstractUser) -> Wait:
     if not asked:
         raise NotWaiting(f"Run {run.id} waits for nobody; it is {run.status}", run_status=run.status)
     newest = asked[0]
+    if newest.rule == EACH:
+        raise NotWaiting(f"{run.workflow.slug!r} asks several at the same time; quote wait_id", run_status=run.status)
     # A loop, or a graph of somebody's own, asks again: the second click on one question is no answer to the next.
     if any(gate.form == newest.form and gate.interrupt_id != newest.interrupt_id for gate in asked):
         raise NotWaiting(f"Run {run.id} has asked more than once; quote wait_id", run_status=run.status)

@@ -483,6 +483,7 @@ class Migration(migrations.Migration):
                 ('rule', models.CharField(blank=True, max_length=8)),
                 ('needed', models.PositiveSmallIntegerField(default=0)),
                 ('approver', models.CharField(blank=True, max_length=200)),
+                ('name', models.CharField(blank=True, max_length=200)),
                 ('form', models.CharField(blank=True, max_length=20)),
                 ('version', models.PositiveIntegerField(default=1)),
                 ('payload_sha256', models.CharField(max_length=64)),

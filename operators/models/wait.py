@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from openvibe import answers, interrupts
-from openvibe.outcomes import TERMINATE
+from openvibe.outcomes import EACH, TERMINATE
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -53,8 +53,9 @@ class Wait(models.Model):
     `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
 
     Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
-    `approver` is the user, or the group of users, that a gate of a group is asked of; `assignee` is who is asked after
-    the deadline.
+    Under the rule `each` the others stay open, and the group in which the run waits next takes those along whose `name`
+    is asked for again. `approver` is the user, or the group of users, that a gate of a group is asked of; `assignee` is
+    who is asked after the deadline.
     """
 
     class Kind(models.TextChoices):
@@ -86,6 +87,7 @@ class Wait(models.Model):
     rule = models.CharField(max_length=8, blank=True)
     needed = models.PositiveSmallIntegerField(default=0)
     approver = models.CharField(max_length=200, blank=True)
+    name = models.CharField(max_length=200, blank=True)
     form = models.CharField(max_length=20, blank=True)
     version = models.PositiveIntegerField(default=1)
     payload_sha256 = models.CharField(max_length=64)
@@ -144,6 +146,11 @@ class Wait(models.Model):
     def pending(self) -> bool:
         """Whether nobody has answered yet."""
         return self.status == Wait.Status.PENDING
+
+    @property
+    def counted(self) -> bool:
+        """Whether its answer is one of several that decide together."""
+        return self.rule not in ("", EACH)
 
     @property
     def group(self) -> WaitQuerySet:

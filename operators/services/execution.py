@@ -42,6 +42,7 @@ from operators.services import (
     endings,
     leases,
     limits,
+    seats,
     timeline,
     waits,
 )
@@ -186,8 +187,16 @@ class Performance:
 
     def _spreads(self, progress: outcomes.Progress) -> bool:
         """Tell whether a commit reaches beyond what one statement can change."""
+        paused = progress.outcome if isinstance(progress.outcome, outcomes.Paused) else None
+        return bool(progress.puts) or (paused is not None and self._keeps_waits(paused))
+
+    def _keeps_waits(self, paused: outcomes.Paused) -> bool:
+        """Tell whether a run may pause with waits that are open since an earlier pause.
+
+        Only graphs with branches of their own do, and groups that go on after each answer.
+        """
         foreign = self._workflow is not None and self._workflow.foreign
-        return bool(progress.puts) or (foreign and isinstance(progress.outcome, outcomes.Paused))
+        return foreign or any(item.request.rule == outcomes.EACH for item in paused.waits)
 
     def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()
@@ -243,12 +252,12 @@ class Performance:
         return outcomes.Failed(told, kind="SetupError")
 
     def _reopened(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | Requeued | None:
-        """Leave out waits that are open since an earlier pause; only graphs with branches of their own have such."""
-        if not isinstance(outcome, outcomes.Paused) or self._workflow is None or not self._workflow.foreign:
+        """Leave out waits that are open since an earlier pause."""
+        if not isinstance(outcome, outcomes.Paused) or not self._keeps_waits(outcome):
             return outcome
         # With the run's row in hand nobody answers meanwhile.
         Run.objects.select_for_update(no_key=True).values("id").get(id=self._run.id)
-        opened, answered = waits.reopening(self._run, outcome.waits)
+        opened, answered = seats.reopening(self._run, outcome.waits)
         return Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser, Group
+from django.db import transaction
+from django.utils import timezone
 
 from openvibe import groups
+from openvibe.outcomes import EACH, OpenWait
 from operators.errors import AlreadyDecided, CountedAlready, NotAsked
-from operators.models import Project, Wait
+from operators.models import Project, Run, Wait
+from operators.services import doorbell
 
 
 def may_answer(wait: Wait, user: AbstractUser | None, name: str) -> bool:
@@ -76,7 +83,7 @@ def settled(wait: Wait, *, now: datetime) -> tuple[bool, dict[str, Any]]:
 
     What is not needed any more is closed then; part of the transaction that closes the wait and holds the run's row.
     """
-    if not wait.rule:
+    if not wait.counted:
         return True, {}
     together = list(wait.group)
     told = {"approver": wait.approver, "group": groups.standing(together)} if wait.approver else {}
@@ -84,6 +91,20 @@ def settled(wait: Wait, *, now: datetime) -> tuple[bool, dict[str, Any]]:
         return False, told
     wait.group.pending().update(status=Wait.Status.CANCELLED, closed_at=now)
     return True, told
+
+
+def reopening(run: Run, opened: Sequence[OpenWait]) -> tuple[tuple[OpenWait, ...], bool]:
+    """Return those pauses that are not waits already, and whether an answer to one of the others is there by now.
+
+    A graph with branches pauses at several places; while one of them goes on, the others stay open and may be answered.
+    So do the waits of a group that goes on after each answer. Part of the transaction that holds the run's row.
+    """
+    if opened[0].request.rule == EACH:
+        return _taken_along(run, opened)
+    rows = Wait.objects.filter(run=run, interrupt_id__in=[item.interrupt_id for item in opened])
+    known = dict(rows.values_list("interrupt_id", "status"))
+    answered = any(status in (Wait.Status.RESOLVED, Wait.Status.EXPIRED) for status in known.values())
+    return tuple(item for item in opened if item.interrupt_id not in known), answered
 
 
 def answers(found: list[Wait]) -> dict[str, Any]:
@@ -105,6 +126,28 @@ def decided(wait: Wait) -> AlreadyDecided:
     return AlreadyDecided(
         told, decision=word, decided_by=latest.decider, decided_at=wait.closed_at, wait_id=wait.id
     )  # fmt: skip
+
+
+def _taken_along(run: Run, opened: Sequence[OpenWait]) -> tuple[tuple[OpenWait, ...], bool]:
+    """Return those pauses that are new, and whether an answer to one that is asked again is there by now.
+
+    Waits that are asked again by the same name go along to where the run pauses now; those whose names are left out
+    are cancelled. Part of the transaction that holds the run's row.
+    """
+    asked = {item.request.name: item for item in opened}
+    place = opened[0].interrupt_id
+    rows = Wait.objects.filter(run=run, rule=EACH).exclude(status=Wait.Status.CANCELLED)
+    known = {wait.name: wait for wait in rows.only("id", "name", "seat", "status")}
+    again = [wait for name, wait in known.items() if name in asked]
+    # Their seats stay as they are; those of the new ones follow.
+    rows.filter(pk__in=[wait.pk for wait in again]).update(interrupt_id=place)
+    left = rows.pending().exclude(pk__in=[wait.pk for wait in again])
+    if left.update(status=Wait.Status.CANCELLED, closed_at=timezone.now()):
+        transaction.on_commit(partial(doorbell.recall, run.id, run.operator))
+    first = max((wait.seat for wait in again), default=-1) + 1
+    new = [item for name, item in asked.items() if name not in known]
+    numbered = tuple(replace(item, seat=seat) for seat, item in enumerate(new, start=first))
+    return numbered, any(not wait.pending for wait in again)
 
 
 def _has_answered(wait: Wait, name: str) -> bool:

@@ -13,9 +13,9 @@ from operators.models.run import RunQuerySet
 from operators.services import session_logging, session_records, timeline
 from operators.services.session_log import Record
 
-#: The workflow that works off a graph of chunks, and its nodes that begin and finish one.
+#: The workflow that works off a graph of chunks, and the event by which it tells of each that is done.
 OPERATOR, WORKFLOW = "coders", "code_session"
-PICK, FINISH = "pick", "finish"
+DONE = f"{OPERATOR}.chunk_done"
 
 _OPEN = Wait.objects.pending().filter(run_id=OuterRef("pk"))
 _ENDED = {Run.Status.COMPLETED: "completed", Run.Status.FAILED: "failed", Run.Status.CANCELLED: "stopped"}
@@ -55,15 +55,25 @@ def progress(run: Run) -> dict[str, Any]:
     """Return how far a session has come with its chunks; nothing of a workflow that knows none."""
     chunks = run.input.get("chunks")
     if not isinstance(chunks, list):
-        return {"current_chunk": None, "chunks_completed": None, "chunks_total": None}
-    thread = Event.objects.filter(project_id=run.project_id, channel=subjects.thread(run.id), kind="step.finished")
-    picked = thread.filter(node=PICK).order_by("-seq").values_list("data", flat=True).first() or {}
-    chunk = (picked.get("update") or {}).get("chunk") or {}
+        return {"current_chunk": None, "current_chunks": None, "chunks_completed": None, "chunks_total": None}
+    thread = Event.objects.filter(project_id=run.project_id, channel=subjects.thread(run.id), kind="event.emitted")
+    current = _current(run)
     return {
-        "current_chunk": chunk.get("id") if run.active else None,
-        "chunks_completed": thread.filter(node=FINISH).count(),
+        "current_chunk": next(iter(current), None),
+        "current_chunks": current,
+        "chunks_completed": thread.filter(data__name=DONE).count(),
         "chunks_total": len(chunks),
     }
+
+
+def _current(run: Run) -> list[str]:
+    """Return the chunks that are worked at, or that a person is asked about, the longest one first."""
+    if not run.active:
+        return []
+    shown = Wait.objects.pending().filter(run=run).order_by("opened_at", "seat").values_list("payload", flat=True)
+    # Work tells its task, a gate what it shows.
+    told = [(payload.get("task") or payload).get("chunk_id") for payload in shown]
+    return list(dict.fromkeys(chunk for chunk in told if chunk))
 
 
 def agents(rows: Any) -> Any:

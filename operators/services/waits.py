@@ -53,18 +53,6 @@ def opening(run: Run, opened: tuple[OpenWait, ...], *, now: datetime) -> tuple[l
     return waits, [_told(wait) for wait in waits]
 
 
-def reopening(run: Run, opened: tuple[OpenWait, ...]) -> tuple[tuple[OpenWait, ...], bool]:
-    """Return those pauses that are not waits already, and whether an answer to one of the others is there by now.
-
-    A graph with branches pauses at several places; while one of them goes on, the others stay open and may be answered.
-    Part of the transaction that holds the run's row.
-    """
-    rows = Wait.objects.filter(run=run, interrupt_id__in=[item.interrupt_id for item in opened])
-    known = dict(rows.values_list("interrupt_id", "status"))
-    answered = any(status in (Wait.Status.RESOLVED, Wait.Status.EXPIRED) for status in known.values())
-    return tuple(item for item in opened if item.interrupt_id not in known), answered
-
-
 def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
     request = item.request
     seen = {
@@ -89,6 +77,7 @@ def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
         rule=request.rule,
         needed=request.needed,
         approver=request.approver,
+        name=request.name,
         form=request.form,
         payload_sha256=canonical.sha256(seen),
         prompt=request.prompt,
@@ -317,7 +306,7 @@ def _close_with_others(wait: Wait, fields: dict[str, Any]) -> bool:
     elif wait.form == FORM:
         budgets.told(wait)
     over, told = seats.settled(wait, now=now)
-    if over and wait.rule and wait.kind in RECALLABLE:
+    if over and wait.counted and wait.kind in RECALLABLE:
         transaction.on_commit(partial(doorbell.recall, wait.run_id, run.operator))
     _wake(wait, run.operator, told, over=over, now=now)
     return True
@@ -381,7 +370,7 @@ def _same_or_refused(wait: Wait, given: Answer) -> Wait:
     if wait.status == Wait.Status.CANCELLED:
         run = Run.objects.only("status", "ended_at").get(id=wait.run_id)
         # What a run's end closes bears the same time.
-        if wait.rule and wait.closed_at != run.ended_at:
+        if wait.counted and wait.closed_at != run.ended_at:
             raise seats.decided(wait)
         # What goes on again has been let try again after it failed.
         ended = Run.Status.FAILED if run.active else run.status

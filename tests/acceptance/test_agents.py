@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,9 +166,65 @@ def test_a_code_session_runs_to_its_end_with_agents_in_two_languages(errands: Si
     is_told_as_it_was(errands, session.rsplit("/", 1)[1])
 
 
-def created(site: Site) -> str:
+@pytest.mark.timeout(240)
+def test_two_agents_work_at_two_chunks_of_a_session_at_the_same_time(errands: Site) -> None:
+    chunks = [
+        {"id": "manual", "description": "Write the manual", "phases": ["coding"]},
+        {"id": "auth", "description": "Check passwords", "phases": ["coding"]},
+        {"id": "page", "description": "Build the sign-in page", "phases": ["coding"], "depends_on": ["auth"]},
+    ]
+    session = created(errands, chunks)
+    both_hold_work = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        pair = [pool.submit(asyncio.run, does_one(errands, session, name, both_hold_work)) for name in ("ann", "bea")]
+        assert {agent.result(90) for agent in pair} == {"manual", "auth"}
+    gates = until(lambda: found if len(found := at_gates(errands, session)) == 2 else None, "both have answered")
+    found = errands.call("GET", f"/sessions/{session.rsplit('/', 1)[1]}").json()
+    assert (sorted(found["current_chunks"]), found["chunks_completed"]) == (["auth", "manual"], 0)
+    assert errands.call("POST", f"{session}/resume", {"decision": "approve"}).status_code == 409
+    yes(errands, session, gates["auth"])
+    # The page is begun, though nobody has said a word about the manual.
+    with agent(errands, sys.executable, str(AGENTS / "sample_agent.py"), folder=AGENTS, name="cora", roles="coding"):
+        gates = until(lambda: found if "page" in (found := at_gates(errands, session)) else None, "the page is built")
+    assert set(gates) == {"manual", "page"}
+    for gate in gates.values():
+        yes(errands, session, gate)
+    ended = errands.wait_for(session, *ENDED)
+    assert ended["status"] == "completed", ended["error"]
+    assert set(ended["output"]["results"]) == {"auth", "page", "manual"}
+
+
+async def does_one(site: Site, session: str, name: str, both_hold_work: threading.Barrier) -> str:
+    """Take one task of a session as one of a pair, answer it while the other one holds hers, and return its chunk."""
+    run = session.rsplit("/", 1)[1]
+    client = await nats.connect(site.nats_url)
+    try:
+        work = await client.jetstream().pull_subscribe(f"sessions.{run}.work", durable=f"pair-{run}", stream="sessions")
+        (message,) = await work.fetch(1, timeout=60)
+        task = json.loads(message.data)["payload"]
+        await asyncio.to_thread(both_hold_work.wait, 60)
+        done = {"chunk_id": task["chunk_id"], "work_type": "coding", "context": {"agent_id": name}, "summary": "done"}
+        await asyncio.to_thread(answer, site, session, {"id": task["work_id"]}, "result.success", done)
+        await message.ack()
+    finally:
+        await client.close()
+    return str(task["chunk_id"])
+
+
+def at_gates(site: Site, session: str) -> dict[str, dict[str, Any]]:
+    """Return the open gates of a session by their chunks."""
+    found = [item for item in site.read(session)["waits"] if item["kind"] == "approval" and item["status"] == "pending"]
+    return {item["payload"]["chunk_id"]: item for item in found}
+
+
+def yes(site: Site, session: str, gate: Mapping[str, Any]) -> None:
+    decided = site.call("POST", f"{session}/resume", {"decision": "approve", "wait_id": gate["id"]})
+    assert decided.status_code == 200, decided.text
+
+
+def created(site: Site, chunks: Sequence[Mapping[str, Any]] = CHUNKS) -> str:
     """Create a session, and return its path as a run."""
-    answer = site.call("POST", "/sessions", {"name": "Sign-in", "graph": {"chunks": CHUNKS}})
+    answer = site.call("POST", "/sessions", {"name": "Sign-in", "graph": {"chunks": chunks}})
     assert answer.status_code == 201, answer.text
     return f"/operators/coders/runs/{answer.json()['id']}"
 

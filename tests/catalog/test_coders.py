@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from openvibe.runtime import OperatorRuntime
 from openvibe.testing import play
 from operators.coders import SAMPLE, Coders, graphs
 from operators.coders.graphs import Misdrawn
@@ -95,11 +96,79 @@ def test_rounds_come_to_an_end_and_the_failure_says_where_and_why():
     assert "Chunk 'a' has failed in round 2 of 2, at testing: broken" in str(run.error)
 
 
-def test_a_chunk_that_failed_once_does_not_spend_the_rounds_of_the_next_one():
+def test_a_chunk_that_failed_once_does_not_spend_the_rounds_of_another_one():
     bad = [done("a.py"), YES, {"error": "broken"}]
-    run = session(chunk("a"), chunk("b"), answers=[*bad, *ROUND, *bad, *ROUND], max_rounds=2)
+    run = session(chunk("a"), chunk("b", "a"), answers=[*bad, *ROUND, *bad, *ROUND], max_rounds=2)
     assert run.status == "completed"
     assert [item["rounds"] for item in run.output["results"].values()] == [2, 2]
+
+
+class Desk:
+    """A session in a runtime whose chunks are answered one by one, in any order."""
+
+    def __init__(self, *chunks: dict[str, Any], **more: Any) -> None:
+        self.runtime = OperatorRuntime(llm="simulated", bus="memory", scheduler="none", checkpointer="memory")
+        self.runtime.register(Coders)
+        self.run = self.runtime.activate("coders", "code_session", {"chunks": list(chunks), **more})
+
+    @property
+    def open(self) -> list[str]:
+        """The nodes and chunks of what is asked now."""
+        return sorted(f"{wait.node} {about(wait)}" for wait in self.run.open_waits)
+
+    def answer(self, chunk: str, given: Any = None) -> None:
+        """Answer what is asked about a chunk: yes, or that it is done."""
+        [wait] = [wait for wait in self.run.open_waits if about(wait) == chunk]
+        if wait.kind == "approval":
+            self.run = self.runtime.resume(self.run.id, wait_id=wait.id, **({"decision": YES} | (given or {})))
+        else:
+            self.run = self.runtime.answer(wait.id, **(given or done(f"{chunk}.py")))
+
+
+def about(wait: Any) -> str:
+    return str((wait.payload.get("task") or wait.payload)["chunk_id"])
+
+
+def test_chunks_that_do_not_depend_on_each_other_are_worked_at_the_same_time():
+    desk = Desk(chunk("a"), chunk("b"), chunk("c", "a"))
+    assert desk.open == ["code a", "code b"]
+    waiting = next(wait for wait in desk.run.open_waits if about(wait) == "b")
+    desk.answer("a")
+    assert desk.open == ["code b", "post_coding a"]
+    assert next(wait for wait in desk.run.open_waits if about(wait) == "b").id == waiting.id
+    for _ in range(5):
+        desk.answer("a")
+    # `c` is begun as soon as `a` is done, however long `b` takes.
+    assert desk.open == ["code b", "code c"]
+    for chunk_id in ["c"] * 6 + ["b"] * 6:
+        desk.answer(chunk_id)
+    assert desk.run.status == "completed", desk.run.error
+    assert list(desk.run.output["results"]) == ["a", "c", "b"]
+    assert len([wait for wait in desk.run.waits if wait.kind == "work"]) == 9
+
+
+def test_a_chunk_that_has_failed_holds_up_those_that_depend_on_it_and_nobody_else():
+    desk = Desk(chunk("a"), chunk("b"), chunk("c", "a"), chunk("d", "c"), max_rounds=1)
+    desk.answer("a", {"error": "It does not compile"})
+    assert desk.open == ["code b"]
+    for _ in range(6):
+        desk.answer("b")
+    assert desk.run.status == "failed"
+    told = "Chunk 'a' has failed in round 1 of 1, at coding: It does not compile; not begun for that reason: c, d"
+    assert desk.run.error == told
+
+
+def test_each_chunk_goes_through_rounds_of_its_own():
+    desk = Desk(chunk("a", phases=["coding"]), chunk("b", phases=["coding"]))
+    desk.answer("a", {"error": "broken"})
+    desk.answer("b")
+    assert desk.open == ["code a", "post_coding b"]
+    desk.answer("b", {"decision": "reject", "notes": "Shorter"})
+    told = {about(wait): wait.payload["task"]["feedback"] for wait in desk.run.open_waits}
+    assert told == {"a": "coding: broken", "b": "coding: Shorter"}
+    for chunk_id in ("a", "b", "b", "a"):
+        desk.answer(chunk_id)
+    assert {name: item["rounds"] for name, item in desk.run.output["results"].items()} == {"a": 2, "b": 2}
 
 
 def test_the_sample_input_works():
