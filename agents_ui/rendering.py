@@ -40,7 +40,7 @@ def timeline(events: Sequence[Event]) -> SafeString:
         return mark_safe("")
     first = events[0]
     entries = [Entry.of(event) for event in events]
-    if first.channel == subjects.PUBLIC:
+    if not subjects.is_thread(first.channel):
         return _drawn(items.unfolded(reversed(entries)), public=True)
     return _drawn(items.fold(_completed(first.project_id, first.channel, entries)))
 
@@ -61,7 +61,7 @@ def pushed(project_id: str, channel: str, events: Sequence[Mapping[str, Any]]) -
     entries = [Entry.read(event) for event in events]
     if not entries:
         return ""
-    if channel == subjects.PUBLIC:
+    if not subjects.is_thread(channel):
         rows = _drawn(items.unfolded(reversed(entries)), public=True)
         return render_to_string("timeline/added.html", {"items": rows, "where": "afterbegin"}) + _hint(entries)
     known = {entry.seq for entry in entries}

@@ -118,9 +118,19 @@ class GeneralPage(Page):
 
     def channels(self, user: Any) -> list[tuple[str, str]]:
         """Return the public channel of the project that the page names, or of the user's first."""
+        return [(name, subjects.PUBLIC) for name in self._named(user)]
+
+    def _named(self, user: Any) -> list[str]:
         asked = self._asked("project")
-        projects = _projects(user)
-        return [(name, subjects.PUBLIC) for name in projects if name == asked or not asked][:1]
+        return [name for name in _projects(user) if name == asked or not asked][:1]
+
+
+class MinePage(GeneralPage):
+    """The user's own channel of one project."""
+
+    def channels(self, user: Any) -> list[tuple[str, str]]:
+        """Return the user's channel of that project: nobody can name another one's."""
+        return [(name, subjects.personal(user.get_username())) for name in self._named(user)]
 
 
 class RunPage(Page):
@@ -143,5 +153,6 @@ websocket_urlpatterns = [
     path("ws/agents/", RunsPage.as_asgi()),
     path("ws/agents/general/", GeneralPage.as_asgi()),
     path("ws/agents/approvals/", ApprovalsPage.as_asgi()),
+    path("ws/agents/mine/", MinePage.as_asgi()),
     path("ws/agents/<slug:run_id>/", RunPage.as_asgi()),
 ]

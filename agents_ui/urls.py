@@ -7,6 +7,7 @@ from agents_ui.views import context, forks, gates, general, operators, run, runs
 urlpatterns = [
     path("", runs.index, name="runs"),
     path("general/", general.channel, name="general"),
+    path("mine/", general.mine, name="mine"),
     path("approvals/", gates.approvals, name="approvals"),
     path("approvals/count/", gates.count, name="open-gates"),
     path("operators/", operators.index, name="operators"),

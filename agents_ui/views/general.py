@@ -1,6 +1,8 @@
-"""The general channel of a project."""
+"""The channels of a project that are no run's: the general one, and the reader's own."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpResponse
@@ -20,16 +22,28 @@ EVENTS = 200
 @require_safe
 def channel(request: PageRequest) -> HttpResponse:
     """What everybody should know, newest first."""
+    context = _read(request, subjects.PUBLIC) | {"agents_may_post": settings.BUS == "nats"}
+    return render(request, "general/index.html", context)
+
+
+@signed_in
+@require_safe
+def mine(request: PageRequest) -> HttpResponse:
+    """What is asked of the reader, and told to nobody else; newest first."""
+    own = subjects.personal(request.user.get_username())
+    context = _read(request, own) | {"channel": own, "agents_may_post": settings.BUS == "nats"}
+    return render(request, "general/mine.html", context)
+
+
+def _read(request: PageRequest, name: str) -> dict[str, Any]:
     projects = {project.id: project for project in Project.objects.visible_to(request.user).order_by("id").distinct()}
     asked = request.GET.get("project") or next(iter(projects), "")
     if asked and asked not in projects:
         raise Http404("There is no such project")
-    events = timeline.newest(asked, subjects.PUBLIC, limit=EVENTS) if asked else []
-    context = {
+    events = timeline.newest(asked, name, limit=EVENTS) if asked else []
+    return {
         "project": projects.get(asked),
         "projects": list(projects.values()),
         "timeline": rendering.timeline(events),
         "after": events[-1].seq if events else 0,
-        "agents_may_post": settings.BUS == "nats",
     }
-    return render(request, "general/index.html", context)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 VERSION = "v1"
 PUBLIC = "public"
+#: How the name of a user's channel begins.
+PERSONAL = "u_"
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -40,12 +42,27 @@ def parse(text: str) -> Subject | None:
 
 def token(text: str) -> str:
     """Return `text` if it may stand as one subject token, else a hash that may."""
-    return text if _TOKEN.fullmatch(text) else f"h_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return text if _TOKEN.fullmatch(text) else _hashed(text)
+
+
+def _hashed(text: str) -> str:
+    return f"h_{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 def thread(run_id: str) -> str:
     """Return the channel of one run."""
     return f"t_{token(run_id)}"
+
+
+def is_thread(channel: str) -> bool:
+    """Tell whether a channel is that of one run."""
+    return channel.startswith("t_")
+
+
+def personal(user: str) -> str:
+    """Return the channel of one user."""
+    name = f"{PERSONAL}{user}"
+    return name if _TOKEN.fullmatch(name) else f"{PERSONAL}{_hashed(user)}"
 
 
 def recorded(project: str, channel: str) -> str:

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from operators.api import scope
+from operators.api import scope, streams
 from operators.coders import graphs
 from operators.coders.graphs import Misdrawn
 from operators.errors import Misfit
@@ -182,12 +182,13 @@ class SessionPage(APIView):
 
 
 class Records(APIView):
-    """The log of a session's events, or of the general channel."""
+    """The log of a session's events, of the general channel, or of the caller's own."""
 
     @extend_schema(
         responses=RecordList, operation_id="list_session_events",
         parameters=[
             OpenApiParameter("session", str, description="Whose; without it, the general channel's"),
+            OpenApiParameter("channel", enum=["public", streams.MINE], description="`mine`: the caller's own channel"),
             OpenApiParameter("since", str, description="Behind this number, or later than this time (RFC 3339)"),
             OpenApiParameter("limit", int),
         ],
@@ -201,7 +202,8 @@ class Records(APIView):
         after, since = _since(asked.get("since", ""))
         given = natural(asked.get("limit", ""))
         limit = min(max(200 if given is None else given, 1), MOST_RECORDS)
-        found = sessions.records(project, run, after=after, since=since, limit=limit)
+        channel = streams.named(request, asked.get("channel", ""))
+        found = sessions.records(project, run, channel=channel, after=after, since=since, limit=limit)
         more = found[-1]["seq"] if len(found) == limit else None
         return Response(RecordList({"events": found, "next": more}).data)
 

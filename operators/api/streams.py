@@ -35,6 +35,8 @@ RESUME = [
     OpenApiParameter("limit", int, description=f"Else begin with so many of the newest ({NEWEST}; {MOST_NEWEST})"),
     OpenApiParameter("project", str, description="For a signed-in browser: whose general channel"),
 ]
+#: How the caller names his own channel: nobody can name another one's.
+MINE = "mine"
 
 
 class Unnamed(Misfit):
@@ -94,16 +96,17 @@ class Events(EventStream):
         parameters=[
             OpenApiParameter("run_id", str, description="This run's own thread, instead of the general channel"),
             OpenApiParameter("session", str, description="The same, in the words of the dialect `sessions`"),
+            OpenApiParameter("channel", enum=["public", MINE], description="`mine`: what is asked of the caller alone"),
             OpenApiParameter("operator", str, description="Only of runs of this operator"),
             OpenApiParameter("kind", str, many=True, description="Only of these kinds, such as `run.*`; also `a,b`"),
             *RESUME,
         ],
     )  # fmt: skip
     def get(self, request: Request) -> HttpResponseBase:
-        """Stream the general channel, or with `run_id` a run's thread."""
+        """Stream the general channel, with `run_id` a run's thread, or with `channel=mine` the caller's own channel."""
         session = request.query_params.get("session", "")
         run_id = request.query_params.get("run_id", "") or session
-        place = _thread(request, run_id) if run_id else Place(scope.project(request).pk, subjects.PUBLIC)
+        place = _thread(request, run_id) if run_id else _aside(request)
         named = ",".join(request.query_params.getlist("kind"))
         wanted = kinds.patterns([part.strip() for part in named.split(",") if part.strip()], field="kind")
         slug = request.query_params.get("operator", "")
@@ -123,7 +126,7 @@ class AgentEvents(EventStream):
         parameters=[
             OpenApiParameter("runId", str, description="A run, of ours or of a runtime that posts messages"),
             OpenApiParameter("workflowUid", str, description="The same, by the workflow's uid"),
-            OpenApiParameter("channel", enum=["general"], description="The general channel"),
+            OpenApiParameter("channel", enum=["general", MINE], description="The general channel, or the caller's own"),
             *RESUME,
         ],
     )  # fmt: skip
@@ -134,11 +137,25 @@ class AgentEvents(EventStream):
         if name:
             place = _thread(request, name)
             return self.answer(request, place, Filter(), partial(agent_records.of, names=place.names))
-        if asked.get("channel") != "general":
-            message = "name one of runId, workflowUid and channel=general"
+        channel = {"general": subjects.PUBLIC, MINE: MINE}.get(asked.get("channel", ""))
+        if channel is None:
+            message = "name one of runId, workflowUid, channel=general and channel=mine"
             raise Unnamed(f"Which channel? {message}", ok=False, error=message)
-        place = Place(scope.project(request).pk, subjects.PUBLIC)
-        return self.answer(request, place, Filter(), partial(agent_records.of, names={}))
+        return self.answer(request, _aside(request, channel), Filter(), partial(agent_records.of, names={}))
+
+
+def named(request: Request, asked: str) -> str:
+    """Return the channel that is asked for: the general one, or the caller's own."""
+    if asked not in ("", subjects.PUBLIC, MINE):
+        message = f"is {asked!r:.60}; there are: {subjects.PUBLIC}, {MINE}"
+        raise Misfit(f"channel: {message}", errors=[{"field": "channel", "message": message}])
+    return subjects.personal(scope.caller(request).get_username()) if asked == MINE else subjects.PUBLIC
+
+
+def _aside(request: Request, channel: str = "") -> Place:
+    """Return a channel that is no run's."""
+    asked = channel or request.query_params.get("channel", "")
+    return Place(scope.project(request).pk, named(request, asked))
 
 
 def _thread(request: Request, name: str) -> Place:

@@ -17,7 +17,7 @@ from operators.bridge.texts import storable
 from operators.models import Channel, DeadLetter, Project
 from operators.models.event import EventRow
 from operators.models.project import DEFAULT
-from operators.services import announcements
+from operators.services import announcements, channels
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def bury_all(refusals: Sequence[Refusal]) -> None:
         Project.objects.filter(id__in={DEFAULT, *(item.owner for item in refusals)}).values_list("id", flat=True)
     )
     owners = {name: item.owner if item.owner in projects else DEFAULT for name, item in refused.items()}
-    channels = [announcements.locked_channel(name) for name in sorted(projects & set(owners.values()))]
+    places = [channels.locked(name) for name in sorted(projects & set(owners.values()))]
     known = set(DeadLetter.objects.filter(digest__in=refused).values_list("digest", flat=True))
     rows = [_letter(digest, item) for digest, item in refused.items() if digest not in known]
     DeadLetter.objects.bulk_create(rows, ignore_conflicts=True)
@@ -77,7 +77,7 @@ def bury_all(refusals: Sequence[Refusal]) -> None:
     for again in known:
         DeadLetter.objects.filter(digest=again).update(reason=refused[again].told, replayed_at=None)
     fresh = list(DeadLetter.objects.filter(digest__in=[row.digest for row in rows]).order_by("pk"))
-    for channel in channels:
+    for channel in places:
         _tell(
             channel,
             [(letter, refused[letter.digest].code) for letter in fresh if owners[letter.digest] == channel.project_id],
@@ -95,7 +95,7 @@ def _answer(letter: DeadLetter, refusal: Refusal) -> None:
 
 def _tell(channel: Channel, buried: Sequence[tuple[DeadLetter, str]]) -> None:
     if buried:
-        written = announcements.append(channel, [_event(channel.project_id, letter, code) for letter, code in buried])
+        written = channels.append(channel, [_event(channel.project_id, letter, code) for letter, code in buried])
         transaction.on_commit(lambda: announcements.tell(written))
 
 

@@ -20,7 +20,7 @@ from operators.bridge.letters import AWAY, Refusal
 from operators.models import Channel, Event, Project, Run
 from operators.models.event import EventRow
 from operators.models.statements import load, present, quoted
-from operators.services import agents, announcements, cards
+from operators.services import agents, announcements, cards, channels, personal
 from operators.services import external as runs
 
 logger = logging.getLogger(__name__)
@@ -51,24 +51,24 @@ def keep(heard: Sequence[Heard]) -> None:
 
 
 def _keep(heard: Sequence[Heard]) -> None:
-    known = _known_runs(heard)
+    known, people = _known_runs(heard), _known_people(heard)
     projects = set(Project.objects.filter(id__in={item.project for _, item in heard}).values_list("id", flat=True))
     groups: dict[Place, list[Posting]] = defaultdict(list)
     refused: list[Refusal] = []
     for message, item in heard:
         # Asked anew for each: a run may be known from its first message on.
-        if reason := _unknown(item, projects, known):
+        if reason := _unknown(item, projects, known, people):
             refused.append(Refusal(message, reason))
         else:
             groups[item.project, item.channel].append(item)
-    public = {place: groups.pop(place) for place in list(groups) if place[1] == subjects.PUBLIC}
+    others = {place: groups.pop(place) for place in sorted(groups) if not subjects.is_thread(place[1])}
     # Threads first: what everybody hears of a run may be the first that we hear of it.
     for place in _in_threads(groups, patiently=len(groups) == 1):
         if _in_threads({place: groups[place]}, patiently=True):
             # Deleted since it was looked up. Whoever asks again is told so.
             raise Run.DoesNotExist(_run_of(place[1]))
-    for (project, _), group in public.items():
-        _publicly(project, group, known)
+    for place, group in others.items():
+        _aside(place, group, known)
     letters.bury_all(refused)
 
 
@@ -79,11 +79,20 @@ def _known_runs(heard: Sequence[Heard]) -> dict[str, str]:
     return dict(Run.objects.filter(id__in=ids).values_list("id", "project_id")) if ids else {}
 
 
-def _unknown(item: Posting, projects: set[str], known: dict[str, str]) -> str:
+def _known_people(heard: Sequence[Heard]) -> set[Place]:
+    """Return the channels of people that are spoken on, as far as they are known."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for _, item in heard:
+        if item.channel.startswith(subjects.PERSONAL):
+            asked[item.project].add(item.channel)
+    return {(project, name) for project, names in asked.items() for name in personal.owners(project, names)}
+
+
+def _unknown(item: Posting, projects: set[str], known: dict[str, str], people: set[Place]) -> str:
     """Return why a message cannot be kept. The first message of an external run makes the run known."""
     if item.project not in projects:
         return f"There is no project {item.project!r}"
-    if item.channel == subjects.PUBLIC:
+    if item.channel == subjects.PUBLIC or (item.project, item.channel) in people:
         return ""
     run = _run_of(item.channel)
     if item.external and run not in known:
@@ -129,9 +138,10 @@ def _locked(ids: set[str], *, patiently: bool) -> dict[str, int]:
 
 
 @transaction.atomic
-def _publicly(project: str, group: list[Posting], known: Mapping[str, str]) -> None:
-    channel = announcements.locked_channel(project)
-    fresh = _fresh({(project, channel.name): group}).get((project, channel.name), [])
+def _aside(place: Place, group: list[Posting], known: Mapping[str, str]) -> None:
+    """Write into a channel that no run numbers."""
+    channel = channels.locked(*place)
+    fresh = _fresh({place: group}).get(place, [])
     lines = _numbered([_row(item, run=_spoken_of(item, known)) for item in fresh], after=channel.last_seq)
     _write(lines)
     Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(lines))

@@ -103,7 +103,7 @@ def _done(item: InboxItem) -> dict[str, Any]:
     for field in ("args", "metadata"):
         if not isinstance(action.get(field, {}), dict):
             raise _Refused(f"invalid_{field}", f"{field}: an object is needed")
-    if channel.startswith("u_") and channel != f"u_{subjects.token(username)}":
+    if channel.startswith(subjects.PERSONAL) and channel != subjects.personal(username):
         raise _Refused("invalid_worker_target", f"On the channel {channel!r} acts its own user, and not {username!r}")
     user = _user(username, str(action["agent_id"]))
     tool = TOOLS.get(str(action["tool_name"]))

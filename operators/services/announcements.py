@@ -1,8 +1,8 @@
 """Tells the bus what the database already holds: a thread of its own that nobody who writes has to wait for.
 
 A run's events go out as one message on its thread. Those that everybody should know of are repeated, with numbers of
-their own, on the project's `public` channel. When the bus has taken them, `announced_seq` says so; what it did not take
-is told again by the clock.
+their own, on the project's `public` channel, and what gates ask on the channels of those who may answer. When the bus
+has taken them, `announced_seq` says so; what it did not take is told again by the clock.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import logging
 import queue
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-import orjson
 from django.db import IntegrityError, close_old_connections, connection, transaction
-from django.db.models import F
 
 from openvibe.protocol import subjects
 from operators.link import link
 from operators.models import Channel, Event, marks
 from operators.models.event import EventRow, Told
-from operators.models.statements import insert
 from operators.models.stroke import Change, Insert, strike
-from operators.services import recorded, turns
+from operators.services import channels, personal, recorded, turns
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +58,10 @@ MOST_FLIGHTS = 32
 
 @dataclass(frozen=True, order=True)
 class Taken:
-    """Events of one channel that the bus has taken: of a run's thread or, without a run, of a project's `public`."""
+    """Events of one channel that the bus has taken. `run_id` is empty where no run numbers it."""
 
     project_id: str
+    channel: str
     run_id: str
     first: int
     last: int
@@ -149,9 +147,11 @@ class Announcer:
             return
         news = [event for event in batch if _is_news(event)]
         parts = _unbroken(batch)
-        self._flights += recorded.send(zip(parts, turns.messages(parts), strict=True))
-        if news:
-            self._flights += recorded.send((events, ()) for events in _unbroken(publicly(news)))
+        flights = list(recorded.send(zip(parts, turns.messages(parts), strict=True)))
+        # If this fails, nobody marks what is on its way, and the clock announces all of it again.
+        repeated = [*publicly(news), *personal.repeated(news)] if news else []
+        self._flights += flights
+        self._flights += recorded.send((events, ()) for events in _unbroken(repeated))
         for project in {event.project_id for event in batch if _stirs(event)}:
             link.cast(subjects.stirred(project), b"{}")
 
@@ -160,8 +160,8 @@ class Announcer:
         while self._flights and (patiently or len(self._flights) > MOST_FLIGHTS or self._flights[0].over):
             for events in self._flights.popleft().arrived():
                 first, last = events[0], events[-1]
-                run = "" if last.channel == subjects.PUBLIC else last.run_id or ""
-                self._taken.append(Taken(last.project_id, run, first.seq, last.seq))
+                run = (last.run_id or "") if subjects.is_thread(last.channel) else ""
+                self._taken.append(Taken(last.project_id, last.channel, run, first.seq, last.seq))
 
     def _mark(self) -> None:
         """Write down what the bus has taken. What follows a gap waits: another process may be filling it."""
@@ -170,12 +170,12 @@ class Announcer:
         self._taken += [
             replace(item, tries=item.tries + 1)
             for item in taken
-            if not (item.run_id in runs if item.run_id else _marked_publicly(item)) and item.tries < MARK_TRIES
+            if not (item.run_id in runs if item.run_id else _marked(item)) and item.tries < MARK_TRIES
         ]
 
 
-def _marked_publicly(item: Taken) -> bool:
-    rows = Channel.objects.filter(project_id=item.project_id, name=subjects.PUBLIC, announced_seq__lt=item.last)
+def _marked(item: Taken) -> bool:
+    rows = Channel.objects.filter(project_id=item.project_id, name=item.channel, announced_seq__lt=item.last)
     return bool(rows.filter(announced_seq__gte=item.first - 1).update(announced_seq=item.last))
 
 
@@ -193,7 +193,7 @@ def _joined(taken: list[Taken]) -> list[Taken]:
 
 
 def _place(item: Taken) -> tuple[str, str]:
-    return item.project_id, item.run_id
+    return item.project_id, item.channel
 
 
 announcer = Announcer()
@@ -204,8 +204,8 @@ settle = announcer.settle
 def publicly(news: Sequence[Told]) -> list[EventRow]:
     """Repeat a run's events on the public channels of their projects, each once."""
     repeated: list[EventRow] = []
-    for project_id, events in _by_project(news).items():
-        copies = [_copy(event) for event in events]
+    for project_id, events in channels.by_project(news).items():
+        copies = [channels.copy(event, subjects.PUBLIC) for event in events]
         try:
             repeated += _appended(project_id, copies)
         except IntegrityError:
@@ -223,58 +223,15 @@ def _appended(project_id: str, copies: list[EventRow]) -> list[EventRow]:
 
 @transaction.atomic
 def _appended_once(project_id: str, copies: list[EventRow]) -> list[EventRow]:
-    channel = locked_channel(project_id)
-    ids = [copy.message_id for copy in copies]
-    rows = Event.objects.filter(project_id=project_id, channel=subjects.PUBLIC, message_id__in=ids)
-    known = set(rows.values_list("message_id", flat=True))
-    return append(channel, [copy for copy in copies if copy.message_id not in known])
-
-
-def append(channel: Channel, events: Sequence[EventRow]) -> list[EventRow]:
-    """Number events and write them into a channel whose row the caller has locked."""
-    if not events:
-        return []
-    for position, event in enumerate(events, start=channel.last_seq + 1):
-        event.seq = position
-    Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(events))
-    insert(Event, events)
-    return list(events)
-
-
-def locked_channel(project_id: str, name: str = subjects.PUBLIC) -> Channel:
-    """Return a channel's row, locked until the caller's transaction ends: whoever holds it may number events."""
-    rows = Channel.objects.select_for_update().filter(project_id=project_id, name=name)
-    if (found := rows.first()) is None:
-        Channel.objects.bulk_create([Channel(project_id=project_id, name=name)], ignore_conflicts=True)
-        found = rows.get()
-    return found
-
-
-def _copy(event: Told) -> EventRow:
-    return EventRow(
-        project_id=event.project_id,
-        channel=subjects.PUBLIC,
-        kind=event.kind,
-        run_id=event.run_id,
-        node=event.node,
-        step_id=event.step_id,
-        actor=event.actor,
-        data=orjson.loads(event.data) if isinstance(event.data, bytes) else event.data,
-        message_id=_id(event),
-        created_at=event.created_at,
-    )
+    return channels.append_new(channels.locked(project_id), copies)
 
 
 def _is_news(event: Told) -> bool:
-    return event.channel != subjects.PUBLIC and event.kind in PUBLIC_KINDS
+    return subjects.is_thread(event.channel) and event.kind in PUBLIC_KINDS
 
 
 def _stirs(event: Told) -> bool:
-    return event.channel != subjects.PUBLIC and (event.kind in STIRRING or event.kind.endswith(REQUESTED))
-
-
-def _id(event: Told) -> str:
-    return f"{event.run_id}:{event.seq}"
+    return subjects.is_thread(event.channel) and (event.kind in STIRRING or event.kind.endswith(REQUESTED))
 
 
 def _unbroken(events: Iterable[Told]) -> list[list[Told]]:
@@ -287,10 +244,3 @@ def _unbroken(events: Iterable[Told]) -> list[list[Told]]:
             parts.append([])
         parts[-1].append(numbered[key])
     return parts
-
-
-def _by_project(events: Iterable[Told]) -> dict[str, list[Told]]:
-    groups: dict[str, list[Told]] = defaultdict(list)
-    for event in events:
-        groups[event.project_id].append(event)
-    return groups

@@ -35,13 +35,13 @@ def add_runs(project_id: str, runs: Sequence[Run]) -> None:
         _append(_folder(project_id) / f"{day}.jsonl", lines)
 
 
-def add_public(project_id: str, events: Iterable[Event]) -> None:
-    """Write events of the general channel to the files of the days on which they happened."""
+def add_channel(project_id: str, name: str, events: Iterable[Event]) -> None:
+    """Write events of a channel that is no run's to its files of the days on which they happened."""
     days: dict[str, dict[str, Any]] = defaultdict(dict)
     for event in events:
         days[f"{event.created_at:%Y-%m-%d}"][str(event.seq)] = {"event": _columns(event)}
     for day, lines in days.items():
-        _append(_folder(project_id) / f"public-{day}.jsonl", lines)
+        _append(_folder(project_id) / f"{name}-{day}.jsonl", lines)
 
 
 def _folder(project_id: str) -> Path:

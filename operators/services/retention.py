@@ -18,7 +18,18 @@ from django.db.models import F
 from django.utils import timezone
 
 from openvibe.protocol import subjects
-from operators.models import Checkpoint, CheckpointWrite, Effect, Emission, Event, InboxItem, Project, Run, Wait
+from operators.models import (
+    Channel,
+    Checkpoint,
+    CheckpointWrite,
+    Effect,
+    Emission,
+    Event,
+    InboxItem,
+    Project,
+    Run,
+    Wait,
+)
 from operators.models.run import RunQuerySet
 from operators.services import agents, archive, notices
 
@@ -33,7 +44,7 @@ PAUSE = 0.05
 
 @dataclass
 class Swept:
-    """How many runs were archived and pruned, and how many events of the general channel were archived."""
+    """How many runs were archived and pruned, and how many events of other channels were archived."""
 
     archived: int = 0
     pruned: int = 0
@@ -66,9 +77,10 @@ def sweep(now: datetime, *, ended: threading.Event | None = None) -> Swept:
             while not ended.is_set() and (count := _archive(project, old, now)):
                 swept.archived += count
                 ended.wait(PAUSE)
-            while not ended.is_set() and (count := _archive_public(project, old)):
-                swept.public += count
-                ended.wait(PAUSE)
+            for name in Channel.objects.filter(project=project).values_list("name", flat=True):
+                while not ended.is_set() and (count := _archive_channel(project, name, old)):
+                    swept.public += count
+                    ended.wait(PAUSE)
         if project.keep_checkpoints_days is not None:
             old = now - timedelta(days=project.keep_checkpoints_days)
             while not ended.is_set() and (count := _prune(project, old, now)):
@@ -103,9 +115,9 @@ def _archive(project: Project, old: datetime, now: datetime) -> int:
 
 
 @transaction.atomic
-def _archive_public(project: Project, old: datetime) -> int:
-    """Take the oldest events of the general channel out, never one from the middle: its numbers have no holes."""
-    channel = Event.objects.filter(project=project, channel=subjects.PUBLIC).order_by("seq")
+def _archive_channel(project: Project, name: str, old: datetime) -> int:
+    """Take the oldest events of a channel out, never one from the middle: its numbers have no holes."""
+    channel = Event.objects.filter(project=project, channel=name).order_by("seq")
     events = []
     for event in channel[:EVENTS]:
         if event.created_at >= old:
@@ -113,7 +125,7 @@ def _archive_public(project: Project, old: datetime) -> int:
         events.append(event)
     if not events:
         return 0
-    archive.add_public(project.pk, events)
+    archive.add_channel(project.pk, name, events)
     deleted, _ = channel.filter(seq__lte=events[-1].seq).order_by().delete()
     return deleted
 

@@ -89,15 +89,21 @@ def working(run: Run) -> list[Agent]:
 
 
 def records(
-    project_id: str, run: Run | None, *, after: int = 0, since: datetime | None = None, limit: int = 200
+    project_id: str,
+    run: Run | None,
+    *,
+    channel: str = subjects.PUBLIC,
+    after: int = 0,
+    since: datetime | None = None,
+    limit: int = 200,
 ) -> list[Record]:
-    """Return a session's records behind a number or a time, in order; without one, those of the general channel.
+    """Return a session's records behind a number or a time, in order; without one, those of another channel.
 
     What retention has taken out of the database may still lie in the session's log.
     """
     if run is not None and run.archived_at is not None:
         log = session_logging.of(run)
         return log.read(after=after, since=since, limit=limit) if log else []
-    channel = subjects.thread(run.id) if run else subjects.PUBLIC
-    events = timeline.read(project_id, channel, after=after, since=since, limit=limit)
+    place = subjects.thread(run.id) if run else channel
+    events = timeline.read(project_id, place, after=after, since=since, limit=limit)
     return [session_records.of(event.wire()) for event in events]

@@ -27,7 +27,7 @@ from operators import seals
 from operators.errors import Misfit
 from operators.models import Channel, Delivery, Emission, Event, Operator, Project, Subscription
 from operators.models.event import EventRow
-from operators.services import announcements, cards, doorbell, endpoints, kinds
+from operators.services import announcements, cards, channels, doorbell, endpoints, kinds
 from operators.services.masking import masked
 
 logger = logging.getLogger(__name__)
@@ -252,5 +252,5 @@ def _disable(found: Subscription, error: str) -> None:
         message_id=f"{found.pk}:disabled:{random_text(8)}",
         created_at=timezone.now(),
     )
-    written = announcements.append(announcements.locked_channel(found.project_id), [event])
+    written = channels.append(channels.locked(found.project_id), [event])
     transaction.on_commit(lambda: announcements.tell(written))

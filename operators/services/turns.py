@@ -52,7 +52,7 @@ def meet(run: Run, *, seq: int, epoch: int) -> None:
 
 def messages(parts: Sequence[Sequence[Told]]) -> list[list[Message]]:
     """Return what consecutive events of threads tell of their runs' turns, for each part."""
-    telling = [any(event.kind in TELLING for event in part) and part[0].channel != subjects.PUBLIC for part in parts]
+    telling = [any(event.kind in TELLING for event in part) and subjects.is_thread(part[0].channel) for part in parts]
     strange = [part[0] for part, tells in zip(parts, telling, strict=True) if tells and not _known(part[0])]
     if strange:
         _look_up(strange)

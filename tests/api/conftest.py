@@ -12,7 +12,8 @@ from django.test import Client
 from openvibe.bus.memory import MemoryBus
 from operators.link import link
 from operators.models import ApiToken, Project
-from operators.services import announcements, execution
+from operators.services import announcements, execution, streams
+from tests.api.readers import STREAM, Reading, key
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +74,31 @@ def activate(alice_calls: Client) -> Callable[..., str]:
 def waiting(activate: Callable[..., str]) -> str:
     """The address of a run that waits at its gate."""
     return f"/v1/operators/revenue_ops/runs/{activate()}"
+
+
+@pytest.fixture
+async def bus() -> MemoryBus:
+    """A bus on the loop of the test, in the place of the process's own."""
+    made = MemoryBus()
+    await made.connect()
+    link.use(made)
+    return made
+
+
+@pytest.fixture
+async def read(bus: MemoryBus):
+    """Open streams that are left with the test."""
+    opened: list[Reading] = []
+
+    async def reading(user: User, path: str = STREAM, *, last: int | None = None, **query: Any) -> Reading:
+        headers = {} if last is None else {"Last-Event-ID": str(last)}
+        reader = Reading(await key(user), path, query, headers)
+        reader.headers = await reader.open()
+        opened.append(reader)
+        return reader
+
+    yield reading
+    for reader in opened:
+        if not reader.app.future.done():
+            await reader.leave()
+    assert streams.hub._watches == {}

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import sync_to_async
-from asgiref.testing import ApplicationCommunicator
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import F
@@ -23,104 +19,18 @@ from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope, subjects
 from openvibe_site.threads import THREADS, ThreadedHandler
 from operators.bridge import ingest
-from operators.link import link
 from operators.models import ApiToken, Event, Membership, Operator, Project, Run
 from operators.services import intake, streams, watching
-from operators.services.announcements import append, locked_channel
+from operators.services.channels import append, locked
+from tests.api.readers import AGENTS, STREAM, Reading, key
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-STREAM, AGENTS = "/v1/events/stream", "/api/agents/events"
-
-
-@pytest.fixture
-async def bus() -> MemoryBus:
-    """A bus on the loop of the test, in the place of the process's own."""
-    made = MemoryBus()
-    await made.connect()
-    link.use(made)
-    return made
 
 
 @pytest.fixture
 def run(registered: dict[str, Operator], alice: User) -> Run:
     workflow = registered["company_intel"].workflows.get(slug="research")
     return intake.request(workflow, input=workflow.sample_input, actor=alice)
-
-
-class Reading:
-    """One program that reads a stream through the server's own handler."""
-
-    def __init__(
-        self, key: str, path: str, query: dict[str, Any], headers: dict[str, str], *,
-        server: ThreadedHandler | None = None,
-    ) -> None:  # fmt: skip
-        named = {"host": "localhost", "accept": "text/event-stream", **headers}
-        if key:
-            named["authorization"] = f"Bearer {key}"
-        self.app = ApplicationCommunicator(
-            server or ThreadedHandler(),
-            {
-                "type": "http", "http_version": "1.1", "method": "GET", "path": path,
-                "query_string": urlencode(query).encode(), "server": ("localhost", 80), "client": ("127.0.0.1", 1),
-                "headers": [(name.lower().encode(), value.encode()) for name, value in named.items()],
-            },
-        )  # fmt: skip
-        self.text = ""
-
-    async def open(self) -> dict[bytes, bytes]:
-        await self.app.send_input({"type": "http.request", "body": b""})
-        start = await self.app.receive_output(timeout=10)
-        self.status = start["status"]
-        return dict(start["headers"])
-
-    async def until(self, text: str) -> str:
-        deadline = time.monotonic() + 20
-        while text not in self.text:
-            part = await self.app.receive_output(timeout=max(deadline - time.monotonic(), 0.01))
-            self.text += part.get("body", b"").decode()
-            assert part.get("more_body") or text in self.text, f"The stream ended before {text!r}: {self.text}"
-        return self.text
-
-    async def ended(self) -> str:
-        while True:
-            part = await self.app.receive_output(timeout=15)
-            self.text += part.get("body", b"").decode()
-            if not part.get("more_body"):
-                return self.text
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(data) for data in re.findall(r"^data: (.*)$", self.text, re.MULTILINE)]
-
-    @property
-    def seqs(self) -> list[int]:
-        numbers = [int(number) for number in re.findall(r"^id: (\d+)$", self.text, re.MULTILINE)]
-        assert numbers == [event["seq"] for event in self.events]
-        return numbers
-
-    async def leave(self) -> None:
-        await self.app.send_input({"type": "http.disconnect"})
-        await self.app.wait(10)
-
-
-@pytest.fixture
-async def read(bus: MemoryBus):
-    """Open streams that are left with the test."""
-    opened: list[Reading] = []
-
-    async def reading(user: User, path: str = STREAM, *, last: int | None = None, **query: Any) -> Reading:
-        headers = {} if last is None else {"Last-Event-ID": str(last)}
-        reader = Reading(await _key(user), path, query, headers)
-        reader.headers = await reader.open()
-        opened.append(reader)
-        return reader
-
-    yield reading
-    for reader in opened:
-        if not reader.app.future.done():
-            await reader.leave()
-    assert streams.hub._watches == {}
 
 
 async def test_a_runs_history_comes_first_and_then_what_happens(read, bus: MemoryBus, run: Run, vera: User) -> None:
@@ -340,27 +250,19 @@ async def test_a_reader_that_cannot_keep_up_is_let_go_and_misses_nothing(bus: Me
 
 
 async def test_open_streams_hold_no_threads(bus: MemoryBus, run: Run, vera: User) -> None:
-    server, key = ThreadedHandler(), await _key(vera)
-    readers = [Reading(key, STREAM, {"run_id": run.id}, {}, server=server) for _ in range(THREADS + 4)]
+    server, token = ThreadedHandler(), await key(vera)
+    readers = [Reading(token, STREAM, {"run_id": run.id}, {}, server=server) for _ in range(THREADS + 4)]
     for reader in readers:
         await reader.open()
         await reader.until("run.queued")
 
     # More streams than the server has threads are open, and another request is answered.
-    other = Reading(key, "/healthz", {}, {}, server=server)
+    other = Reading(token, "/healthz", {}, {}, server=server)
     await other.open()
     assert other.status == 200
 
     for reader in readers:
         await reader.leave()
-
-
-@sync_to_async
-def _key(user: User) -> str:
-    key = ApiToken.new_key()
-    project = Membership.objects.get(user=user).project
-    ApiToken.objects.create(key_sha256=ApiToken.fingerprint(key), name="test", project=project, user=user)
-    return key
 
 
 async def _say(run: Run, content: str) -> dict[str, Any]:
@@ -407,7 +309,7 @@ def _publish(run: Run, *kinds: str) -> None:
         for kind in kinds
     ]
     with transaction.atomic():
-        append(locked_channel(run.project_id), events)
+        append(locked(run.project_id), events)
 
 
 @sync_to_async

@@ -21,7 +21,7 @@ from django.utils import timezone
 from operators import clock
 from operators.models import Delivery, Emission, Event, Project, Run, Subscription
 from operators.services import announcements, deliveries, endpoints, subscriptions
-from operators.services.announcements import append, locked_channel
+from operators.services.channels import append, locked
 
 JSON = "application/json"
 SUBSCRIBE, ALL = "/v1/events/subscribe", "/v1/events/subscriptions"
@@ -82,7 +82,7 @@ def problem(answer, status):
 
 
 def happen(project: Project, *kinds: str, run: Run | None = None) -> None:
-    channel = locked_channel(project.pk)
+    channel = locked(project.pk)
     now = timezone.now()
     append(channel, [Event(project=project, channel="public", kind=kind, run=run, data={"n": number}, created_at=now)
                      for number, kind in enumerate(kinds)])  # fmt: skip

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from operators.models import Card, Event, Membership, Operator, Project, Run, Wait, Workflow
-from operators.services import announcements, intake, timeline
+from operators.services import announcements, channels, intake, timeline
 from tests.pages.conftest import Browse, played
 
 pytestmark = pytest.mark.django_db
@@ -22,9 +22,9 @@ def text(client: Client, url: str) -> str:
 
 
 def posted(project: Project, **values: object) -> None:
-    channel = announcements.locked_channel(project.id)
+    channel = channels.locked(project.id)
     row = {"project": project, "channel": "public", "created_at": timezone.now(), **values}
-    announcements.append(channel, [Event(**row)])  # type: ignore[arg-type]
+    channels.append(channel, [Event(**row)])  # type: ignore[arg-type]
 
 
 def test_strangers_are_sent_to_the_sign_in_page(waiting: Run) -> None:
