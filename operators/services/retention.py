@@ -77,7 +77,7 @@ def sweep(now: datetime, *, ended: threading.Event | None = None) -> Swept:
             while not ended.is_set() and (count := _archive(project, old, now)):
                 swept.archived += count
                 ended.wait(PAUSE)
-            for name in Channel.objects.filter(project=project).values_list("name", flat=True):
+            for name in {subjects.PUBLIC, *Channel.objects.filter(project=project).values_list("name", flat=True)}:
                 while not ended.is_set() and (count := _archive_channel(project, name, old)):
                     swept.public += count
                     ended.wait(PAUSE)
