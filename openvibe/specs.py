@@ -10,7 +10,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from openvibe import canonical, misfits
 from openvibe.outcomes import Rule
-from openvibe.protocol.sessions import WITHDRAWN
 from openvibe.subscriptions import Listen
 
 ID = r"^[a-z][a-z0-9_]{0,63}$"
@@ -144,9 +143,6 @@ class RemoteSpec(Spec):
     def _roles_are_told(self) -> RemoteSpec:
         if bool(self.role) == bool(self.roles):
             raise ValueError("either `role` or `roles` is needed")
-        for role in (self.role, *self.roles):
-            if f"work.{role}" == WITHDRAWN:
-                raise ValueError(f"work of the role {role!r} could not be told from the word that work is not needed")
         return self
 
 

@@ -80,15 +80,6 @@ class Review(Work):
     criteria: list[str] | Pointer | None = None
 
 
-class Withdrawn(Part):
-    """Nobody waits for a task any more; its `work_id` says which. A result would change nothing."""
-
-    work_id: Name
-    chunk_id: str | None = None
-    work_type: str | None = None
-    reason: str | None = None
-
-
 class Worker(Part):
     """Who did it."""
 

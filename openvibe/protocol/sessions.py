@@ -20,8 +20,8 @@ from openvibe.protocol.subjects import token
 VERSION = "1"
 #: Where agents, and OpenVibe, say that they live; passing messages, kept by no stream.
 HEALTH = "system.health"
-#: Says to whom some work was given that nobody waits for it any more; no role bears that name.
-WITHDRAWN = "work.cancelled"
+#: Says that nobody waits for some work any more.
+CALLED_OFF = "event.work.cancelled"
 #: The session of messages that belong to none.
 SYSTEM = "system"
 
@@ -62,7 +62,6 @@ TYPES: Catalogue = {
     "work.coding": Type("work", payloads.Coding),
     "work.testing": Type("work", payloads.Testing),
     "work.review": Type("work", payloads.Review),
-    WITHDRAWN: Type("work", payloads.Withdrawn),
     "result.success": Type("results", payloads.Success),
     "result.failure": Type("results", payloads.Failure),
     "approval.request": Type("approvals", payloads.Question),
@@ -70,7 +69,7 @@ TYPES: Catalogue = {
     "approval.rejected": Type("approvals", payloads.Rejected),
     "event.agent.started": Type("events", payloads.Started),
     "event.agent.stopped": Type("events", payloads.Stopped),
-    "event.work.cancelled": Type("events", payloads.Cancelled),
+    CALLED_OFF: Type("events", payloads.Cancelled),
     "event.error": Type("events", payloads.Fault),
     HEALTH: Type(HEALTH, payloads.Health),
 }

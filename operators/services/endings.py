@@ -15,12 +15,11 @@ from openvibe import canonical
 from openvibe.events import Event as Fact
 from operators.models import Errand, Operator, Run, Wait
 from operators.models.run import RunQuerySet
-from operators.services import doorbell, limits, notices, timeline, waits
+from operators.services import doorbell, limits, timeline, waits
 from operators.services.masking import masked
 
 #: How the key of a run begins that answers another run's request; the wait's id follows.
 REPLY_KEY = "reply:"
-CALLED_OFF = "event.work.cancelled"
 
 
 def fail(runs: RunQuerySet, error: Mapping[str, Any], *, now: datetime, actor: str = "") -> bool:
@@ -53,21 +52,8 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
     operator = Operator.objects.select_related("project").get(pk=operator_id)
     if waits.cancel_open(run_id, now=now):
         transaction.on_commit(partial(doorbell.recall, run_id, operator))
-        _call_off(run_id, status, now=now)
     follow(run_id, key=key, operator=operator)
     return True
-
-
-def _call_off(run_id: str, status: Run.Status, *, now: datetime) -> None:
-    """Tell the agents of a session whose work is not waited for any more; tools are called back by the bell."""
-    closed = Wait.objects.filter(run_id=run_id, kind=Wait.Kind.WORK, status=Wait.Status.CANCELLED, closed_at=now)
-    for wait in closed.select_related("run"):
-        task = wait.payload["task"]
-        chunk = task.get("chunk_id") if isinstance(task, dict) else None
-        told = {"work_id": wait.id, "role": wait.payload["role"], "reason": f"The run was {status}"}
-        told |= {"chunk_id": chunk} if isinstance(chunk, str) else {}
-        name, run = f"cancelled_{wait.id}", wait.run
-        notices.write(CALLED_OFF, told, project_id=run.project_id, session_id=run_id, id=name, run=run)
 
 
 def undo(run_id: str) -> None:

@@ -41,12 +41,11 @@ def recall_all(run_id: str) -> None:
 def _withdraw(wait: Wait) -> bool:
     task = wait.payload["task"]
     chunk = task.get("chunk_id") if isinstance(task, dict) else None
-    told: dict[str, Any] = {"work_id": wait.id, "work_type": wait.payload["role"], "reason": _reason(wait)}
+    told: dict[str, Any] = {"work_id": wait.id, "role": wait.payload["role"], "reason": _reason(wait)}
     told |= {"chunk_id": chunk} if isinstance(chunk, str) else {}
-    body = sessions.message(
-        sessions.WITHDRAWN, told, id=f"cancel:{wait.id}", run_id=wait.run_id, now=wait.closed_at or timezone.now()
-    )
-    return outgoing.of_run(wait.run, sessions.subject(wait.run_id, "work"), body, sessions.WITHDRAWN)
+    now = wait.closed_at or timezone.now()
+    body = sessions.message(sessions.CALLED_OFF, told, id=f"cancelled_{wait.id}", run_id=wait.run_id, now=now)
+    return outgoing.of_run(wait.run, sessions.subject(wait.run_id, "events"), body, sessions.CALLED_OFF)
 
 
 @transaction.atomic

@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.protocol import sessions
 from operators import clock
 from operators.link import link
 from operators.models import Run, Wait
@@ -55,7 +56,10 @@ def heard(stream: str, pattern: str) -> list[dict[str, Any]]:
 
 
 def withdrawn() -> list[dict[str, Any]]:
-    return [item for item in heard("sessions", "sessions.*.work") if item["type"] == "work.cancelled"]
+    found = heard("sessions", "sessions.*.events")
+    for item in found:
+        sessions.check(item["type"], item["payload"])
+    return [item for item in found if item["type"] == "event.work.cancelled"]
 
 
 def test_an_agent_hears_once_that_the_run_whose_work_it_does_was_cancelled(waiting: Run, alice: Any) -> None:
@@ -65,8 +69,8 @@ def test_an_agent_hears_once_that_the_run_whose_work_it_does_was_cancelled(waiti
     recalls.recall_all(waiting.id)
     [told] = withdrawn()
     assert told["session_id"] == waiting.id
-    assert {name: told["payload"][name] for name in ("work_id", "chunk_id", "work_type")} == {
-        "work_id": wait.id, "chunk_id": "c1", "work_type": "coding"
+    assert {name: told["payload"][name] for name in ("work_id", "chunk_id", "role")} == {
+        "work_id": wait.id, "chunk_id": "c1", "role": "coding"
     }  # fmt: skip
     assert "the run cancelled" in told["payload"]["reason"]
 

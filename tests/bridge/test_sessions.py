@@ -11,9 +11,8 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from openvibe.bus import Message
-from openvibe.protocol import sessions
 from operators.bridge import ingest
-from operators.models import Event, InboxItem, Notice, Run, Wait
+from operators.models import Event, InboxItem, Run, Wait
 from operators.services import inbox, intake
 from tests.bridge.conftest import letters
 from tests.domain.lab import kinds, thread
@@ -69,16 +68,6 @@ def test_a_result_that_fits_nothing_open_is_skipped_and_says_why(waiting: Run) -
     item = InboxItem.objects.get()
     assert (item.status, "0 of the run's 1 open waits" in item.reason) == ("skipped", True)
     assert Wait.objects.get(id="wait_work").status == "pending"
-
-
-def test_the_agents_of_a_cancelled_run_are_told_that_nobody_waits_for_their_work(waiting: Run, bob: User) -> None:
-    intake.cancel(waiting, actor=bob)
-    [notice] = Notice.objects.all()
-    assert (notice.subject, notice.type) == (f"sessions.{waiting.id}.events", "event.work.cancelled")
-    assert notice.body["payload"] == {
-        "work_id": "wait_work", "role": "coding", "chunk_id": "c1", "reason": "The run was cancelled",
-    }  # fmt: skip
-    sessions.check(notice.type, notice.body["payload"])
 
 
 @pytest.mark.parametrize("quote", [{}, {"work_id": "wait_work"}])

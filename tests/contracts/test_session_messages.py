@@ -35,12 +35,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "criteria": ["code quality", "security"],
         "context": CONTEXT,
     },
-    "work.cancelled": {
-        "work_id": "wait_1",
-        "chunk_id": "chunk_1",
-        "work_type": "coding",
-        "reason": "Others were enough",
-    },
     "result.success": {
         "chunk_id": "chunk_1",
         "work_type": "coding",

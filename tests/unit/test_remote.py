@@ -130,9 +130,10 @@ def test_a_field_that_does_not_exist_is_told_before_anybody_works():
     assert "'lettre'" in outcome.error
 
 
-def test_no_role_bears_the_name_of_the_word_that_work_is_not_needed():
-    with pytest.raises(SetupError, match="could not be told from the word"):
-        remote_node(role="cancelled")(test_a_method_may_take_ctx_and_be_awaited)
+@pytest.mark.parametrize("roles", [{}, {"role": "coding", "roles": ("coding",)}, {"roles": ("Coding!",)}])
+def test_a_remote_node_has_one_role_or_several(roles: Any):
+    with pytest.raises(SetupError):
+        remote_node(**roles)(test_a_method_may_take_ctx_and_be_awaited)
 
 
 def test_a_method_may_take_ctx_and_be_awaited():
