@@ -35,6 +35,7 @@ class RunInfo:
     operator_id: str = "operator"
     workflow_id: str = "workflow"
     traceparent: str = ""
+    tracestate: str = ""
 
 
 @dataclass
@@ -117,7 +118,8 @@ class Session:
     @contextmanager
     def calling(self, notes: StepNotes) -> Iterator[None]:
         """Wait for somebody outside inside the block: not longer than the try's time, nor than the run is ours."""
-        with notes.line.talking(), trace.within(self.run.traceparent), self.host.calling(notes.line.hang_up):
+        within = trace.within(self.run.traceparent, self.run.tracestate)
+        with notes.line.talking(), within, self.host.calling(notes.line.hang_up):
             yield
 
     def told(self, step_id: str) -> StepNotes:

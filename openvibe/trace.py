@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _current: ContextVar[str] = ContextVar("openvibe_traceparent", default="")
+_state: ContextVar[str] = ContextVar("openvibe_tracestate", default="")
 
 
 def current() -> str:
@@ -14,11 +15,17 @@ def current() -> str:
     return _current.get()
 
 
+def state() -> str:
+    """Return the `tracestate` that belongs to it, or an empty text."""
+    return _state.get()
+
+
 @contextmanager
-def within(traceparent: str) -> Iterator[None]:
-    """Work inside the block in this trace."""
-    before = _current.set(traceparent)
+def within(traceparent: str, state: str | None = None) -> Iterator[None]:
+    """Work inside the block in this trace; without a `state` in that of the block around it."""
+    before, before_state = _current.set(traceparent), _state.set(_state.get() if state is None else state)
     try:
         yield
     finally:
         _current.reset(before)
+        _state.reset(before_state)

@@ -35,6 +35,8 @@ def listening(client: C) -> C:
 def _tell_trace(request: Any) -> None:
     if found := trace.current():
         # Whatever instruments the client itself knows better.
+        if "traceparent" not in request.headers and (state := trace.state()):
+            request.headers["tracestate"] = state
         request.headers.setdefault("traceparent", found)
 
 

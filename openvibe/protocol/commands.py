@@ -113,6 +113,7 @@ class Received(BaseModel):
     channel: str
     sender: str
     traceparent: str = ""
+    passed_on: dict[str, str] = Field(default_factory=dict)
     depth: int = 0
     answer_to: str = ""
     fields: dict[str, Any]

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from openvibe.protocol import subjects
@@ -16,15 +17,31 @@ SENDER = "openvibe"
 DEPTH = "CG-Recursion-Depth"
 #: How many runs stand above one another at most, each started by the one above it.
 MOST_DEPTH = 20
+TRACESTATE = "tracestate"
+#: What goes on, as the trace does, in everything that follows from a message.
+PASSED_ON = ("CG-User-ID", "CG-Channel-ID", "CG-Context-ID")
+#: How long one of these may be; as much of a `tracestate` has to be passed on (W3C Trace Context §3.3.1.5).
+LONGEST_PASSED_ON, LONGEST_TRACESTATE = 200, 512
+# One entry of a `tracestate`, or none (W3C Trace Context §3.3.1.3).
+_ENTRY = re.compile(
+    r"[ \t]*(?:[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])?[ \t]*"
+)
 # A trace or a parent of zeros only is invalid (W3C Trace Context §3.2.2).
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def stamped(
-    kind: str, *, message_id: str, traceparent: str = "", depth: int = 0, sender: str = SENDER
+    kind: str,
+    *,
+    message_id: str,
+    traceparent: str = "",
+    depth: int = 0,
+    sender: str = SENDER,
+    passed_on: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return the headers of a message of ours; a missing trace is begun."""
+    """Return the headers of a message of ours; a missing trace is begun. `passed_on` is what `passed_on` has found."""
     return {
+        **passed_on,
         "Nats-Msg-Id": message_id,
         "traceparent": traceparent if valid(traceparent) else new_trace(),
         "CG-Timestamp": datetime.now(UTC).isoformat(),
@@ -57,6 +74,17 @@ def traceparent(headers: Mapping[str, str] | None) -> str:
     return text if valid(text) else ""
 
 
+def passed_on(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return those headers that go on in whatever follows from a message; one that is too long or unfit is left out.
+
+    A `tracestate` belongs to its `traceparent`, and goes nowhere without it.
+    """
+    given = headers or {}
+    found = {name: text for name in PASSED_ON if _fits(text := given.get(name, ""))}
+    state = given.get(TRACESTATE, "")
+    return found | ({TRACESTATE: state} if traceparent(given) and _is_state(state) else {})
+
+
 def depth(headers: Mapping[str, str] | None) -> int:
     """Return how many runs a message's run is below the first one; 0 where nobody said, or said it wrongly."""
     text = (headers or {}).get(DEPTH, "")
@@ -87,6 +115,20 @@ def misplaced(body: Mapping[str, Any]) -> list[str]:
     payload = body.get("payload")
     keys = [*body, *(payload if isinstance(payload, dict) else ())]
     return sorted({key for key in keys if key[:3].upper() == "CG-"})
+
+
+def _fits(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_PASSED_ON and text.isprintable() and text.strip() == text
+
+
+def _is_state(text: str) -> bool:
+    entries = text.split(",")
+    return (
+        bool(text.strip())
+        and len(text) <= LONGEST_TRACESTATE
+        and len(entries) <= 32
+        and all(map(_ENTRY.fullmatch, entries))
+    )
 
 
 def _natural(text: str) -> bool:

@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
@@ -41,7 +42,13 @@ class Start:
 
 
 def start(
-    source: str, body: Any, *, workflows: Iterable[Workflow], actor: AbstractUser | None, traceparent: str = ""
+    source: str,
+    body: Any,
+    *,
+    workflows: Iterable[Workflow],
+    actor: AbstractUser | None,
+    traceparent: str = "",
+    passed_on: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[str, Run]]:
     """Start the workflows whose trigger is the source or, with an event's type behind it, `<source>_<type>`.
 
@@ -61,7 +68,13 @@ def start(
         # Always in one order, so that the same events, arriving twice, cannot wait for each other.
         runs = {
             key: intake.request(
-                asked.workflow, input=asked.input, actor=actor, trigger="webhook", traceparent=traceparent, key=key
+                asked.workflow,
+                input=asked.input,
+                actor=actor,
+                trigger="webhook",
+                traceparent=traceparent,
+                passed_on=passed_on,
+                key=key,
             )
             for key, asked in sorted(starts.items(), key=operator.itemgetter(0))
         }

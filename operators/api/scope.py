@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.db.models import QuerySet
 from django.http import Http404
 from rest_framework.request import Request
 
+from openvibe.protocol import headers
 from operators.errors import Misfit
 from operators.models import ApiToken, Membership, Operator, Project, Run, Workflow
 from operators.models.lookup import look_up
@@ -100,6 +102,11 @@ def key(request: Request) -> str:
         message = "takes 1 to 150 visible ASCII characters"
         raise Misfit(f"The header {KEY_HEADER} {message}", errors=[{"field": KEY_HEADER, "message": message}])
     return f"api:{caller(request).pk}:{given}"
+
+
+def trace(request: Request) -> dict[str, Any]:
+    """Return the trace that the caller works in, and what else is to go on in the runs that he starts."""
+    return {"traceparent": headers.traceparent(request.headers), "passed_on": headers.passed_on(request.headers)}
 
 
 def runs(request: Request, *, operable: bool = False) -> RunQuerySet:

@@ -156,7 +156,7 @@ class Sessions(generics.ListAPIView[Run]):
             input=_input(body.validated_data),
             actor=scope.caller(request),
             trigger="api",
-            traceparent=request.headers.get("traceparent", ""),
+            **scope.trace(request),
             key=scope.key(request),
             body={"session": body.validated_data},
         )

@@ -74,7 +74,7 @@ class Activate(APIView):
             input=body["input"],
             actor=scope.caller(request),
             trigger="api",
-            traceparent=request.headers.get("traceparent", ""),
+            **scope.trace(request),
             key=scope.key(request),
             body={"operator": slug, **body},
             priority=body["priority"],

@@ -66,7 +66,7 @@ class Webhook(APIView):
             request.data,
             workflows=scope.startable(request),
             actor=request.user if isinstance(request.user, AbstractUser) else None,
-            traceparent=request.headers.get("traceparent", ""),
+            **scope.trace(request),
         )
         told = [
             {

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -63,6 +63,7 @@ class Posting:
     ending: Ending = ""
     turn: str = ""
     traceparent: str = ""
+    passed_on: Mapping[str, str] = field(default_factory=dict)
     presence: Presence | None = None
 
 
@@ -109,6 +110,7 @@ def _turn(message: Message, project: str) -> Posting | None:
         ending=told.ending,
         turn=told.turn_id,
         traceparent=headers.traceparent(message.headers),
+        passed_on=headers.passed_on(message.headers),
     )
 
 
@@ -164,6 +166,7 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
         "payload": payload,
         "depth": depth,
         "traceparent": headers.traceparent(message.headers),
+        "passed_on": headers.passed_on(message.headers),
         # Servers that share a database each start what they serve; what two of them serve starts once.
         "message_id": name if sender == headers.SENDER else posting.message_id,
     }
@@ -216,6 +219,7 @@ def _commanded(message: Message, kind: str, command: commands.Command, body: Map
         channel=channel,
         sender=(message.headers.get("CG-Sender") or command.agent_id)[:200],
         traceparent=headers.traceparent(message.headers),
+        passed_on=headers.passed_on(message.headers),
         depth=headers.required_depth(message.headers),
         answer_to=answer_to,
         fields=command.model_dump(),
@@ -234,6 +238,7 @@ def _action(message: Message, project: str) -> Inbound:
         "user": user,
         "channel": subject.channel,
         "traceparent": headers.traceparent(message.headers),
+        "passed_on": headers.passed_on(message.headers),
     }
     return Inbound(subject.project, inbox.ACTION, known_actions.name(user, action["action_id"]), "", told)
 
@@ -255,6 +260,7 @@ def _workflow(message: Message, project: str) -> Posting:
         external=told.identity if told.identity.uid else None,
         ending=told.ending,
         traceparent=headers.traceparent(message.headers),
+        passed_on=headers.passed_on(message.headers),
     )
 
 

@@ -96,7 +96,8 @@ def _unknown(item: Posting, projects: set[str], known: dict[str, str], people: s
         return ""
     run = _run_of(item.channel)
     if item.external and run not in known:
-        known[runs.begin(item.project, item.external, traceparent=item.traceparent)] = item.project
+        begun = runs.begin(item.project, item.external, traceparent=item.traceparent, passed_on=item.passed_on)
+        known[begun] = item.project
     if item.channel.startswith("t_") and known.get(run) == item.project:
         return ""
     return f"Nobody knows the channel {item.channel!r}"

@@ -191,6 +191,7 @@ def _started(asked: Asked, message: Message) -> str:
         actor=None,
         trigger=f"request:{message.subject.rsplit('.', 1)[1]}",
         traceparent=headers.traceparent(message.headers),
+        passed_on=headers.passed_on(message.headers),
         key=_key(message),
         body=given,
         depth=depth,
@@ -266,6 +267,7 @@ async def _store(bus: Bus, inquiry: Inquiry) -> None:
         message_id=envelope.message_id(inquiry.answer_to, name),
         traceparent=run.traceparent,
         depth=run.depth,
+        passed_on=run.passed_on,
     )
     body = {
         "version": envelope.VERSION,

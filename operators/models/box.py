@@ -12,7 +12,8 @@ class Box(models.Model):
 
     LONGEST = 100
 
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="boxes")
+    # The constraint begins with it.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="boxes", db_index=False)
     name = models.CharField(max_length=LONGEST)
     cards = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -10,7 +10,8 @@ from operators.models.project import Project
 class Card(models.Model):
     """One JSON value of one project, kept once however often it is pointed at. `size` is in bytes."""
 
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="cards")
+    # The constraint begins with it.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="cards", db_index=False)
     sha256 = models.CharField(max_length=64)
     content = models.JSONField()
     size = models.PositiveIntegerField()

@@ -32,6 +32,7 @@ class Errand(models.Model):
     wait_id = models.CharField(max_length=64, blank=True)
     depth = models.PositiveSmallIntegerField(default=0)
     traceparent = models.CharField(max_length=64, blank=True)
+    passed_on = models.JSONField(default=dict)
     tasks = models.JSONField(default=list)
     fail_fast = models.BooleanField(default=False)
     status = models.CharField(max_length=12, choices=Status, default=Status.RUNNING)

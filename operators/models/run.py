@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
-from openvibe.protocol import turns
+from openvibe.protocol import headers, turns
 from operators.models.operator import Node, Operator, Workflow
 from operators.models.project import Actor, Project
 from operators.models.statements import update_returning
@@ -64,8 +64,9 @@ class Run(models.Model):
     `epoch` is the fencing number: every claim raises it, and a write with an older one changes nothing. `last_seq` is
     the number of the newest event in the run's thread, `announced_seq` the newest one that the bus has taken,
     and `told` says that it has taken all of a run that is not being played. `parent`
-    is the run that started this one, `depth` the number of runs above it. `key` names the request, so that one that
-    comes twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
+    is the run that started this one, `depth` the number of runs above it. `passed_on` are headers of whatever started
+    it, which go on in all that it says, as its `traceparent` does. `key` names the request, so that one that comes
+    twice starts one run; it is null where nobody gave one. `key_sha256` is the hash of what was asked for.
     `forked_from` is the run whose state this one began with, `forked_at` the step there. Of the runs that wait for a
     slot the one with the highest `priority` is next, then the oldest. `losses` counts the workers that died while they
     played it, since its last finished step; `retries` how often it was let try again after it had failed. `archived_at`
@@ -102,6 +103,7 @@ class Run(models.Model):
         db_index=False,
     )
     traceparent = models.CharField(max_length=64, blank=True)
+    passed_on = models.JSONField(default=dict)
     parent = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children", db_index=False
     )
@@ -194,6 +196,11 @@ class Run(models.Model):
     def turn_id(self) -> str:
         """Its `agent_turn_id` on the wire: each retry is a turn of its own."""
         return turns.turn_id(self.id, self.retries)
+
+    @property
+    def tracestate(self) -> str:
+        """What belongs to its `traceparent`, or an empty text."""
+        return str(self.passed_on.get(headers.TRACESTATE, ""))
 
     @property
     def cost(self) -> Decimal | None:

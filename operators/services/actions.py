@@ -136,8 +136,10 @@ def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], item: 
     if not isinstance(at_once, bool):
         raise _Refused("invalid_args", "at_once: true or false is needed")
     workflow, key = intake.workflow_of(operator, _text(args, "trigger")), f"ui:{item.correlation_id}"
-    trace = item.body["traceparent"]
-    run = intake.request(workflow, input=given, actor=user, key=key, traceparent=trace, at_once=at_once)
+    trace, passed_on = item.body["traceparent"], item.body.get("passed_on", {})
+    run = intake.request(
+        workflow, input=given, actor=user, key=key, traceparent=trace, passed_on=passed_on, at_once=at_once
+    )
     return {"run_id": run.id, "status": run.status}
 
 
@@ -214,7 +216,10 @@ def _tell(item: InboxItem, ack: Mapping[str, Any]) -> None:
         "payload": told,
     }
     stamps = headers.stamped(
-        "ui.action_ack", message_id=envelope.message_id(subject, known), traceparent=body["traceparent"]
+        "ui.action_ack",
+        message_id=envelope.message_id(subject, known),
+        traceparent=body["traceparent"],
+        passed_on=body.get("passed_on", {}),
     )
     try:
         link.submit(link.store(subject, envelope.dumps(message), stamps)).result(PATIENCE)

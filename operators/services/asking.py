@@ -70,6 +70,7 @@ async def _asked(wait: Wait) -> None:
         message_id=envelope.message_id(subject, wait.id),
         traceparent=run.traceparent,
         depth=run.depth,
+        passed_on=run.passed_on,
     )
     stamps |= {
         requests.ANSWER_TO: requests.answer(run.project_id, run.id, wait.id),

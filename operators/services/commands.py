@@ -235,7 +235,7 @@ def _start(
 ) -> None:  # fmt: skip
     intake.request(
         workflow, input=input, actor=None, trigger=trigger, key=_key(told),
-        parent=parent, depth=told.depth, traceparent=told.traceparent, at_once=at_once,
+        parent=parent, depth=told.depth, traceparent=told.traceparent, passed_on=told.passed_on, at_once=at_once,
     )  # fmt: skip
 
 

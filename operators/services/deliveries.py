@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from django.db.models import Q
@@ -67,6 +68,7 @@ def start_listeners(
     parent: Run | None = None,
     depth: int = 0,
     traceparent: str = "",
+    passed_on: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Run]:
     """Start every workflow of a project that listens to an event, once per message and workflow.
 
@@ -86,6 +88,7 @@ def start_listeners(
                     parent=parent,
                     depth=depth,
                     traceparent=traceparent,
+                    passed_on=passed_on,
                 )
             )
         except DomainError as error:

@@ -102,7 +102,8 @@ def tell(errand_id: str) -> bool:
     body = {**caller, "id": errand.id, "version": envelope.VERSION, "status": errand.outcome,
             "tool_result_card_id": card["card"]}  # fmt: skip
     subject = answer_to or subjects.inbox(errand.project_id, channel, caller["agent_id"], "tool_result")
-    if not outgoing.store(subject, body, "tool_result", traceparent=errand.traceparent, depth=errand.depth):
+    stamps = {"traceparent": errand.traceparent, "depth": errand.depth, "passed_on": errand.passed_on}
+    if not outgoing.store(subject, body, "tool_result", **stamps):
         return False
     Errand.objects.filter(id=errand_id).update(told_at=timezone.now())
     return True
@@ -143,6 +144,7 @@ def _errand(item: InboxItem, told: Received, call: InternalCall, wait: Wait | No
         wait_id=wait.id if wait else "",
         depth=told.depth,
         traceparent=told.traceparent,
+        passed_on=told.passed_on,
         created_at=now,
         look_at=now + LOOK,
     )
@@ -178,7 +180,7 @@ def _start(errand: Errand, index: int, task: Delegate, caller: Run | None) -> Ru
     given |= instructions.read(workflow, task.instruction)
     return intake.request(
         workflow, input=given, actor=None, trigger=f"{ACTOR}:{errand.tool}", key=errand.run_key(index),
-        parent=caller, depth=errand.depth + 1, traceparent=errand.traceparent,
+        parent=caller, depth=errand.depth + 1, traceparent=errand.traceparent, passed_on=errand.passed_on,
     )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ class Performance:
             definitions.provider(),
             models=_models(run, workflow),
             host=ClaimHost(self._claim, self._change, self._words),
-            run=RunInfo(run.id, run.operator.slug, run.workflow.slug, run.traceparent),
+            run=RunInfo(run.id, run.operator.slug, run.workflow.slug, run.traceparent, run.tracestate),
             outside=OUTSIDE,
             patience=PATIENCE,
             budget=self._more_money if run.allowance_usd is not None or budgets.of(run.operator) else None,

@@ -6,7 +6,9 @@ it for lost, and no slot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -27,7 +29,9 @@ AFTER_END = timedelta(seconds=2)
 
 
 @transaction.atomic
-def begin(project_id: str, told: Identity, *, traceparent: str = "") -> str:
+def begin(
+    project_id: str, told: Identity, *, traceparent: str = "", passed_on: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Know an external run from now on, if nobody does yet, and return its id."""
     known_as, now = run_id(project_id, told.uid), timezone.now()
     if Run.objects.filter(id=known_as).exists():
@@ -41,6 +45,7 @@ def begin(project_id: str, told: Identity, *, traceparent: str = "") -> str:
         workflow_version=workflow.version,
         trigger=WORKFLOW,
         traceparent=traceparent,
+        passed_on=dict(passed_on),
         status=Run.Status.RUNNING,
         input=_named(told),
         created_at=now,

@@ -181,6 +181,7 @@ def _event(item: InboxItem) -> None:
     deliveries.start_listeners(
         item.project_id, told["name"], told["payload"],
         message_id=name, depth=told["depth"] + 1, traceparent=told.get("traceparent", ""),
+        passed_on=told.get("passed_on", {}),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema
@@ -66,6 +67,7 @@ def request(  # long: half of it is the docstring that every door relies on
     actor: AbstractUser | None,
     trigger: str = "on_demand",
     traceparent: str = "",
+    passed_on: Mapping[str, str] = MappingProxyType({}),
     key: str = "",
     body: Any = None,
     parent: Run | None = None,
@@ -77,9 +79,9 @@ def request(  # long: half of it is the docstring that every door relies on
 
     `key` names the request within its project: the same key again returns the same run, whatever has become of it.
     `body` is what was asked for in the caller's own words, any JSON; with None the key alone decides. A run that a run
-    starts names its `parent`, is one deeper, and goes on in its trace; `depth` is for a parent elsewhere. `priority`
-    says how early its turn comes where a limit makes runs wait: the highest first. What is to begin `at_once` does not
-    wait for its turn.
+    starts names its `parent`, is one deeper, and goes on in its trace, with what was `passed_on` to it; `depth` is for
+    a parent elsewhere. `priority` says how early its turn comes where a limit makes runs wait: the highest first. What
+    is to begin `at_once` does not wait for its turn.
 
     Raises:
         KeyReused: the key came before, with another body.
@@ -94,8 +96,9 @@ def request(  # long: half of it is the docstring that every door relies on
     depth = parent.depth + 1 if parent else depth
     _require_shallow(workflow, depth)
     require_enabled(workflow.operator)
-    traceparent = traceparent or (parent.traceparent if parent else "")
-    run = queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=traceparent)
+    trace = traceparent or (parent.traceparent if parent else "")
+    run = queued(workflow, checked(workflow, input), actor=actor, trigger=trigger, traceparent=trace)
+    run.passed_on = _inherited(parent, traceparent) | dict(passed_on)
     run.parent, run.depth, run.key, run.key_sha256 = parent, depth, key or None, digest
     run.priority = priority
     by = actor.get_username() if actor else ""
@@ -139,6 +142,13 @@ def _require_shallow(workflow: Workflow, depth: int) -> None:
 def _require_room(operator: Operator) -> None:
     if not limits.room(operator):
         raise AgentBusy(f"{operator.slug!r} plays as many runs as it may; ask again, or let the run wait for its turn")
+
+
+def _inherited(parent: Run | None, traceparent: str) -> dict[str, str]:
+    """Return what a run passes on to a run that it starts; its `tracestate` belongs to its own trace only."""
+    of_another = parent is not None and traceparent not in ("", parent.traceparent)
+    given = parent.passed_on if parent else {}
+    return {name: text for name, text in given.items() if not (of_another and name == headers.TRACESTATE)}
 
 
 def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[], None] | None = None) -> Run:

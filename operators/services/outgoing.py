@@ -35,7 +35,7 @@ def of_run(
     if run is None:
         return store(subject, body, type, traceparent="", depth=0, more=more)
     subject = tenancy.outward(run.project_id, subject)
-    return store(subject, body, type, traceparent=run.traceparent, depth=run.depth, more=more)
+    return store(subject, body, type, traceparent=run.traceparent, depth=run.depth, passed_on=run.passed_on, more=more)
 
 
 def store(
@@ -45,11 +45,12 @@ def store(
     *,
     traceparent: str,
     depth: int,
+    passed_on: Mapping[str, str] = MappingProxyType({}),
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
     """Store a message under its id; False if the bus did not take it. `more` are headers beside the usual ones."""
     name = envelope.message_id(subject, body["id"])
-    stamps = headers.stamped(type, message_id=name, traceparent=traceparent, depth=depth)
+    stamps = headers.stamped(type, message_id=name, traceparent=traceparent, depth=depth, passed_on=passed_on)
     stamps |= {requests.SERVER: settings.OPENVIBE.server, **more}
     try:
         link.submit(link.store(subject, envelope.dumps(body), stamps)).result(PATIENCE)

@@ -7,7 +7,7 @@ run has to be looked up.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,7 @@ class _Followed:
     seq: int
     traceparent: str
     depth: int
+    passed_on: Mapping[str, str]
     #: What whoever asked for the run by a command calls this turn.
     asked_as: str
 
@@ -122,6 +123,7 @@ def _message(event: Told, family: str, fields: dict[str, Any], run: _Followed) -
         message_id=envelope.message_id(subject, name),
         traceparent=run.traceparent,
         depth=run.depth,
+        passed_on=run.passed_on,
     )
     return Message(subject, envelope.dumps(body), stamps)
 
@@ -156,7 +158,7 @@ def _claims(first: Told) -> list[tuple[str, Any]]:
 
 def _followed_from(run: Run, turn: Turn, seq: int) -> _Followed:
     _, asked, name = run.trigger.partition(COMMANDED)
-    return _Followed(turn, seq, run.traceparent, run.depth, name if asked else "")
+    return _Followed(turn, seq, run.traceparent, run.depth, run.passed_on, name if asked else "")
 
 
 def _remember(run_id: str, found: _Followed) -> None:

@@ -105,12 +105,15 @@ def refused(answer: Message) -> ServiceError:
 
 def test_a_request_starts_a_run_and_its_output_is_the_answer(village, bridge, worker) -> None:
     trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
-    answer = ask(bridge, PRICE, {"loaves": 3, "noise": True}, traceparent=trace, CG_Recursion_Depth="4")
+    answer = ask(
+        bridge, PRICE, {"loaves": 3, "noise": True}, traceparent=trace, CG_Recursion_Depth="4", CG_User_ID="eve"
+    )
     told = json.loads(answer.data)
     run = Run.objects.get()
     assert told == {"run_id": run.id, "status": "completed", "result": run.output}
     assert run.output["price"] == "6 coins"
     assert (run.trigger, run.traceparent, run.depth, run.input) == ("request:price", trace, 5, {"loaves": 3})
+    assert run.passed_on == {"CG-User-ID": "eve"}
 
 
 def test_an_envelope_is_taken_and_a_failed_run_says_why(village, bridge, worker) -> None:
@@ -165,7 +168,7 @@ def test_services_are_discovered_with_their_capabilities(village, bridge) -> Non
 
 
 def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge, worker) -> None:
-    accepted = json.loads(ask(bridge, ADVICE, {"loaves": 3}, OpenVibe_Answer_To=ANSWER_TO).data)
+    accepted = json.loads(ask(bridge, ADVICE, {"loaves": 3}, OpenVibe_Answer_To=ANSWER_TO, CG_Context_ID="x").data)
     assert accepted["status"] in Run.ACTIVE
     eventually(lambda: Wait.objects.gates().pending().exists())
     waits.answer(Wait.objects.select_related("run").get(), waits.Answer("approve"), actor=None, decider="bob")
@@ -176,7 +179,7 @@ def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge
         return await pull.fetch(5, timeout=SOON)
 
     [kept] = with_client(bridge, act)
-    assert kept.subject == ANSWER_TO
+    assert (kept.subject, kept.headers["CG-Context-ID"]) == (ANSWER_TO, "x")
     told = json.loads(kept.data)["payload"]
     assert (told["run_id"], told["status"], told["result"]["loaves"]) == (accepted["run_id"], "completed", 3)
 
@@ -184,7 +187,9 @@ def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge
 def asking(baker: Operator) -> Wait:
     """A run that stands at its request, which no operator of ours answers."""
     eventually(lambda: link.connected)
-    run = intake.request(baker.workflows.get(slug="ask"), input={"loaves": 3}, actor=None)
+    run = intake.request(
+        baker.workflows.get(slug="ask"), input={"loaves": 3}, actor=None, passed_on={"CG-User-ID": "eve"}
+    )
     execution.perform(run.id)
     return Wait.objects.select_related("run").get()
 
@@ -250,7 +255,7 @@ def test_an_operator_elsewhere_is_asked_and_answers_at_once(baker, bridge, stran
     payload, headers = seen[0]
     assert payload == {"loaves": 3}
     assert headers["traceparent"] == wait.run.traceparent
-    assert headers["CG-Recursion-Depth"] == "0"
+    assert (headers["CG-Recursion-Depth"], headers["CG-User-ID"]) == ("0", "eve")
     assert headers[requests.ANSWER_TO] == f"cg.v1.default.t_{wait.run_id}.cmd.sys.reply.{wait.id}"
 
 

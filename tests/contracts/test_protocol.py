@@ -140,6 +140,42 @@ def test_a_missing_or_wrong_trace_is_begun() -> None:
         assert headers.valid(headers.stamped("x", message_id="m", traceparent=given)["traceparent"])
 
 
+def test_what_is_passed_on_is_what_came_and_nothing_else() -> None:
+    given = {
+        "tracestate": "a=1, b@c=2,",
+        "CG-User-ID": "zoë",
+        "CG-Channel-ID": "u_1",
+        "CG-Context-ID": "x y",
+        "CG-Other": "z",
+    }
+    told = headers.passed_on({"traceparent": headers.new_trace(), **given})
+    assert told == {name: text for name, text in given.items() if name != "CG-Other"}
+    stamps = headers.stamped("x", message_id="m", passed_on=told)
+    assert {name: stamps[name] for name in told} == told
+    assert headers.passed_on(None) == headers.passed_on({}) == {}
+    assert set(headers.stamped("x", message_id="m")) & {"tracestate", *headers.PASSED_ON} == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "no entry", "A=1", "a=", "a=1\n", "a=ü", "a=1=2", "a" * 257 + "=1", "a=" + "x" * 257,
+     ",".join(["a=1"] * 33), ",".join(f"{name}={'x' * 200}" for name in "abc")],
+)  # fmt: skip
+def test_a_tracestate_that_is_none_or_too_long_is_not_passed_on(text: str) -> None:
+    assert headers.passed_on({"traceparent": headers.new_trace(), "tracestate": text}) == {}
+
+
+def test_a_tracestate_goes_nowhere_without_its_trace() -> None:
+    assert (
+        headers.passed_on({"tracestate": "a=1"}) == headers.passed_on({"traceparent": "x", "tracestate": "a=1"}) == {}
+    )
+
+
+@pytest.mark.parametrize("text", ["", " x", "x ", "x\ny", "x\0", "\udcff", "x" * 201])
+def test_what_no_header_should_hold_is_not_passed_on(text: str) -> None:
+    assert headers.passed_on(dict.fromkeys(headers.PASSED_ON, text)) == {}
+
+
 @pytest.mark.parametrize("given", [None, {}, {"traceparent": "nonsense"}])
 def test_headers_without_a_usable_trace_have_none(given: dict[str, str] | None) -> None:
     assert headers.traceparent(given) == ""

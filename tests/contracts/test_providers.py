@@ -261,7 +261,11 @@ def test_a_request_goes_on_in_the_trace_of_whoever_asks(vendor, server, line):
     with trace.within(trace_of_run):
         ask(line)
     ask(line)
-    assert [told.get("traceparent") for told in server.headers] == [trace_of_run, None]
+    with trace.within(trace_of_run, "rojo=1"), trace.within("00-" + "ab" * 16 + "-" + "ef" * 8 + "-01"):
+        # A step of the run has a span of its own, and no state of its own.
+        ask(line)
+    assert [told.get("traceparent", "")[:35] for told in server.headers] == [trace_of_run[:35], "", trace_of_run[:35]]
+    assert [told.get("tracestate") for told in server.headers] == [None, None, "rojo=1"]
 
 
 def test_words_arrive_while_the_answer_is_still_under_way(vendor, server, line):

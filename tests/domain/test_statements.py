@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
-from django.db import connection
+import pytest
+from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from operators.models import Event
+from operators.models import Box, Card, Event
 from operators.models.statements import present
 
 PLACE = ("project_id", "channel", "message_id")
@@ -31,6 +32,15 @@ def test_messages_are_looked_up_by_their_index(project):
     with CaptureQueriesContext(connection) as asked:
         present(Event, PLACE, keys)
     assert "one_event_per_message" in plan(asked[0]["sql"])
+
+
+@pytest.mark.parametrize("model", [Box, Card])
+def test_what_a_unique_key_begins_with_costs_no_index_of_its_own(project, model: type[models.Model]) -> None:
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, model._meta.db_table)
+    indexes = [told["columns"] for told in found.values() if told["index"] or told["unique"]]
+    assert ["project_id"] not in indexes
+    assert [columns for columns in indexes if columns[0] == "project_id"]
 
 
 def plan(sql: str) -> str:
