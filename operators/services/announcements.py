@@ -209,7 +209,7 @@ def publicly(news: Sequence[Told]) -> list[EventRow]:
         try:
             repeated += _appended(project_id, copies)
         except IntegrityError:
-            repeated += _appended_once(project_id, copies)
+            repeated += once(project_id, copies)
     return repeated
 
 
@@ -218,11 +218,12 @@ def _appended(project_id: str, copies: list[EventRow]) -> list[EventRow]:
     public = {"project_id": project_id, "name": subjects.PUBLIC}
     numbered = [Insert(Event, copies, numbered="seq")]
     change = Change(Channel, where=public, put={}, add={"last_seq": len(copies)}, counter="last_seq", inserts=numbered)
-    return _appended_once(project_id, copies) if strike(change) is None else copies
+    return once(project_id, copies) if strike(change) is None else copies
 
 
 @transaction.atomic
-def _appended_once(project_id: str, copies: list[EventRow]) -> list[EventRow]:
+def once(project_id: str, copies: Sequence[EventRow]) -> list[EventRow]:
+    """Write into a project's general channel what it does not tell yet, by `message_id`, and return that."""
     return channels.append_new(channels.locked(project_id), copies)
 
 

@@ -6,10 +6,11 @@ Everything here may happen twice and has its effect once: the key of each starte
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -18,7 +19,9 @@ from openvibe.protocol import envelope, sessions, subjects
 from openvibe.protocol.envelope import Malformed
 from operators.errors import DomainError
 from operators.models import Emission, Run, Wait, Workflow
+from operators.models.event import EventRow
 from operators.services import (
+    announcements,
     asking,
     cards,
     changes,
@@ -72,31 +75,49 @@ def start_listeners(
 ) -> list[Run]:
     """Start every workflow of a project that listens to an event, once per message and workflow.
 
-    Whose code they are is no matter: servers that share the database share its listeners.
+    Whose code they are is no matter: servers that share the database share its listeners. A listener that is refused
+    is told of on the parent's thread or, where the event came from elsewhere, on the general channel.
     """
-    started = []
+    started, refused = [], []
     for workflow, given in _listeners(project_id, name, payload):
         place = f"{workflow.operator.slug}.{workflow.slug}"
         try:
-            started.append(
-                intake.request(
-                    workflow,
-                    input=given,
-                    actor=None,
-                    trigger=f"event:{name}",
-                    key=f"event:{message_id}:{place}",
-                    parent=parent,
-                    depth=depth,
-                    traceparent=traceparent,
-                    passed_on=passed_on,
-                )
-            )
+            started.append(intake.request(
+                workflow, input=given, actor=None, trigger=f"event:{name}", key=f"event:{message_id}:{place}",
+                parent=parent, depth=depth, traceparent=traceparent, passed_on=passed_on,
+            ))  # fmt: skip
         except DomainError as error:
             logger.warning("%s did not start from %s: %s", place, name, error)
-            if parent is not None:
-                told = {"name": name, "workflow": place, "reason": str(error), "code": error.code}
-                timeline.note(parent.id, Fact("event.refused", data=told))
+            refused.append({"name": name, "workflow": place, "reason": str(error), "code": error.code})
+    if parent is None:
+        _tell_everybody(project_id, message_id, refused)
+    else:
+        for told in refused:
+            timeline.note(parent.id, Fact("event.refused", data=told))
     return started
+
+
+def _tell_everybody(project_id: str, message_id: str, refused: Sequence[Mapping[str, str]]) -> None:
+    """Tell the general channel which listeners an event from elsewhere did not start, each once."""
+    if not refused:
+        return
+    now = timezone.now()
+    rows = [
+        EventRow(
+            project_id=project_id,
+            channel=subjects.PUBLIC,
+            kind="event.refused",
+            run_id=None,
+            actor=told["name"].partition(".")[0][:200],
+            data=dict(told),
+            message_id=f"refused:{envelope.message_id(told['workflow'], message_id)}",
+            created_at=now,
+        )
+        for told in refused
+    ]
+    with transaction.atomic():
+        written = announcements.once(project_id, rows)
+        transaction.on_commit(lambda: announcements.tell(written))
 
 
 def _listeners(project_id: str, name: str, payload: Mapping[str, Any]) -> Iterator[tuple[Workflow, dict[str, Any]]]:

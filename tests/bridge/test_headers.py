@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from openvibe import node, operator, workflow
 from openvibe.bus import Message
 from openvibe.protocol import headers
 from operators.bridge import ingest
-from operators.models import Event, InboxItem, Run
+from operators.models import Event, InboxItem, Operator, Project, Run
+from operators.services import deliveries
 from tests.bridge.conftest import letters, said
+from tests.bridge.test_requests import served
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 
@@ -44,6 +48,47 @@ def test_a_chain_that_is_too_long_is_refused_and_everybody_hears_of_it(text: str
     assert letters()[0][2].startswith("recursion_depth_exceeded: ")
     assert Event.objects.get(kind="error", channel="public").data["code"] == "recursion_depth_exceeded"
     assert not InboxItem.objects.exists()
+
+
+@operator(id="listener")
+class Listener:
+    heard: int = 0
+
+    @workflow(id="listen", trigger="event:scout.company_found", inputs=("heard",))
+    class Listen:
+        @node
+        def listen(self, state):
+            return {}
+
+
+@pytest.fixture
+def listener(project: Project) -> Iterator[Operator]:
+    for found in served(project, Listener):
+        yield found["listener"]
+
+
+def refusals() -> list[tuple[str, str, str]]:
+    told = Event.objects.filter(kind="event.refused", channel="public").order_by("seq")
+    return [(event.data["name"], event.data["workflow"], event.data["code"]) for event in told]
+
+
+def test_a_listener_at_the_end_of_a_chain_does_not_start_and_everybody_hears_of_it_once(listener: Operator) -> None:
+    ingest.take([event(**depth("18"))])
+    assert (Run.objects.get().depth, refusals()) == (19, [])
+    last = Message(OPERATORS, b'{"id": "m2", "payload": {"heard": 1}}', depth("19"))
+    for _ in range(2):
+        ingest.take([last])
+    # As another server does that shares the database.
+    name = InboxItem.objects.order_by("-id")[0].body["message_id"]
+    deliveries.start_listeners("default", "scout.company_found", {}, message_id=name, depth=20)
+    assert Run.objects.count() == 1
+    assert refusals() == [("scout.company_found", "listener.listen", "recursion_depth_exceeded")]
+
+
+def test_an_event_that_does_not_fit_its_listener_is_told_of(listener: Operator) -> None:
+    ingest.take([Message(OPERATORS, b'{"id": "m1", "heard": "many"}', depth("0"))])
+    assert refusals() == [("scout.company_found", "listener.listen", "invalid")]
+    assert not Run.objects.exists()
 
 
 def test_an_events_depth_and_trace_go_on_in_what_it_starts() -> None:
