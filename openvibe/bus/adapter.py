@@ -185,5 +185,5 @@ class _AdaptedPull:
             message, acknowledge=self._awaitable(message.acknowledge), refuse=self._awaitable(message.refuse)
         )
 
-    def _awaitable(self, act: Callable[[], Any] | None) -> Callable[[], Awaitable[None]] | None:
+    def _awaitable(self, act: Callable[..., Any] | None) -> Any:
         return functools.partial(self._run, act) if act is not None else None

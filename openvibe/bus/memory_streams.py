@@ -103,9 +103,9 @@ class Durable:
         async def acknowledge() -> None:
             self._given.pop(number, None)
 
-        async def refuse() -> None:
+        async def refuse(delay: float = 0.0) -> None:
             if number in self._given:
-                self._given[number] = (time.monotonic(), deliveries, message)
+                self._given[number] = (time.monotonic() + delay, deliveries, message)
                 self.log.grown.set()
 
         return Message(

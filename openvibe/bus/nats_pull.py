@@ -107,9 +107,9 @@ def _pulled(message: Msg) -> Message:
         with translated(f"{message.subject} was not acknowledged"):
             await message.ack()
 
-    async def refuse() -> None:
+    async def refuse(delay: float = 0.0) -> None:
         with translated(f"{message.subject} was not refused"):
-            await message.nak()
+            await message.nak(delay or None)
 
     deliveries, position = _told(message)
     return Message(

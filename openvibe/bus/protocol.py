@@ -23,6 +23,13 @@ ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 
+class Refuse(Protocol):
+    """Gives a pulled message back."""
+
+    async def __call__(self, delay: float = 0.0) -> None:
+        """Let it come again: at once, or after `delay` seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message as it arrives. `acknowledge` and `refuse` do something only for messages that were pulled.
@@ -37,7 +44,7 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
     reply: str = ""
     acknowledge: Callable[[], Awaitable[None]] | None = None
-    refuse: Callable[[], Awaitable[None]] | None = None
+    refuse: Refuse | None = None
     deliveries: int = 1
     position: str = ""
 

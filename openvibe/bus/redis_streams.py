@@ -146,9 +146,11 @@ class RedisPull:
             with self._translated(f"A message of {self._key} was not acknowledged"):
                 await self._command("XACK", self._key, self._group, name)
 
-        async def refuse() -> None:
+        async def refuse(delay: float = 0.0) -> None:
+            # It comes again when it has been idle for as long as one may take to acknowledge.
+            idle = max(0, self._ack_wait - int(delay * 1000)) if delay else LONG_AGO
             with self._translated(f"A message of {self._key} was not refused"):
-                await self._client.xclaim(self._key, self._group, READER, 0, [name], idle=LONG_AGO, justid=True)
+                await self._client.xclaim(self._key, self._group, READER, 0, [name], idle=idle, justid=True)
 
         message = redis_frame.loads(fields[b"f"], fields[b"s"].decode(errors="replace"))
         return Message(

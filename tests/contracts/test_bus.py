@@ -375,6 +375,20 @@ async def test_refused_messages_come_again_in_order_and_before_newer_ones(bus: B
     assert await acknowledged(await fetched(pull, 6)) == [str(number).encode() for number in range(6)]
 
 
+async def test_a_message_that_is_refused_for_a_while_comes_again_after_it_and_holds_up_no_other(
+    bus: Bus, stream: str
+) -> None:
+    for number in range(3):
+        await bus.store(f"{stream}.a", str(number).encode())
+    pull = await bus.pull(stream, durable="d", patterns=[f"{stream}.>"])
+    [first] = await fetched(pull, 1)
+    refused_at = time.monotonic()
+    await first.refuse(1.0)
+    assert await acknowledged(await fetched(pull, 2)) == [b"1", b"2"]
+    assert await acknowledged(await fetched(pull, 1)) == [b"0"]
+    assert 0.9 < time.monotonic() - refused_at < 10
+
+
 @pytest.mark.parametrize("pattern", ["a.b", "*.b", "a.>", ">", "*", "a.*.c", "[ab]-%w.*"])
 async def test_a_stream_keeps_what_fits_by_the_rules_of_nats(bus: Bus, name: str, pattern: str) -> None:
     subjects = ["a", "a.b", "b.b", "a.b.c", "a.b.c.d", "[ab]-%w.x", "a-x.x"]
