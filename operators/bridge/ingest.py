@@ -12,7 +12,7 @@ from django.utils import timezone
 from openvibe.bus import Message
 from openvibe.protocol import tenancy
 from openvibe.protocol.envelope import Malformed
-from operators.bridge import dialects, letters, postings
+from operators.bridge import dialects, letters, postings, tries
 from operators.bridge.letters import AWAY, Refusal
 from operators.bridge.postings import Heard
 from operators.models import DeadLetter
@@ -20,9 +20,6 @@ from operators.services import inbox
 from operators.services.inbox import Inbound
 
 logger = logging.getLogger(__name__)
-
-#: After how many deliveries a message that we fail at becomes a dead letter.
-MOST_DELIVERIES = 10
 
 
 def take(messages: Sequence[Message]) -> Sequence[Message]:
@@ -47,10 +44,12 @@ def _taken(messages: Sequence[Message]) -> Sequence[Message]:
             # One of them is to blame, and must not hold the others up.
             return [again for message in messages for again in _taken([message])]
         message = messages[0]
-        logger.exception("A message on %s could not be dealt with (delivery %s)", message.subject, message.deliveries)
-        if message.deliveries < MOST_DELIVERIES:
+        failures = tries.failed(message)
+        logger.exception("A message on %s could not be dealt with (time %s)", message.subject, failures)
+        if failures < tries.MOST:
             return messages
-        letters.bury(message, f"It failed {message.deliveries} times, at last so: {type(error).__name__}: {error}")
+        letters.bury(message, f"It failed {failures} times, at last so: {type(error).__name__}: {error}")
+    tries.forget(messages)
     return []
 
 

@@ -15,7 +15,18 @@ from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
 from openvibe.protocol.streams import AGENTS, Consumer
 from operators import clock
-from operators.bridge import artifacts, companions, furnishing, health, ingest, mirror, readers, registry, requests
+from operators.bridge import (
+    artifacts,
+    companions,
+    furnishing,
+    health,
+    ingest,
+    mirror,
+    readers,
+    registry,
+    requests,
+    tries,
+)
 from operators.link import link
 from operators.models import Process
 from operators.services import presence, session_logging
@@ -23,8 +34,6 @@ from operators.services import presence, session_logging
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
-#: The longest pause after messages at which we failed; it doubles from `RETRY_SECONDS` on.
-LONGEST_PAUSE = 30.0
 
 
 async def serve(ended: asyncio.Event) -> None:
@@ -87,21 +96,16 @@ async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
 
 async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
     """Write batch after batch; while one is written the next one is fetched."""
-    pause = RETRY_SECONDS
     ahead = asyncio.create_task(_fetch(pull))
     try:
         while bus.connected:
             messages = await ahead
             ahead = asyncio.create_task(_fetch(pull))
-            again = await _written(messages)
+            await _written(messages)
             if len(messages) < settings.OPENVIBE.pull_batch:
                 caught_up.set()
             else:
                 caught_up.clear()
-            if again:
-                await asyncio.sleep(pause)
-                await _refuse(again)
-            pause = min(2 * pause, LONGEST_PAUSE) if again else RETRY_SECONDS
     finally:
         await companions.cancel([ahead], pause=0.2)
         if not ahead.cancelled() and not ahead.exception():
@@ -112,10 +116,10 @@ async def _fetch(pull: Pull) -> Sequence[Message]:
     return await pull.fetch(settings.OPENVIBE.pull_batch, timeout=settings.OPENVIBE.pull_seconds)
 
 
-async def _written(messages: Sequence[Message]) -> Sequence[Message]:
-    """Write messages and acknowledge them; return those at which we failed."""
+async def _written(messages: Sequence[Message]) -> None:
+    """Write messages and acknowledge them; those at which we failed come again later, and hold up nobody."""
     if not messages:
-        return []
+        return
     try:
         again = await sync_to_async(ingest.take, thread_sensitive=False)(messages)
     except Exception:
@@ -124,9 +128,10 @@ async def _written(messages: Sequence[Message]) -> Sequence[Message]:
         raise
     failed = set(map(id, again))
     for message in messages:
-        if message.acknowledge and id(message) not in failed:
+        if message.refuse and id(message) in failed:
+            await message.refuse(tries.pause(message))
+        elif message.acknowledge:
             await message.acknowledge()
-    return again
 
 
 async def _refuse(messages: Sequence[Message]) -> None:

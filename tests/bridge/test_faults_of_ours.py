@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
 from django.db import connection
 
 from openvibe.bus import Message
-from operators.bridge import ingest
+from operators.bridge import ingest, tries
 from tests.bridge.conftest import Bridge, eventually, letters, said
 
 pytestmark = [
@@ -43,7 +44,7 @@ def hello(number: int) -> Message:
 
 @pytest.mark.usefixtures("memory")
 def test_only_the_message_to_blame_comes_again() -> None:
-    bad = Message(PUBLIC, BAD, deliveries=1)
+    bad = Message(PUBLIC, BAD)
     with fault():
         assert ingest.take([hello(1), bad, hello(2)]) == [bad]
     assert said() == ["hello 1", "hello 2"]
@@ -51,14 +52,53 @@ def test_only_the_message_to_blame_comes_again() -> None:
 
 
 @pytest.mark.usefixtures("memory")
-def test_after_enough_deliveries_it_is_a_dead_letter_that_says_why() -> None:
+def test_after_enough_failures_it_is_a_dead_letter_that_says_why() -> None:
+    bad = Message(PUBLIC, BAD, position="a:1:1")
     with fault():
-        assert len(ingest.take([Message(PUBLIC, BAD, deliveries=ingest.MOST_DELIVERIES - 1)])) == 1
-        assert ingest.take([hello(1), Message(PUBLIC, BAD, deliveries=ingest.MOST_DELIVERIES)]) == []
+        for _ in range(tries.MOST - 1):
+            assert list(ingest.take([hello(1), bad])) == [bad]
+        assert ingest.take([hello(2), bad]) == []
     ((_, body, reason),) = letters()
     assert body == BAD
-    assert reason.startswith(f"It failed {ingest.MOST_DELIVERIES} times, at last so: IntegrityError: a fault of ours")
-    assert said() == ["hello 1"]
+    assert reason.startswith(f"It failed {tries.MOST} times, at last so: IntegrityError: a fault of ours")
+    assert said() == ["hello 1", "hello 2"]
+
+
+@pytest.mark.usefixtures("memory")
+def test_deliveries_while_the_database_was_away_are_no_failures() -> None:
+    bad = Message(PUBLIC, BAD, position="a:2:1", deliveries=1_000)
+    with fault():
+        assert list(ingest.take([bad])) == [bad]
+    assert letters() == []
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_message_comes_again_later_each_time_until_it_is_dealt_with() -> None:
+    bad = Message(PUBLIC, BAD, position="a:3:1")
+    pauses = []
+    with fault():
+        for _ in range(tries.MOST - 1):
+            ingest.take([bad])
+            pauses.append(tries.pause(bad))
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert ingest.take([bad]) == []
+    assert [letter[1] for letter in letters()] == [BAD]
+    # A later fault is the first one again.
+    assert tries.failed(bad) == 1
+    tries.forget([bad])
+
+
+def test_a_message_at_which_we_fail_holds_up_no_other(bridge: Bridge) -> None:
+    with fault():
+        bridge.send((PUBLIC, BAD))
+        # By its fourth failure it would have held up its stream for seconds.
+        eventually(lambda: max(tries._failed.values(), default=0) >= 3)
+        began = time.monotonic()
+        for number in range(5):
+            bridge.send((PUBLIC, {"id": f"m{number}", "content": f"hello {number}"}))
+            eventually(lambda number=number: f"hello {number}" in said())
+        assert time.monotonic() - began < 2
+        assert letters() == []
 
 
 def test_on_a_real_server_the_others_arrive_and_it_comes_again_until_it_is_dealt_with(bridge: Bridge) -> None:
