@@ -55,14 +55,18 @@ def bury(message: Message, reason: str, *, code: str = "", malformed: bool = Fal
     bury_all([Refusal(message, reason, code, malformed, project)])
 
 
-@transaction.atomic
 def bury_all(refusals: Sequence[Refusal]) -> None:
     """Keep messages that cannot be read, each whole and once, and tell their projects of those that are new.
 
     What is of no project that there is concerns whoever runs the server: `default` is told.
     """
-    if not refusals:
-        return
+    # On SQLite a transaction is the one lock for all.
+    if refusals:
+        _bury(refusals)
+
+
+@transaction.atomic
+def _bury(refusals: Sequence[Refusal]) -> None:
     refused = {digest(item.message): item for item in refusals}
     # Whoever holds a project's channel is the only one who buries there; everybody takes them in the same order.
     projects = set(

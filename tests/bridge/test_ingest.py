@@ -359,6 +359,18 @@ def test_when_the_database_is_busy_nothing_is_buried_and_the_batch_may_come_agai
     assert letters() == []
 
 
+def test_what_concerns_nobody_waits_for_no_lock(project: Project) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("Only SQLite has one lock for all")
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout = 0")
+    try:
+        with locked_database():
+            assert ingest.take([message("cg.v1.default.public.evt.sys.timeline.recorded", {"id": "m1"})]) == []
+    finally:
+        connection.close()
+
+
 def test_a_message_id_names_the_subject_too() -> None:
     ingest.take([hello(1), hello(1, subject="cg.v1.default.public.evt.agent.other.message")])
     assert said() == ["hello 1", "hello 1"]
