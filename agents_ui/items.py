@@ -8,6 +8,7 @@ from typing import Any
 
 from agents_ui.entries import Entry
 from agents_ui.steps import STEP_KINDS, Step
+from openvibe.protocol import workflow
 
 #: After these nobody plays the run's open steps any more; `run.resumed` takes them up again.
 INTERRUPTING = frozenset({"run.lost", "run.handed_back", "run.failed", "run.cancelled", "run.completed"})
@@ -61,7 +62,8 @@ class Moment:
     @property
     def payload(self) -> Any:
         """What came with the agent's words."""
-        return self.entry.data.get("payload") or self.entry.data.get("attrs")
+        attrs = self.entry.data.get("attrs") or {}
+        return self.entry.data.get("payload") or {name: attrs[name] for name in attrs if name != workflow.SUBJECT}
 
     @property
     def sentence(self) -> str:

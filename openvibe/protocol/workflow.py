@@ -40,11 +40,13 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "status": ("status",),
     "exit_code": ALIASES["exit_code"],
     "repository": ("repository", "repo"),
-    "issue": ("issueNumber", "issue_number", "issue"),
+    "issueNumber": ("issueNumber", "issue_number", "issue"),
     "branch": ("branch",),
     "runtime": ("runtime",),
     "stage": ALIASES["stage"],
 }
+#: The attribute that says where a message was said.
+SUBJECT = "nats_subject"
 ROLES = ("system", "user", "assistant", "tool")
 #: Kinds that end a run, however they are spelled; `run-complete` says by its status or exit code how.
 COMPLETE = frozenset({"run_complete", "run_completed", "run_failed", "run_cancelled", "run_canceled"})
@@ -76,6 +78,11 @@ class Identity:
     name: str = ""
     namespace: str = ""
     run_id: str = ""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the runtime calls the workflow that runs, by the names that its messages have for that."""
+        return {"workflow_uid": self.uid, "workflow_name": self.name, "workflow_namespace": self.namespace}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ def read(subject: str, body: Mapping[str, Any], *, prefixes: Sequence[str] = (PR
     identity = Identity(_uid(given, uid), _text(given, "name") or name, _text(given, "namespace") or namespace,
                         _text(given, "run_id"))  # fmt: skip
     told = _word(kind)
-    attrs = _attributes(flat.get("attrs"), given)
+    attrs = _attributes(flat.get("attrs"), given, subject)
     return Told(
         identity=identity,
         general=not uid,
@@ -130,7 +137,7 @@ def read(subject: str, body: Mapping[str, Any], *, prefixes: Sequence[str] = (PR
         id=_text(given, "id"),
         agent=_text(given, "agent") or agent or identity.name or "agent",
         role=_role(given, told),
-        content=_content(given),
+        content=_content(given, told),
         step_id=_text(given, "step_id"),
         sent_at=_text(given, "sent_at"),
         attrs=attrs,
@@ -193,7 +200,7 @@ def _uid(given: Given, told: str) -> str:
     return uid or told
 
 
-def _content(given: Given) -> str:
+def _content(given: Given, kind: str) -> str:
     found = _first(given, "content")
     if isinstance(found, str):
         return found
@@ -203,6 +210,9 @@ def _content(given: Given) -> str:
     exit_code = _first(given, "exit_code")
     if found is None and exit_code is not None:
         return f"exit code {exit_code}"
+    if found is None and (kind == "status" or kind in COMPLETE):
+        # That it is so says enough.
+        return kind.replace("_", " ")
     raise Malformed("content: a text is needed (content, text, message, status or error)")
 
 
@@ -211,8 +221,8 @@ def _role(given: Given, kind: str) -> str:
     return role if role in ROLES else "system" if kind in ("status", "error") or kind in COMPLETE else "assistant"
 
 
-def _attributes(attrs: Any, given: Given) -> dict[str, Any]:
-    found = dict(attrs) if isinstance(attrs, dict) else {}
+def _attributes(attrs: Any, given: Given, subject: str) -> dict[str, Any]:
+    found = {**attrs, SUBJECT: subject} if isinstance(attrs, dict) else {SUBJECT: subject}
     for name in [name for name in ATTRIBUTES if name in given]:
         found.setdefault(name, given[name][0])
     return found

@@ -249,6 +249,9 @@ def _workflow(message: Message, project: str) -> Posting:
     told = workflow.read(message.subject, body, prefixes=settings.OPENVIBE.workflow_prefix)
     run_id = workflow.run_id(project, told.identity.uid)
     extras = {"step_id": told.step_id, "sent_at": told.sent_at}
+    if told.general:
+        # A thread's run knows what its runtime calls it.
+        extras |= told.identity.names
     return Posting(
         project=project,
         channel=subjects.PUBLIC if told.general else subjects.thread(run_id),

@@ -24,7 +24,7 @@ def of(event: Wire, names: Mapping[str, str]) -> Wire:
     attrs = data.get("attrs") or {}
     return {
         **session_named(event),
-        **names,
+        **{name: names.get(name) or data.get(name) or "" for name in NAMES},
         "id": f"{event['channel']}:{event['seq']}",
         "channel": workflow.GENERAL if event["channel"] == subjects.PUBLIC else "run",
         "agent_id": event["actor"],

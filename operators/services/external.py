@@ -115,13 +115,7 @@ def _workflow(project_id: str) -> Workflow:
 
 
 def _named(told: Identity) -> dict[str, str]:
-    names = {
-        "workflow_uid": told.uid,
-        "workflow_name": told.name,
-        "workflow_namespace": told.namespace,
-        "run_id": told.run_id,
-    }
-    return {name: value for name, value in names.items() if value}
+    return {name: value for name, value in (told.names | {"run_id": told.run_id}).items() if value}
 
 
 def _described(workflow: Workflow, told: Identity) -> dict[str, Any]:

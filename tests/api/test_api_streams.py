@@ -167,21 +167,28 @@ async def test_an_external_runs_events_bear_the_names_that_its_runtime_knows(
     }  # fmt: skip
     subjects_of_both = ("workflow.lab.fix.9f1c.agent.ada.tool_result", "workflow.general.status")
     said = [Message(subject, json.dumps({"id": "m1", **told}).encode()) for subject in subjects_of_both]
+    said.append(Message("cg.v1.default.public.evt.agent.scout.message", b'{"id": "m1", "content": "hello"}'))
     await sync_to_async(ingest.take)(said)
     wanted = {
         "agent_id": "ada", "role": "tool", "content": "done", "stage": "plan", "step_id": "s1",
-        "attrs": {"n": 1, "stage": "plan"}, "type": "agent.tool_result",
+        "type": "agent.tool_result",
     }  # fmt: skip
+    attrs = {"n": 1, "stage": "plan"}
     names = {name: told[name] for name in ("workflow_uid", "workflow_name", "workflow_namespace")}
     for query in ({"workflowUid": "9f1c"}, {"runId": "run-of-theirs"}):
         run = await read(vera, AGENTS, **query)
         await run.until('"kind":"tool_result"')
         assert run.events[-1].items() >= {**wanted, **names, "kind": "tool_result", "channel": "run"}.items()
+        assert run.events[-1]["attrs"] == {**attrs, "nats_subject": subjects_of_both[0]}
         assert run.events[-1]["created_at"] == run.events[-1]["timestamp"]
     general = await read(vera, AGENTS, channel="general")
     await general.until('"kind":"status"')
     [event] = [event for event in general.events if event["kind"] == "status"]
-    assert event.items() >= {**wanted, "type": "agent.status", "channel": "general"}.items()
+    assert event.items() >= {**wanted, **names, "type": "agent.status", "channel": "general"}.items()
+    assert event["attrs"] == {**attrs, "nats_subject": subjects_of_both[1]}
+    # What nobody has said of an event is there, and empty.
+    [hello] = [event for event in general.events if event["content"] == "hello"]
+    assert {hello[name] for name in names} == {""}
     assert event["id"] == f"public:{event['seq']}"
 
 

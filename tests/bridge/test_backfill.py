@@ -44,6 +44,7 @@ def test_a_run_of_which_nobody_heard_is_known_afterwards(tmp_path: Path) -> None
         "source": "artifact-backfill",
         "artifact": "implementation-events.jsonl",
         "line": 2,
+        "nats_subject": "workflow.lab.fix.uid-1.agent.coder.message",
     }
     assert first.data["sent_at"] == "2026-02-16T10:00:00+00:00"
     assert Run.objects.get().status == "running"

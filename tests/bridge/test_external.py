@@ -180,7 +180,29 @@ def test_the_older_prefix_is_read_where_the_setting_names_it(settings: Any) -> N
     settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, workflow_prefix=("workflow", "argo.workflow"))
     ingest.take([message])
     assert said(f"t_{RUN}") == ["from argo"]
-    assert Event.objects.get(kind="agent.log").data["attrs"] == {"runtime": "argo"}
+    assert Event.objects.get(kind="agent.log").data["attrs"] == {
+        "runtime": "argo",
+        "nats_subject": f"argo.workflow.lab.fix-issue.{UID}.agent.coder.log",
+    }
+
+
+@pytest.mark.usefixtures("memory")
+def test_attributes_bear_the_names_of_the_runtime() -> None:
+    body = {"id": "m1", "text": "x", "attrs": {"nats_subject": "forged", "n": 1}, "repo": "lab/x", "issue_number": 7}
+    ingest.take([told("log", body)])
+    assert Event.objects.get(kind="agent.log").data["attrs"] == {
+        "nats_subject": f"workflow.lab.fix-issue.{UID}.agent.coder.log",
+        "n": 1,
+        "repository": "lab/x",
+        "issueNumber": 7,
+    }
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_status_and_an_end_need_no_text() -> None:
+    ingest.take([told("status", {"id": "m1", "stage": "plan"}), told("run-complete", {"id": "m2"})])
+    assert (said(f"t_{RUN}"), letters()) == (["status", "run complete"], [])
+    assert Run.objects.get().status == "completed"
 
 
 @pytest.mark.usefixtures("memory")
@@ -190,6 +212,8 @@ def test_its_page_shows_what_its_agents_say(admin_client: Client) -> None:
     page = admin_client.get(f"/agents/{RUN}/")
     assert page.status_code == 200
     assert "I begin with the parser" in page.content.decode()
+    # Where it was said concerns no reader.
+    assert "nats_subject" not in page.content.decode()
     assert admin_client.get(f"/v1/operators/external_agents/runs/{RUN}").json()["status"] == "running"
     ended = told("run-complete", {"id": "m2", "content": "done"})
     ingest.take([ended])

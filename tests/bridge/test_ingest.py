@@ -189,7 +189,7 @@ def test_subjects_that_are_not_for_the_timeline_are_let_be(subject: str) -> None
         (PUBLIC, b'{"id": "m", "content": 7}', "content: "),
         (PUBLIC, b'{"id": "m", "payload": "text"}', "payload: "),
         (OPERATORS, b"null", "an object is needed"),
-        (GENERAL, b'{"id": "m"}', "content: "),
+        ("workflow.general.message", b'{"id": "m"}', "content: "),
         (GENERAL, b'{"id": "m", "content": {"a": 1}}', "content: "),
         (PUBLIC, b'{"id": "m", "content": "a\\u0000b"}', "NUL"),
         (PUBLIC, b'{"id": "m", "payload": {"a\\u0000b": 1}}', "NUL"),

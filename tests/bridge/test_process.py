@@ -57,7 +57,7 @@ def test_what_cannot_be_read_or_kept_is_buried_and_the_next_message_still_arrive
         (PUBLIC, b'{"id": "m", "content": "\\u0000"}'),
         (PUBLIC, b'{"id": "m", "content": "\xff"}'),
         (PUBLIC, nest),
-        ("workflow.general.status", b'{"id": "no content"}'),
+        ("workflow.general.message", b'{"id": "no content"}'),
         ("cg.v1.default.t_run_99.evt.agent.scout.message", b'{"id": "m", "content": "to nobody"}'),
         ("cg.v1.nowhere.public.evt.agent.scout.message", b'{"id": "m", "content": "from nowhere"}'),
         ("operators.scout.events.x", b"x" * (MOST_BYTES - 1024)),

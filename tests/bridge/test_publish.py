@@ -48,7 +48,7 @@ def test_lines_of_stdin_arrive_on_the_runs_thread(bridge: Bridge) -> None:
     assert (status, errors) == (0, "")
     eventually(lambda: said(f"t_{RUN}") == ["one", "two", "three"])
     event = Event.objects.get(channel=f"t_{RUN}", seq=2)
-    assert (event.actor, event.kind, event.data["attrs"]) == ("coder", "agent.message", {"branch": "main"})
+    assert (event.actor, event.kind, event.data["attrs"]["branch"]) == ("coder", "agent.message", "main")
     assert said() == []
 
 

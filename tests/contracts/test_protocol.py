@@ -308,7 +308,8 @@ def test_a_workflows_message_is_the_same_in_every_spelling_and_shape(body: dict[
 def test_a_workflows_subject_tells_what_its_body_leaves_out() -> None:
     told = workflow.read(RUN_SUBJECT, {"status": "running"})
     assert (told.identity.namespace, told.identity.name, told.identity.uid) == ("lab", "fix", "uid-1")
-    assert (told.agent, told.content, told.attrs) == ("coder", "running", {"status": "running"})
+    attrs = {"status": "running", "nats_subject": RUN_SUBJECT}
+    assert (told.agent, told.content, told.attrs) == ("coder", "running", attrs)
 
 
 @pytest.mark.parametrize(
