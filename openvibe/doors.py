@@ -15,6 +15,7 @@ from typing import Any
 from openvibe import bus as buses
 from openvibe import loop
 from openvibe.bus import Bus, Message
+from openvibe.bus.logged import logged
 from openvibe.errors import BusError, ServiceError
 from openvibe.ids import random_text
 from openvibe.outcomes import Emission
@@ -41,7 +42,7 @@ class Doors:
     """One runtime's connection to its bus."""
 
     def __init__(self, bus: Any, *, heard: Heard, served: Served) -> None:
-        self.bus: Bus = buses.adapted(bus)
+        self.bus: Bus = logged(buses.adapted(bus), "runtime")
         self._heard, self._served = heard, served
         self._origin = random_text(16)
         self._open = False

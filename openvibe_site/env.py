@@ -109,6 +109,7 @@ class Environment:
     masked: tuple[str, ...]
     secrets: tuple[str, ...] = field(repr=False)
     log_level: LogLevel
+    log_wire: bool
 
 
 def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each variable
@@ -164,6 +165,7 @@ def read(environ: Mapping[str, str]) -> Environment:  # long: one line for each 
         masked=patterns(environ, "OPENVIBE_MASKED"),
         secrets=secrets(environ),
         log_level=choice(environ, "OPENVIBE_LOG_LEVEL", "INFO", choices=LOG_LEVELS),
+        log_wire=boolean(environ, "OPENVIBE_LOG_WIRE", default=False),
     )
 
 

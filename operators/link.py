@@ -19,6 +19,7 @@ from django.conf import settings
 
 from openvibe import bus as buses
 from openvibe.bus import Bus, Message
+from openvibe.bus.logged import logged
 from openvibe.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Link:
         except BusError:
             self._refused_at = time.monotonic()
             raise
-        return bus
+        return logged(bus, settings.OPENVIBE.server)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
