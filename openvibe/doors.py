@@ -20,11 +20,10 @@ from openvibe.errors import BusError, ServiceError
 from openvibe.ids import random_text
 from openvibe.outcomes import Emission
 from openvibe.protocol import envelope, headers
-from openvibe.runs import Run
+from openvibe.runs import Origin, Run
 
 logger = logging.getLogger(__name__)
 
-DEPTH = "CG-Recursion-Depth"
 #: Tells a runtime its own messages.
 ORIGIN = "OpenVibe-Origin"
 #: How long connecting, publishing and subscribing may take, in seconds.
@@ -32,10 +31,10 @@ PATIENCE = 10.0
 #: How long an operator elsewhere may take to answer where the request sets no time, in seconds.
 ANSWER_PATIENCE = 60.0
 
-#: Starts what listens to an event: its name, its payload, and the depth of what it starts.
-Heard = Callable[[str, Mapping[str, Any], int], None]
-#: Answers a request: the operator, the capability, the payload and the depth of the run that answers.
-Served = Callable[[str, str, Mapping[str, Any], int], Mapping[str, Any]]
+#: Starts what listens to an event: its name, its payload, and where what it starts comes from.
+Heard = Callable[[str, Mapping[str, Any], Origin], None]
+#: Answers a request: the operator, the capability, the payload, and where the run that answers comes from.
+Served = Callable[[str, str, Mapping[str, Any], Origin], Mapping[str, Any]]
 
 
 class Doors:
@@ -89,16 +88,14 @@ class Doors:
             "run_id": run.id,
             "payload": dict(emission.payload),
         }
-        name, trace = envelope.message_id(subject, body["id"]), headers.trace_of(run.id)
-        told = headers.stamped("event", message_id=name, traceparent=trace, depth=run.depth) | {ORIGIN: self._origin}
+        told = _stamped(run, "event", envelope.message_id(subject, body["id"])) | {ORIGIN: self._origin}
         self._publish(subject, envelope.dumps(body), told)
 
     def ask(self, run: Run, payload: Mapping[str, Any], *, timeout: timedelta | None) -> tuple[Any, str]:
         """Ask an operator elsewhere; return its answer, and what went wrong (empty if nothing did)."""
         subject = f"operators.{payload['operator']}.request.{payload['capability']}"
         body = envelope.dumps({"run_id": run.id, "operator_id": run.operator_id, "payload": payload["payload"]})
-        trace = headers.trace_of(run.id)
-        told = headers.stamped("request", message_id=random_text(16), traceparent=trace, depth=run.depth)
+        told = _stamped(run, "request", random_text(16))
         seconds = timeout.total_seconds() if timeout else ANSWER_PATIENCE
         try:
             self.open()
@@ -126,7 +123,7 @@ class Doors:
         body = envelope.loads(message.data)
         payload = body.get("payload", body)
         name = f"{operator}.{kind.replace('.', '_')}"
-        await asyncio.to_thread(self._heard, name, payload, _depth(message))
+        await asyncio.to_thread(self._heard, name, payload, Origin.of(message.headers))
 
     async def _answer(self, operator: str, capability: str, message: Message) -> bytes:
         try:
@@ -134,7 +131,8 @@ class Doors:
         except envelope.Malformed as error:
             raise ServiceError("400", str(error)) from error
         payload = body.get("payload", body)
-        return envelope.dumps(await asyncio.to_thread(self._served, operator, capability, payload, _depth(message)))
+        origin = Origin.of(message.headers)
+        return envelope.dumps(await asyncio.to_thread(self._served, operator, capability, payload, origin))
 
     def _publish(self, subject: str, data: bytes, told: Mapping[str, str]) -> None:
         try:
@@ -144,7 +142,5 @@ class Doors:
             logger.exception("The bus did not take an event on %s", subject)
 
 
-def _depth(message: Message) -> int:
-    """Return how deep a run stands that a message starts: one below the sender's, or nowhere if he does not say."""
-    text = message.headers.get(DEPTH)
-    return 0 if text is None else 1 + (int(text) if text.isdecimal() else 0)
+def _stamped(run: Run, kind: str, name: str) -> dict[str, str]:
+    return headers.stamped(kind, message_id=name, traceparent=run.trace, depth=run.depth, passed_on=run.passed_on)

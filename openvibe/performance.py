@@ -29,7 +29,7 @@ from openvibe.llm import LLMProvider
 from openvibe.outcomes import Completed, Emission, Failed, Outcome, Paused, Progress
 from openvibe.protocol import headers
 from openvibe.registry import Registry, WorkflowDefinition
-from openvibe.runs import Run, Wait
+from openvibe.runs import ENTRY, Origin, Run, Wait
 from openvibe.session import RunInfo, Session
 from openvibe.tracing import NoTracer, Tracer
 
@@ -68,7 +68,7 @@ class Scene:
 
     def new(
         self, definition: WorkflowDefinition, input: Mapping[str, Any], *, trigger: str, parent: Run | None = None,
-        depth: int = 0, asked_by: str = "",
+        origin: Origin = ENTRY, asked_by: str = "",
     ) -> Run:  # fmt: skip
         """Return a run that is about to be kept.
 
@@ -76,11 +76,11 @@ class Scene:
             InputError: the input does not fit.
             RecursionTooDeep: it would be one too many of a chain.
         """
-        depth = parent.depth + 1 if parent else depth
-        if depth >= headers.MOST_DEPTH:
+        origin = Origin.child_of(parent) if parent else origin
+        if origin.depth >= headers.MOST_DEPTH:
             raise RecursionTooDeep(
                 f"recursion_depth_exceeded: {definition.operator_id}.{definition.spec.id} would be run number "
-                f"{depth + 1} of a chain in which each run starts the next; {headers.MOST_DEPTH} is the most"
+                f"{origin.depth + 1} of a chain in which each run starts the next; {headers.MOST_DEPTH} is the most"
             )
         now = self.now()
         limit = definition.spec.max_duration
@@ -94,7 +94,9 @@ class Scene:
             ends_by=now + limit if limit else None,
             parent=parent.id if parent else "",
             asked_by=asked_by,
-            depth=depth,
+            depth=origin.depth,
+            traceparent=origin.traceparent,
+            passed_on=dict(origin.passed_on),
         )
 
 
@@ -234,7 +236,7 @@ class Performance:
             self._scene.provider,
             models=models,
             host=self._host,
-            run=RunInfo(run.id, run.operator_id, run.workflow_id, headers.trace_of(run.id)),
+            run=RunInfo(run.id, run.operator_id, run.workflow_id, run.trace, run.passed_on.get(headers.TRACESTATE, "")),
             outside=_OUTSIDE,
             budget=budgets.asking(run, self._scene.registry, self._scene.ledger.runs, now=self._scene.now),
         )
@@ -246,7 +248,7 @@ class Performance:
             operator_id=run.operator_id,
             workflow_id=run.workflow_id,
             input=start,
-            traceparent=headers.trace_of(run.id),
+            traceparent=run.trace,
             started=run.created_at,
         )
         parts = engine.play(

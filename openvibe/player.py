@@ -21,7 +21,7 @@ from openvibe.llm import LLMProvider
 from openvibe.outcomes import HAPPENED
 from openvibe.performance import RunHost, Scene, fail, play, too_long
 from openvibe.registry import Registry
-from openvibe.runs import Run, Wait
+from openvibe.runs import Origin, Run, Wait
 from openvibe.sharing import Store
 
 logger = logging.getLogger(__name__)
@@ -208,18 +208,18 @@ class Player:
         result, error = self.doors.ask(run, wait.payload, timeout=timeout)
         self.answer(run.id, wait.id, result=result, error=error)
 
-    def _heard(self, name: str, payload: Mapping[str, Any], depth: int) -> None:
+    def _heard(self, name: str, payload: Mapping[str, Any], origin: Origin) -> None:
         for definition, given in self._registry.listeners(name, payload):
             try:
-                self.start(self.scene.new(definition, given, trigger=f"event:{name}", depth=depth))
+                self.start(self.scene.new(definition, given, trigger=f"event:{name}", origin=origin))
             except RunError as error:
                 logger.warning("Event %s started no %s.%s: %s", name, definition.operator_id, definition.spec.id, error)
 
-    def _served(self, operator: str, capability: str, payload: Mapping[str, Any], depth: int) -> Mapping[str, Any]:
+    def _served(self, operator: str, capability: str, payload: Mapping[str, Any], origin: Origin) -> Mapping[str, Any]:
         definition = self._registry.server(operator, capability)
         if definition is None:
             raise RunError(f"Operator {operator!r} offers no {capability!r}")
-        run = self.start(self.scene.new(definition, payload, trigger=f"request:{capability}", depth=depth))
+        run = self.start(self.scene.new(definition, payload, trigger=f"request:{capability}", origin=origin))
         if run.status != "completed":
             raise RunError(run.error or f"run {run.id} is {run.status}")
         return run.output or {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 from openvibe import canonical, groups
 from openvibe.events import Figures
 from openvibe.outcomes import EACH, OpenWait, Rule, WaitKind
+from openvibe.protocol import headers
 
 Status = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
@@ -85,12 +87,37 @@ class Wait(BaseModel):
         return self.status == "pending"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from: how many runs stand above it, in which trace it goes on, and what is passed on to it."""
+
+    depth: int = 0
+    traceparent: str = ""
+    passed_on: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def child_of(cls, run: Run) -> Origin:
+        """Return that of a run that a run starts."""
+        return cls(run.depth + 1, run.trace, run.passed_on)
+
+    @classmethod
+    def of(cls, told: Mapping[str, str]) -> Origin:
+        """Return that of a run that a message with these headers starts: one below the sender's, if he has a run."""
+        depth = 1 + headers.depth(told) if headers.DEPTH in told else 0
+        return cls(depth, headers.traceparent(told), headers.passed_on(told))
+
+
+#: Where a run comes from that no other run has started.
+ENTRY = Origin()
+
+
 class Run(BaseModel):
     """One execution of a workflow, as it stood when it was asked for.
 
     `error` is empty unless the run failed; `failed_node` and `error_kind` say where and of what kind. `parent` is the
-    run that started this one, by an event or a request, and `depth` the number of runs above it. `allowance_usd` is
-    what a person has allowed it to cost in all, where a budget was used up.
+    run that started this one, by an event or a request, and `depth` the number of runs above it. `traceparent` and
+    `passed_on` are headers of the message that started it, or its parent's. `allowance_usd` is what a person has
+    allowed it to cost in all, where a budget was used up.
     """
 
     id: str
@@ -113,8 +140,15 @@ class Run(BaseModel):
     parent: str = ""
     asked_by: str = ""
     depth: int = 0
+    traceparent: str = ""
+    passed_on: dict[str, str] = Field(default_factory=dict)
     allowance_usd: Decimal | None = None
     epoch: int = 0
+
+    @property
+    def trace(self) -> str:
+        """The `traceparent` in which it works: the one that it was given, or its own."""
+        return self.traceparent or headers.trace_of(self.id)
 
     @property
     def ended(self) -> bool:

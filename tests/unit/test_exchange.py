@@ -361,6 +361,63 @@ def test_what_goes_out_says_how_deep_its_run_stands_and_in_which_trace():
     assert heard == [("0", headers.trace_of(run.id))] * 2
 
 
+def test_what_comes_in_goes_on_in_its_trace_and_out_of_it_again():
+    @operator(id="desk")
+    class Desk:
+        amount: int = 0
+
+        @workflow(id="double", trigger="request:double", emits=("doubled",))
+        class Double:
+            @node
+            def double(self, state):
+                return {"amount": 2 * state["amount"]}
+
+        @workflow(id="hear", trigger="event:far.counted", emits=("heard",))
+        class Hear:
+            @node
+            def hear(self, state):
+                return {}
+
+        @workflow(id="gossip", trigger="event:self.heard")
+        class Gossip:
+            @node
+            def gossip(self, state):
+                return {}
+
+    trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    passed_on = {"tracestate": "rojo=1", "CG-User-ID": "eve"}
+    bus, said = MemoryBus(), {}
+
+    async def hear(message):
+        if message.subject.startswith("operators.desk."):
+            said[message.subject] = message.headers
+
+    async def speak():
+        await bus.connect()
+        await bus.subscribe("operators.*.events.>", hear)
+        stamps = {"traceparent": trace, "CG-Recursion-Depth": "3", **passed_on}
+        await bus.request("operators.desk.request.double", b'{"amount": 1}', timeout=10, headers=stamps)
+        await bus.publish("operators.far.events.counted", b"{}", headers=stamps)
+
+    with OperatorRuntime(bus=bus) as runtime:
+        runtime.register(Desk)
+        runtime.open_doors()
+        loop.run(speak(), timeout=20)
+        deadline = time.monotonic() + 10
+        while len(said) < 2 or len(runtime.runs()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        runs = {run.workflow_id: run for run in runtime.runs()}
+    assert {name: run.depth for name, run in runs.items()} == {"double": 4, "hear": 4, "gossip": 5}
+    assert [(run.trace, run.passed_on) for run in runs.values()] == [(trace, passed_on)] * 3
+    for stamps in said.values():
+        assert (stamps["traceparent"], headers.passed_on(stamps), stamps["CG-Recursion-Depth"]) == (
+            trace,
+            passed_on,
+            "4",
+        )
+
+
 def test_two_runtimes_on_one_bus_hear_and_ask_each_other():
     @operator(id="asker")
     class Asker:
