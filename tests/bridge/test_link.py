@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from openvibe.bus.memory import MemoryBus
 from openvibe.bus.nats import NatsBus
 from openvibe.bus.redis import RedisBus
+from openvibe.errors import BusError
 from operators.link import link
 from tests import servers
 from tests.bridge.conftest import SOON, eventually
@@ -27,6 +31,17 @@ def test_a_connection_that_the_server_refused_for_good_is_made_anew(settings: An
         assert second is not first
         assert link.connected
         link.submit(link.close()).result(SOON)
+
+
+def test_a_server_that_says_nothing_is_waited_for_as_long_as_the_setting_says(settings: Any) -> None:
+    link.use(None)
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_patience=0.4)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.NATS_URL = f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(BusError):
+            link.submit(link.bus()).result(SOON)
+    assert 0.3 < time.monotonic() - began < 2.5
 
 
 async def _offend(bus: Any) -> None:

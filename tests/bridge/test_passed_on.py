@@ -16,9 +16,10 @@ from openvibe.protocol import headers
 from operators.bridge import ingest
 from operators.link import link
 from operators.models import Emission, Errand, Operator, Project, Run
-from operators.services import announcements, cards, deliveries, errands, execution
+from operators.services import announcements, cards, deliveries, errands, execution, intake, outgoing
+from operators.services.words import Words
 from tests.api.conftest import caller
-from tests.bridge.conftest import SOON
+from tests.bridge.conftest import SOON, eventually
 from tests.bridge.test_commands import command, result
 from tests.bridge.test_requests import served
 from tests.bridge.village import Crier, Critic
@@ -123,6 +124,25 @@ def test_all_that_a_run_says_bears_what_came_with_the_turn_that_started_it(
     assert Run.objects.get(operator=listener).passed_on == PASSED_ON
 
 
+def test_words_that_pass_by_bear_no_headers(wire: Wire, critic: Operator) -> None:
+    run = intake.request(critic.workflows.get(), input={"loaves": 3}, actor=None, passed_on=PASSED_ON)
+    words = Words(run)
+    words.add(node="advise", step_id="s1", text="nutty")
+    words.flush()
+    eventually(lambda: [message for message in wire if b'"end"' in message.data])
+    frames = [message for message in wire if ".str.agent.critic." in message.subject]
+    assert [dict(message.headers) for message in frames] == [{}] * 3
+
+
+def test_headers_are_filled_only_where_they_are_missing(wire: Wire) -> None:
+    given = {"CG-Sender": "somebody", "CG-Timestamp": "2026-01-01T00:00:00Z", "CG-Msg-Type": "mine"}
+    subject, body = "cg.v1.default.public.evt.agent.x.note", {"id": "n1"}
+    assert outgoing.store(subject, body, "note", traceparent=TRACE, depth=3, more=given)
+    stamps = wire.on(".note").headers
+    assert {name: stamps[name] for name in given} == given
+    assert (stamps["traceparent"], stamps["CG-Recursion-Depth"], stamps["CG-Version"]) == (TRACE, "3", "v1")
+
+
 def test_an_event_from_elsewhere_hands_them_to_what_it_starts(wire: Wire, listener: Operator) -> None:
     ingest.take([Message("operators.scout.events.found", b'{"id": "m1", "heard": "news"}', SENT)])
     assert Run.objects.get().passed_on == PASSED_ON
@@ -197,3 +217,23 @@ def test_programs_hand_them_over_by_rest_and_by_webhook(alice: User, project: Pr
     ]
     assert [answer.status_code for answer in answers] == [201, 201, 202], [answer.content for answer in answers]
     assert [(run.traceparent, run.passed_on) for run in Run.objects.all()] == [(TRACE, PASSED_ON)] * 3
+    assert {run.depth for run in Run.objects.all()} == {0}
+
+
+@pytest.mark.usefixtures("memory", "registered")
+def test_what_people_and_programs_start_stands_at_depth_zero(alice: User, project: Project) -> None:
+    # What a program says of depth by HTTP says nothing: no run of ours has started it.
+    headers = SENT | {"CG-Recursion-Depth": "7"}
+    acme = {"company_name": "Acme"}
+    body = {"trigger": "query", "input": acme}
+    calls = caller(alice, project)
+    calls.post("/v1/operators/company_intel/activate", body, content_type="application/json", headers=headers)
+    calls.force_login(alice)
+    calls.post("/agents/operators/company_intel/research/runs/", acme)
+    fields = {
+        "agent_turn_id": "t-1",
+        "profile_box_id": "research",
+        "context_box_id": cards.keep("default", acme, orjson.dumps(acme))["card"],
+    }
+    ingest.take([command("turn", fields, agent="company_intel")])
+    assert sorted(Run.objects.values_list("depth", "trigger")) == [(0, "api"), (0, "on_demand"), (0, "turn:t-1")]

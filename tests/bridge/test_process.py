@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
+from typing import Any
 
+import nats
 import pytest
 
 from openvibe.bus import MOST_BYTES
@@ -145,3 +148,48 @@ def test_a_thousand_messages_arrive_in_order(bridge: Bridge) -> None:
     eventually(lambda: len(said()) == 1000)
     assert said() == [f"hello {number}" for number in range(1000)]
     assert list(Event.objects.order_by("seq").values_list("seq", flat=True)) == list(range(1, 1001))
+
+
+def test_an_observer_with_a_reader_of_its_own_costs_the_bridge_no_message(bridge: Bridge) -> None:
+    bridge.send(*[hello(number) for number in range(20)])
+
+    async def observe() -> list[bytes]:
+        bus = NatsBus(bridge.server.url, name="observer")
+        await bus.connect()
+        pull = await bus.pull("cg_evt_v1", durable="observer", patterns=[PUBLIC])
+        seen: list[bytes] = []
+        async with asyncio.timeout(SOON):
+            while len(seen) < 20:
+                for message in await pull.fetch(100, timeout=1):
+                    assert message.acknowledge
+                    await message.acknowledge()
+                    seen.append(message.data)
+        await bus.close()
+        return seen
+
+    seen = asyncio.run(observe())
+    eventually(lambda: len(said()) == 20)
+    assert [json.loads(data)["content"] for data in seen] == said() == [f"hello {number}" for number in range(20)]
+
+
+@pytest.fixture
+def pulling(settings: Any) -> None:
+    """A bridge that pulls as its settings say, not as it does without them."""
+    told = {"pull_batch": 7, "pull_inflight": 33, "pull_seconds": 2.5}
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, **told)
+
+
+def test_the_settings_of_pulling_are_those_of_the_reader(pulling: None, bridge: Bridge) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        client = await nats.connect(bridge.server.url)
+        heard = await client.subscribe("$JS.API.CONSUMER.MSG.NEXT.cg_evt_v1.openvibe-bridge")
+        asked.append(json.loads((await heard.next_msg(timeout=SOON)).data))
+        found = await client.jetstream().consumer_info("cg_evt_v1", "openvibe-bridge")
+        assert found.config.max_ack_pending == 33
+        await client.close()
+
+    asyncio.run(listen())
+    assert asked[0]["batch"] == 7
+    assert 0 < asked[0]["expires"] <= 2.5e9
