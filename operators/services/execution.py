@@ -42,6 +42,7 @@ from operators.services import (
     endings,
     leases,
     limits,
+    pauses,
     seats,
     timeline,
     waits,
@@ -366,10 +367,10 @@ def _outcome(
             fact = Fact("run.failed", node=failed.node, step_id=failed.step_id, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
         case outcomes.Paused(places):
-            opened, facts = waits.opening(run, places, now=now)
+            opened, facts = pauses.opening(run, places, now=now)
             return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}
         case Requeued(places):
-            opened, facts = waits.opening(run, places, now=now)
+            opened, facts = pauses.opening(run, places, now=now)
             queued = {"status": Run.Status.QUEUED, "lease_until": None, "rung_at": now, "rings": 0}
             return facts, opened, queued
         case _:

@@ -1,4 +1,4 @@
-"""A run waits; an answer wakes it. Every rule about gates is here."""
+"""A run waits; an answer wakes it. Every rule about decisions is here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from django.utils import timezone
 from openvibe import answers as answers_of
 from openvibe import canonical
 from openvibe.budgets import FORM
-from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
-from openvibe.ids import random_text
-from openvibe.outcomes import TERMINATE, OpenWait
+from openvibe.outcomes import TERMINATE
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
 from operators.models.lookup import listed
@@ -32,9 +30,6 @@ CLOCK = "clock"
 #: What an answer quotes of what it is about.
 _QUOTED = ("version", "payload_sha256")
 
-#: What the timeline calls the opening of a wait; other kinds are `requested`.
-OPENED: dict[str, str] = {Wait.Kind.APPROVAL: GATE_OPENED, Wait.Kind.TIMER: "timer.set"}
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -45,72 +40,6 @@ class Answer:
     values: Mapping[str, Any] | None = None
     version: int | None = None
     payload_sha256: str | None = None
-
-
-def opening(run: Run, opened: tuple[OpenWait, ...], *, now: datetime) -> tuple[list[Wait], list[Fact]]:
-    """Return the waits to write, and the events that tell of them, when a run pauses."""
-    waits = [_wait(run, item, now=now) for item in opened]
-    return waits, [_told(wait) for wait in waits]
-
-
-def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
-    request = item.request
-    seen = {
-        "operator": run.operator.slug,
-        "workflow": run.workflow.slug,
-        "workflow_version": run.workflow_version,
-        "node": request.node,
-        "prompt": request.prompt,
-        "payload": request.payload,
-        "schema": request.schema,
-        "decisions": request.decisions,
-    }
-    seconds = request.timeout_seconds
-    return Wait(
-        id=f"wait_{random_text(16)}",
-        run=run,
-        kind=request.kind,
-        node=request.node,
-        step_id=item.step_id,
-        interrupt_id=item.interrupt_id,
-        seat=item.seat,
-        rule=request.rule,
-        needed=request.needed,
-        approver=request.approver,
-        name=request.name,
-        form=request.form,
-        payload_sha256=canonical.sha256(seen),
-        prompt=request.prompt,
-        payload=request.payload,
-        schema=request.schema,
-        decisions=request.decisions,
-        edits=request.edits,
-        deadline=now + timedelta(seconds=seconds) if seconds is not None else None,
-        timeout_seconds=seconds,
-        on_timeout=request.on_timeout or "",
-        escalate_to=request.escalate_to,
-        opened_at=now,
-    )
-
-
-def _told(wait: Wait) -> Fact:
-    data: dict[str, Any] = {
-        "wait_id": wait.id,
-        "prompt": wait.prompt,
-        "payload": wait.payload,
-        "deadline": wait.deadline.isoformat() if wait.deadline else None,
-    }
-    if wait.kind == Wait.Kind.APPROVAL:
-        data |= {
-            "version": wait.version,
-            "payload_sha256": wait.payload_sha256,
-            "decisions": wait.decisions,
-            "on_timeout": wait.on_timeout,
-        }
-    if wait.rule:
-        data |= {"rule": wait.rule, "needed": wait.needed, **({"approver": wait.approver} if wait.approver else {})}
-    kind = OPENED.get(wait.kind, f"{wait.kind}.requested")
-    return Fact(kind, node=wait.node, step_id=wait.step_id, data=data)
 
 
 def answer(wait: Wait, given: Answer, *, actor: AbstractUser | None, decider: str = "") -> Wait:
