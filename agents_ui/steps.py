@@ -17,7 +17,7 @@ EFFECTS = ("attempted", "confirmed", "failed", "unknown", "skipped")
 STEP_KINDS = frozenset(
     {
         *(STEP_STARTED, ATTEMPT_FAILED, STEP_FINISHED, STEP_FAILED, LOG),
-        *(GATE_OPENED, "gate.escalated", "gate.decided", "gate.expired"),
+        *(GATE_OPENED, "gate.escalated", "gate.overridden", "gate.decided", "gate.expired"),
         *(f"{asked}.{told}" for asked in ASKING[1:] for told in ("requested", "answered", "expired")),
         *(f"effect.{told}" for told in EFFECTS),
     }
@@ -52,7 +52,7 @@ class Part:
     @property
     def closed(self) -> Entry | None:
         """The answer to a question, if there is one."""
-        answers = ("decided", "answered", "expired")
+        answers = ("decided", "answered", "expired", "overridden")
         return next((entry for entry in reversed(self.entries) if entry.kind.endswith(answers)), None)
 
     @property
@@ -183,7 +183,8 @@ class Step:
         """Where it stands, as far as the events tell."""
         if self.end:
             return "completed" if self.end.kind == STEP_FINISHED else "failed"
-        if self.interrupted:
+        # What was asked here is asked anew by a step that begins again.
+        if self.interrupted or self._last("gate.overridden"):
             return "stopped"
         return "waiting" if any(part.asks and not part.closed for part in self.parts) else "running"
 

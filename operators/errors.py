@@ -107,6 +107,19 @@ class NotForkable(DomainError):
     code = "not_forkable"
 
 
+class NotEntitled(DomainError):
+    """It takes a right that nobody has by a role, and that this person was not granted."""
+
+    status = 403
+    code = "not_entitled"
+
+
+class NotOverridable(DomainError):
+    """The state at this gate cannot be changed; the run is to be cancelled, and forked before the gate."""
+
+    code = "not_overridable"
+
+
 class NotWaiting(DomainError):
     """The run waits for nobody."""
 

@@ -22,7 +22,7 @@ from operators.errors import (
     QuoteMismatch,
 )
 from operators.models import Wait
-from operators.services import seats, waits
+from operators.services import overrides, seats, waits
 
 #: How many open and how many decided gates the list shows.
 OPEN = 100
@@ -89,6 +89,8 @@ def _may_decide(user: AbstractUser, wait: Wait) -> bool:
 def _drawn(request: PageRequest, form: GateForm, *, status: int = 200, **more: Any) -> HttpResponse:
     wait = form.wait
     context = {"form": form, "wait": wait, "run": wait.run, "may_operate": _may_decide(request.user, wait), **more}
+    if wait.version > 1:
+        context["override"] = overrides.latest(wait)
     if wait.counted:
         together = list(wait.group)
         context |= {"seats": together, "standing": groups.standing(together)}

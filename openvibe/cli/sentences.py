@@ -92,6 +92,12 @@ def _escalated(event: Event) -> str:
     return f"{event['node']}: now {event['data'].get('to')} is asked"
 
 
+def _overridden(event: Event) -> str:
+    data = event["data"]
+    fields = ", ".join(data.get("fields") or ["its state"])
+    return f"{event['node']}: {event['actor']} changed {fields}, and it is asked anew: {data.get('reason')}"
+
+
 def _emitted(event: Event) -> str:
     return f"{event['data'].get('name')} {shown(event['data'].get('payload', {}))}"
 
@@ -123,6 +129,7 @@ _KINDS: dict[str, tuple[str, str, Callable[[Event], str]]] = {
     "gate.decided": ("✓", "magenta", _decided),
     "gate.expired": ("✓", "magenta", _decided),
     "gate.escalated": ("!", "magenta", _escalated),
+    "gate.overridden": ("!", "magenta", _overridden),
     "timer.set": ("◷", "cyan", _set),
     "timer.fired": ("◷", "cyan", _fired),
     "event.emitted": ("→", "blue", _emitted),

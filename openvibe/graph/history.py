@@ -20,6 +20,8 @@ from openvibe.graph.saver import RowSaver
 
 #: How the names of LangGraph's own channels begin.
 _INTERNAL = ("__", "branch:")
+#: LangGraph's word for the checkpoint that its `update_state` writes.
+AMENDED = "update"
 
 
 def state(rows: Rows, thread_id: str, checkpoint_id: str, *, fields: Iterable[str] | None = None) -> dict[str, Any]:
@@ -30,8 +32,8 @@ def state(rows: Rows, thread_id: str, checkpoint_id: str, *, fields: Iterable[st
     return {name: canonical.jsonable(value) for name, value in values.items() if name in wanted}
 
 
-def edits(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return edited values of the state in the types of its fields.
+def edits(workflow: CompiledWorkflow, values: Mapping[str, Any], *, by: str = "fork") -> dict[str, Any]:
+    """Return edited values of the state in the types of its fields; `by` is who edits, for the sentence about a fault.
 
     Raises:
         InputError: a field is unknown or cannot be edited, or a value does not fit; each problem is named.
@@ -42,7 +44,7 @@ def edits(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, An
         try:
             if canonical.jsonable(value) != value:
                 raise WrongUpdate("holds a whole number from 2**53 on, a NUL or half a character, which cannot be kept")
-            edited[name] = _edit(workflow, name, value)
+            edited[name] = _edit(workflow, name, value, by=by)
         except (WrongUpdate, ValidationError) as error:
             problems.append({"field": name, "type": "", "message": str(error)})
     if problems:
@@ -60,9 +62,29 @@ def branch(rows: Rows, *, source: str, target: str, checkpoint_id: str, values: 
     rows.save([replace(row, thread_id=target) for row in kept], [replace(row, thread_id=target) for row in written])
     start = _found(rows, target, checkpoint_id)
     assert start is not None
-    saver = RowSaver(rows)
     # LangGraph's own word for a checkpoint that a fork begins with.
-    facts = {**start.metadata, "source": "fork", "step": start.metadata.get("step", -1) + 1}
+    _go_on(rows, start, values, source="fork")
+
+
+def amend(rows: Rows, thread_id: str, values: Mapping[str, Any]) -> None:
+    """Change values of the state at which a thread stands, in a checkpoint of its own.
+
+    The same steps are next as before, and begin anew: it is LangGraph's `update_state` in the name of the step before
+    them, so that none of them counts as done. What they asked is left behind with the old checkpoint.
+    """
+    latest = RowSaver(rows).get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
+    assert latest is not None
+    _go_on(rows, latest, values, source=AMENDED)
+
+
+def amended(latest: CheckpointTuple | None) -> bool:
+    """Tell whether a thread's latest checkpoint is one that `amend` has written."""
+    return latest is not None and latest.metadata.get("source") == AMENDED
+
+
+def _go_on(rows: Rows, start: CheckpointTuple, values: Mapping[str, Any], *, source: str) -> None:
+    saver = RowSaver(rows)
+    facts = {**start.metadata, "source": source, "step": start.metadata.get("step", -1) + 1}
     saver.put(start.config, _changed(saver, start.checkpoint, values), cast(CheckpointMetadata, facts), {})
 
 
@@ -80,9 +102,9 @@ def _changed(saver: RowSaver, checkpoint: Checkpoint, values: Mapping[str, Any])
     return changed
 
 
-def _edit(workflow: CompiledWorkflow, name: str, value: Any) -> Any:
+def _edit(workflow: CompiledWorkflow, name: str, value: Any, *, by: str) -> Any:
     if not workflow.foreign:
-        return workflow.definition.fields.check_update("fork", {name: value})[name]
+        return workflow.definition.fields.check_update(by, {name: value})[name]
     channel = workflow.graph.channels.get(name)
     if channel is None or name.startswith(_INTERNAL):
         known = ", ".join(sorted(name for name in workflow.graph.channels if not name.startswith(_INTERNAL)))

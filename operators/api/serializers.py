@@ -33,6 +33,15 @@ class ResumeBody(serializers.Serializer[Any]):
     payload_sha256 = serializers.CharField(required=False)
 
 
+class OverrideBody(serializers.Serializer[Any]):
+    """How the state of a run that stands at an open gate is changed, quoting the gate as it was seen."""
+
+    wait_id = serializers.CharField(max_length=64)
+    version = serializers.IntegerField(help_text="The gate's, as you saw it; afterwards it has the next one")
+    values = serializers.DictField(help_text="Fields of the state, with their new values", allow_empty=False)
+    reason = serializers.CharField(max_length=2_000)
+
+
 class CancelBody(serializers.Serializer[Any]):
     """Why a run is cancelled."""
 

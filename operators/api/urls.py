@@ -33,6 +33,7 @@ urlpatterns = [
     path("operators/<slug:slug>/runs/<slug:run_id>/retries", views.Retries.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/steps", forks.Steps.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/forks", forks.Forks.as_view()),
+    path("operators/<slug:slug>/runs/<slug:run_id>/overrides", views.Overrides.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/resume", views.Resume.as_view()),
     path("operators/<slug:slug>/runs/<slug:run_id>/waits/<slug:wait_id>/result", answers.Result.as_view()),
     path("sessions", sessions.Sessions.as_view()),

@@ -21,6 +21,7 @@ from operators.api.serializers import (
     EventList,
     OperatorDetail,
     OperatorList,
+    OverrideBody,
     ResumeBody,
     RunDetail,
     RunSummary,
@@ -30,7 +31,7 @@ from operators.errors import Misfit, NotWaiting
 from operators.models import Run, Wait
 from operators.models.run import RunQuerySet
 from operators.numbers import natural
-from operators.services import intake, seats, timeline, waits
+from operators.services import intake, overrides, seats, timeline, waits
 
 KEY = "A name that you give the request. The same name with the same body starts one run, however often it comes."
 
@@ -141,6 +142,22 @@ class Retries(APIView):
         """Queue a failed run again; it goes on from its last good step."""
         run = scope.run(request, slug, run_id, operable=True)
         return Response(represented(RunDetail, intake.retry(run, actor=scope.caller(request))))
+
+
+class Overrides(APIView):
+    """The door by which those who were granted the right change the state of a run that stands at an open gate."""
+
+    @extend_schema(request=OverrideBody, responses=RunDetail, operation_id="override")
+    def post(self, request: Request, slug: str, run_id: str) -> Response:
+        """Change fields of the state, with a reason; the gate is asked anew, under its next version."""
+        run = scope.run(request, slug, run_id, operable=True)
+        body = _read(OverrideBody, request)
+        wait = Wait.objects.gates().filter(run=run, id=body.pop("wait_id")).first()
+        if wait is None:
+            raise NotWaiting(f"Run {run.id} has no such gate", run_status=run.status)
+        wait.run = run
+        overrides.override(wait, actor=scope.caller(request), **body)
+        return Response(represented(RunDetail, scope.run(request, slug, run_id)))
 
 
 class Resume(APIView):

@@ -133,6 +133,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('role', models.CharField(choices=[('viewer', 'Viewer: sees'), ('operator', 'Operator: starts, cancels, decides'), ('owner', 'Owner: everything')], default='viewer', max_length=20)),
+                ('may_override', models.BooleanField(default=False, help_text='May change the state of runs that stand at open gates, and fork runs with other values after gates that ask certain people. No role brings this; a viewer has no use for it.', verbose_name='overrides')),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
                 ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to='operators.project')),
             ],

@@ -33,6 +33,15 @@ class ProjectQuerySet(models.QuerySet["Project"]):
             return self.none()
         return self.filter(memberships__user_id=user.pk, memberships__role__in=Membership.OPERATING)
 
+    def overridable_by(self, user: Actor) -> ProjectQuerySet:
+        """Those in which the user may override what certain people are asked: a right that no role brings."""
+        if user.is_superuser:
+            return self
+        if user.pk is None:
+            return self.none()
+        held = {"memberships__role__in": Membership.OPERATING, "memberships__may_override": True}
+        return self.filter(memberships__user_id=user.pk, **held)
+
     def owned_by(self, user: Actor) -> ProjectQuerySet:
         """Those whose definitions the user may change."""
         if user.is_superuser:
@@ -90,6 +99,12 @@ class Membership(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=20, choices=Role, default=Role.VIEWER)
+    may_override = models.BooleanField(
+        "overrides",
+        default=False,
+        help_text="May change the state of runs that stand at open gates, and fork runs with other values after gates "
+        "that ask certain people. No role brings this; a viewer has no use for it.",
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_membership_per_project")]

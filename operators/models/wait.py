@@ -16,6 +16,8 @@ from operators.models.run import Run
 #: What others do for a run, and are to be told when it is not needed any more.
 RECALLABLE = ("tool", "work", "reply")
 UNRECALLED = Q(kind__in=RECALLABLE, status__in=["cancelled", "expired"], recalled_at=None, sent_at__isnull=False)
+#: How the name of a pause begins whose run's state was overridden: it is no pause any more, and is asked anew.
+OVERRIDDEN = "overridden/"
 
 
 class WaitQuerySet(models.QuerySet["Wait"]):
@@ -151,6 +153,11 @@ class Wait(models.Model):
     def counted(self) -> bool:
         """Whether its answer is one of several that decide together."""
         return self.rule not in ("", EACH)
+
+    @property
+    def overridden(self) -> bool:
+        """Whether the state behind it has been changed, and it has not been asked anew since."""
+        return self.interrupt_id.startswith(OVERRIDDEN)
 
     @property
     def group(self) -> WaitQuerySet:

@@ -34,6 +34,7 @@ PUBLIC_KINDS = frozenset(
         "gate.decided",
         "gate.expired",
         "gate.escalated",
+        "gate.overridden",
         "run.completed",
         "run.failed",
         "run.cancelled",

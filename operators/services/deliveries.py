@@ -223,7 +223,9 @@ def _publish(wait: Wait, channel: str, type: str, payload: dict[str, Any]) -> bo
     """Tell a session's agents or approvers what is asked; False if the bus did not take it."""
     subject = sessions.subject(wait.run_id, channel)
     carried = cards.carried(wait.run.project_id, payload)
-    body = sessions.message(type, carried, id=wait.id, run_id=wait.run_id, now=wait.opened_at)
+    # What is asked anew is news, which nobody may take for the message that they know.
+    name = wait.id if wait.version == 1 else f"{wait.id}-{wait.version}"
+    body = sessions.message(type, carried, id=name, run_id=wait.run_id, now=wait.opened_at)
     return outgoing.of_run(wait.run, subject, body, type)
 
 

@@ -15,6 +15,7 @@ from openvibe import canonical
 from openvibe.events import Event as Fact
 from operators.models import Errand, Operator, Run, Wait
 from operators.models.run import RunQuerySet
+from operators.models.wait import OVERRIDDEN
 from operators.services import doorbell, limits, timeline, waits
 from operators.services.masking import masked
 
@@ -62,6 +63,8 @@ def undo(run_id: str) -> None:
     A graph with branches may stand at a gate while another of its branches fails.
     """
     closed = Wait.objects.filter(run_id=run_id, status=Wait.Status.CANCELLED, rule="")
+    # What was overridden is no pause already, and is to be found when it is asked anew.
+    closed = closed.exclude(interrupt_id__startswith=OVERRIDDEN)
     # One pause is one wait: those stay as they are, under names that no pause has.
     closed.update(interrupt_id=Concat(Value("closed/"), F("id")))
 

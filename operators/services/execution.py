@@ -23,6 +23,7 @@ from openvibe.compiler import CompiledWorkflow
 from openvibe.errors import BudgetRefused
 from openvibe.events import RUN_COMPLETED, STEP_STARTED
 from openvibe.events import Event as Fact
+from openvibe.graph import history
 from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
@@ -42,6 +43,7 @@ from operators.services import (
     endings,
     leases,
     limits,
+    overrides,
     pauses,
     seats,
     timeline,
@@ -101,6 +103,7 @@ class Performance:
         rows = DatabaseRows() if checkpointed else MemoryRows()
         self._saver = RowSaver(rows, collect=True, fresh=self._fresh)
         self._checkpointed = checkpointed
+        self._overridden = False
         self._words = Words(claim.run)
         self._since = time.monotonic()
         self._ran = self._run.running_seconds
@@ -142,7 +145,8 @@ class Performance:
         )
         interrupts = [] if self._fresh else self._saver.pending_interrupts(run.id)
         # Without a checkpoint the run never came past its start, whatever its epoch.
-        begun = not self._fresh and self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
+        latest = None if self._fresh else self._saver.get_tuple({"configurable": {"thread_id": run.id}})
+        begun, self._overridden = latest is not None, history.amended(latest)
         answers = waits.answers(run.id, interrupts)
         session.trace = definitions.tracer().run(
             run.id,
@@ -202,18 +206,20 @@ class Performance:
     def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()
         outcome = self._reopened(self._waitable(progress.outcome))
-        facts, opened, changes = _outcome(self._run, outcome, now=now)
+        facts, opened, changes = _outcome(self._run, outcome, now=now, overridden=self._overridden)
         emissions = _emissions(self._run, progress, now=now)
         told = [*self._untold(progress.reopened), *progress.events, *map(_emitted, emissions), *facts]
         if not (checkpoints or writes or told or progress.puts or changes):
             return
         kept = stored(checkpoints, writes) if self._checkpointed else []
         ended = "ended_at" in changes
+        asked = [wait for wait in opened if wait.version == 1]
+        # Who is played for the first time has never waited.
+        updates = [waits.closing(self._run.id, now=now)] if ended and not self._claim.fresh else []
         self._change(
             told,
-            inserts=[*kept, Insert(Wait, opened), Insert(Emission, emissions)],
-            # Who is played for the first time has never waited.
-            updates=[waits.closing(self._run.id, now=now)] if ended and not self._claim.fresh else [],
+            inserts=[*kept, Insert(Wait, asked), Insert(Emission, emissions)],
+            updates=[*updates, *(overrides.again(wait) for wait in opened if wait.version > 1)],
             grown=_grown(progress),
             **_headway(progress),
             **changes,
@@ -353,7 +359,7 @@ def _headway(progress: outcomes.Progress) -> dict[str, Any]:
 
 
 def _outcome(
-    run: Run, outcome: outcomes.Outcome | Requeued | None, *, now: datetime
+    run: Run, outcome: outcomes.Outcome | Requeued | None, *, now: datetime, overridden: bool
 ) -> tuple[list[Fact], list[Wait], dict[str, Any]]:
     """Return the events, the new waits and the changes of the run that an outcome means."""
     ended = {"ended_at": now, "lease_until": None}
@@ -367,7 +373,7 @@ def _outcome(
             fact = Fact("run.failed", node=failed.node, step_id=failed.step_id, data=error)
             return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
         case outcomes.Paused(places):
-            opened, facts = pauses.opening(run, places, now=now)
+            opened, facts = pauses.opening(run, places, now=now, overridden=overridden)
             return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}
         case Requeued(places):
             opened, facts = pauses.opening(run, places, now=now)

@@ -119,7 +119,9 @@ def _checkpoint(run: Run, step_id: str, *, before: bool) -> str:
     if place is None:
         message = f"names no step of run {run.id} that has come to an end or to a pause"
         raise Misfit(f"step_id: {message}", errors=[{"field": "step_id", "message": message}])
-    if not before and not place.after:
+    finished = Event.objects.filter(run=run, step_id=step_id, kind=STEP_FINISHED)
+    # What an override has left behind has a state after it, too.
+    if not before and not (place.after and finished.exists()):
         raise NotForkable(f"Step {step_id} of run {run.id} has not finished; fork before it", run_id=run.id)
     return place.before if before else place.after
 

@@ -11,14 +11,22 @@ from openvibe.events import Event as Fact
 from openvibe.ids import random_text
 from openvibe.outcomes import OpenWait
 from operators.models import Run, Wait
+from operators.services import overrides
 
 #: What the timeline calls the opening of a wait; other kinds are `requested`.
 OPENED: dict[str, str] = {Wait.Kind.APPROVAL: GATE_OPENED, Wait.Kind.TIMER: "timer.set"}
 
 
-def opening(run: Run, opened: tuple[OpenWait, ...], *, now: datetime) -> tuple[list[Wait], list[Fact]]:
-    """Return the waits to write, and the events that tell of them, when a run pauses."""
+def opening(
+    run: Run, opened: tuple[OpenWait, ...], *, now: datetime, overridden: bool = False
+) -> tuple[list[Wait], list[Fact]]:
+    """Return the waits to write, and the events that tell of them, when a run pauses.
+
+    Where its state was `overridden`, gates that stood open then are asked anew: see `overrides.identify`.
+    """
     waits = [_wait(run, item, now=now) for item in opened]
+    if overridden:
+        overrides.identify(run, waits)
     return waits, [_told(wait) for wait in waits]
 
 

@@ -172,6 +172,13 @@ def _check_quote(wait: Wait, given: Answer) -> None:
             changed=wrong,
             **{name: getattr(wait, name) for name in quotes},
         )
+    if wait.version > 1 and wait.pending and all(quoted is None for quoted in quotes.values()):
+        # It may be about what was asked before.
+        raise QuoteMismatch(
+            f"Gate {wait.node!r} was asked anew, because the run's state was changed; quote the version that you saw",
+            changed=["version"],
+            **{name: getattr(wait, name) for name in quotes},
+        )
 
 
 def _check_fit(wait: Wait, given: Answer) -> None:
@@ -298,8 +305,11 @@ def _same_or_refused(wait: Wait, given: Answer) -> Wait:
         return wait
     if wait.status == Wait.Status.CANCELLED:
         run = Run.objects.only("status", "ended_at").get(id=wait.run_id)
+        if wait.overridden and run.active:
+            told = f"The run's state was changed, and gate {wait.node!r} is being asked anew. Look again in a moment."
+            raise QuoteMismatch(told, changed=list(_QUOTED), **{name: getattr(wait, name) for name in _QUOTED})
         # What a run's end closes bears the same time.
-        if wait.counted and wait.closed_at != run.ended_at:
+        if wait.counted and not wait.overridden and wait.closed_at != run.ended_at:
             raise seats.decided(wait)
         # What goes on again has been let try again after it failed.
         ended = Run.Status.FAILED if run.active else run.status

@@ -42,7 +42,9 @@ def shown(run: Run, kind: str, data: dict[str, Any]) -> str:
     # A part of a question alone is never shown.
     opening = {"gate": "gate.opened"}.get(kind.partition(".")[0], f"{kind.partition('.')[0]}.requested")
     asked = (
-        [event(run, 2, opening, **data)] if kind.endswith((".answered", ".expired", ".decided", ".escalated")) else []
+        [event(run, 2, opening, **data)]
+        if kind.endswith((".answered", ".expired", ".decided", ".escalated", ".overridden"))
+        else []
     )
     drawn = rendering.timeline([*started, *asked, event(run, 3, kind, **data)])
     return html.unescape(re.sub(r"<[^>]+>", " ", drawn))

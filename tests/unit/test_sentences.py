@@ -38,6 +38,11 @@ def test_an_event_of_an_unknown_kind_is_told_plainly() -> None:
         ("attempt.failed", {"attempt": 1, "attempts": 3, "error": "No ink"}, "! send: attempt 1 of 3 failed: No ink"),
         ("gate.expired", {"decision": "reject", "by": "clock"}, "✓ send: reject by clock"),
         ("gate.escalated", {"to": "owner"}, "! send: now owner is asked"),
+        (
+            "gate.overridden",
+            {"fields": ["a", "b"], "reason": "a typo"},
+            "! send: ada changed a, b, and it is asked anew: a typo",
+        ),
         ("timer.set", {"deadline": "2026-11-23"}, "◷ send sleeps until 2026-11-23"),
         ("timer.fired", {}, "◷ send: time is up"),
         ("event.emitted", {"name": "mail.sent", "payload": {"a": 1}}, '→ mail.sent {"a": 1}'),
