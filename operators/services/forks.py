@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
+from django.db.models import Max, Min
 
 from openvibe import canonical
 from openvibe.compiler import CompiledWorkflow
@@ -21,6 +22,9 @@ from operators.models import Event, Run
 from operators.models.checkpoint import DatabaseRows, Place
 from operators.services import cards, compiled, intake, timeline
 from operators.services.masking import masked
+
+#: How the timeline tells that a gate was decided, by somebody or by its deadline.
+DECIDED = ("gate.decided", "gate.expired")
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def fork(
         told = {"to": new.id, "before": before, "fields": sorted(edited)}
         timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
 
-    data = {"from": run.id, "before": before, "values": asked["values"], "gates": _decided(run, step_id)}
+    data = {"from": run.id, "before": before, "values": asked["values"], "gates": _passed(run, step_id, before=before)}
     return intake.stored(new, by=actor.get_username(), facts=[_forked(run, step_id, data)], beside=beside)
 
 
@@ -139,8 +143,16 @@ def _forked(run: Run, step_id: str, data: dict[str, Any]) -> Fact:
     return Fact("run.forked", node=node or "", step_id=step_id, data=data)
 
 
-def _decided(run: Run, step_id: str) -> list[str]:
-    """Return the gates that the source had passed by then: the new run goes on upon these decisions."""
+def _passed(run: Run, step_id: str, *, before: bool) -> list[str]:
+    """Return the gates that the source had passed by then: the new run goes on upon these decisions.
+
+    A fork has passed those of its own source, too.
+    """
     thread = Event.objects.after(run.project_id, subjects.thread(run.id), 0)
-    last = thread.filter(step_id=step_id).order_by("-seq").values_list("seq", flat=True).first() or 0
-    return list(thread.filter(kind="gate.decided", seq__lte=last).values_list("node", flat=True))
+    numbers = thread.filter(step_id=step_id).aggregate(first=Min("seq"), last=Max("seq"))
+    until = (numbers["first"] or 1) - 1 if before else numbers["last"] or 0
+    # Whoever was asked anew has passed nothing by the first answer.
+    finished = thread.filter(kind=STEP_FINISHED, seq__lte=until).values("step_id")
+    decided = thread.filter(kind__in=DECIDED, step_id__in=finished, seq__lte=until).values_list("node", flat=True)
+    begun = thread.filter(kind="run.forked", data__has_key="from").first()
+    return list(dict.fromkeys([*(begun.data["gates"] if begun else ()), *decided]))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator as operators_of_python
+from datetime import timedelta
 from typing import Annotated, TypedDict
 
 import pytest
+from django.utils import timezone
 from langgraph.graph import END, START, StateGraph
 
 from openvibe import human_in_the_loop, node, operator, workflow
-from operators import definitions
+from operators import clock, definitions
 from operators.errors import KeyReused, Misfit, NotForkable, OperatorDisabled
-from operators.models import Checkpoint, CheckpointWrite, Effect, Operator, Run
+from operators.models import Checkpoint, CheckpointWrite, Effect, Operator, Run, Wait
 from operators.services import compiled, forks, intake, registration, waits
 from tests.domain.lab import kinds, meddling, played, started, thread
 
@@ -180,6 +182,34 @@ def test_a_fork_after_a_gate_goes_on_upon_the_decision_of_the_source_and_says_so
 
     assert fork.output == {"number": 20, "text": "20 cows"}
     assert thread(fork).get(kind="run.forked").data["gates"] == ["judged"]
+
+
+def test_a_fork_tells_of_the_gates_that_a_deadline_decided_too(waiting, bob):
+    Wait.objects.update(on_timeout="approve", deadline=timezone.now() - timedelta(seconds=1))
+    clock.tick()
+    whole = played(waiting)
+    assert whole.status == "completed"
+
+    fork = forks.fork(whole, step_id=step(whole, "judged"), actor=bob)
+
+    assert thread(fork).get(kind="run.forked").data["gates"] == ["judged"]
+
+
+def test_a_fork_before_a_gate_goes_on_upon_none_of_its_decisions(waiting, bob):
+    whole = approved(waiting, bob)
+
+    fork = forks.fork(whole, step_id=step(whole, "judged"), before=True, actor=bob)
+
+    assert thread(fork).get(kind="run.forked").data["gates"] == []
+
+
+def test_a_fork_of_a_fork_tells_of_the_gates_that_the_first_source_had_passed(waiting, bob):
+    whole = approved(waiting, bob)
+    fork = played(forks.fork(whole, step_id=step(whole, "judged"), actor=bob))
+
+    again = forks.fork(fork, step_id=step(fork, "last"), before=True, actor=bob)
+
+    assert thread(again).get(kind="run.forked").data["gates"] == ["judged"]
 
 
 def test_effects_are_the_forks_own(waiting, bob):
