@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from openvibe.protocol import subjects
 from operators.errors import Misfit, NotForkable
 from operators.models import Event, Run
 from operators.models.checkpoint import DatabaseRows, Place
-from operators.services import cards, compiled, intake, timeline
+from operators.services import cards, compiled, intake, overrides, timeline
 from operators.services.masking import masked
 
 #: How the timeline tells that a gate was decided, by somebody or by its deadline.
@@ -37,6 +37,14 @@ class Step:
     finished: bool
     timestamp: datetime
     state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The gates upon whose decisions a fork goes on, and those of their `approvers` who have answered."""
+
+    gates: list[str]
+    approvers: list[str]
 
 
 def steps(run: Run, *, after: int = 0, limit: int = 50, step_id: str = "") -> list[Step]:
@@ -82,7 +90,8 @@ def fork(
     Raises:
         KeyReused: the key came before, with another body.
         OperatorDisabled: an administrator has switched the operator off.
-        NotForkable: the run keeps no such state, or its workflow is gone.
+        NotForkable: the run keeps no such state, or its workflow is gone; or values are edited that certain people have
+            been asked about, by somebody who may not override that.
         Misfit: there is no such step, or a value does not fit its field.
     """
     asked = {"fork": run.id, "step_id": step_id, "before": before, "values": dict(values or {})}
@@ -93,16 +102,18 @@ def fork(
     workflow = _workflow(run)
     checkpoint_id = _checkpoint(run, step_id, before=before)
     edited = _edited(workflow, values or {})
+    passed = _passed(run, step_id, before=before)
+    overridden = _overridden(run, passed, actor) if edited else {}
     new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")
     new.forked_from, new.forked_at, new.depth, new.priority = run, step_id, run.depth, run.priority
     new.key, new.key_sha256 = key or None, digest if key else ""
 
     def beside() -> None:
         history.branch(DatabaseRows(), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
-        told = {"to": new.id, "before": before, "fields": sorted(edited)}
+        told = {"to": new.id, "before": before, "fields": sorted(edited), **overridden}
         timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
 
-    data = {"from": run.id, "before": before, "values": asked["values"], "gates": _passed(run, step_id, before=before)}
+    data = {"from": run.id, "before": before, "values": asked["values"], **asdict(passed), **overridden}
     return intake.stored(new, by=actor.get_username(), facts=[_forked(run, step_id, data)], beside=beside)
 
 
@@ -143,7 +154,21 @@ def _forked(run: Run, step_id: str, data: dict[str, Any]) -> Fact:
     return Fact("run.forked", node=node or "", step_id=step_id, data=data)
 
 
-def _passed(run: Run, step_id: str, *, before: bool) -> list[str]:
+def _overridden(run: Run, passed: Passed, actor: AbstractUser) -> dict[str, bool]:
+    """Return what the timelines tell of a fork that passes over people who have been asked, if it does."""
+    if not passed.approvers:
+        return {}
+    if not overrides.entitled(actor, run.project_id):
+        raise NotForkable(
+            f"{', '.join(passed.approvers)} have been asked before this step, and have not seen other values; fork "
+            f"before their gate, or let somebody do it who may override in project {run.project_id!r}",
+            run_id=run.id,
+            approvers=passed.approvers,
+        )
+    return {"override": True}
+
+
+def _passed(run: Run, step_id: str, *, before: bool) -> Passed:
     """Return the gates that the source had passed by then: the new run goes on upon these decisions.
 
     A fork has passed those of its own source, too.
@@ -153,6 +178,11 @@ def _passed(run: Run, step_id: str, *, before: bool) -> list[str]:
     until = (numbers["first"] or 1) - 1 if before else numbers["last"] or 0
     # Whoever was asked anew has passed nothing by the first answer.
     finished = thread.filter(kind=STEP_FINISHED, seq__lte=until).values("step_id")
-    decided = thread.filter(kind__in=DECIDED, step_id__in=finished, seq__lte=until).values_list("node", flat=True)
+    decided = list(thread.filter(kind__in=DECIDED, step_id__in=finished, seq__lte=until))
     begun = thread.filter(kind="run.forked", data__has_key="from").first()
-    return list(dict.fromkeys([*(begun.data["gates"] if begun else ()), *decided]))
+    source = Passed(begun.data["gates"], begun.data["approvers"]) if begun else Passed([], [])
+    asked = [event.data["approver"] for event in decided if "approver" in event.data]
+    return Passed(
+        gates=list(dict.fromkeys([*source.gates, *(event.node for event in decided)])),
+        approvers=list(dict.fromkeys([*source.approvers, *asked])),
+    )

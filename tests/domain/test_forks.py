@@ -277,7 +277,7 @@ def test_both_threads_tell_of_the_fork(waiting, bob):
     assert (told.actor, told.node, told.step_id) == ("bob", "first", fork.forked_at)
     assert told.data == {"to": fork.id, "before": False, "fields": ["number"]}
     own = thread(fork).get(kind="run.forked")
-    assert own.data == {"from": waiting.id, "before": False, "values": {"number": 7}, "gates": []}
+    assert own.data == {"from": waiting.id, "before": False, "values": {"number": 7}, "gates": [], "approvers": []}
     assert kinds(fork) == ["run.queued", "run.forked"]
     assert fork.last_seq == 2
 

@@ -338,6 +338,71 @@ def test_the_state_before_an_override_is_still_there_to_be_forked(gate, alice, b
     assert {opened(old).version, opened(new).version} == {1}
 
 
+@pytest.fixture
+def granted(group, alice, bob) -> Run:
+    """A run that was granted by both who are asked, and has paid."""
+    for wait, person in zip(group, (alice, bob), strict=True):
+        waits.answer(again(wait), APPROVE, actor=person)
+    run = played(group[0].run)
+    assert done == [("ada", 5)]
+    return run
+
+
+def step(run: Run, node: str) -> str:
+    return thread(run).filter(kind="step.started", node=node).last().step_id
+
+
+@pytest.mark.parametrize(("node", "before"), [("agreed", False), ("note", True), ("note", False), ("pay", True)])
+def test_no_fork_takes_other_values_past_the_people_who_were_asked(granted, bob, node, before):
+    with pytest.raises(NotForkable, match="alice, bob have been asked") as caught:
+        forks.fork(granted, step_id=step(granted, node), before=before, values={"amount": 500}, actor=bob)
+
+    assert caught.value.detail["approvers"] == ["alice", "bob"]
+    assert (Run.objects.count(), done) == (1, [("ada", 5)])
+
+
+def test_a_fork_before_the_people_who_are_asked_asks_them_about_its_values(granted, bob):
+    fork = played(
+        forks.fork(granted, step_id=step(granted, "agreed"), before=True, values={"amount": 500}, actor=bob)
+    )  # fmt: skip
+
+    assert [wait.payload for wait in Wait.objects.pending().filter(run=fork)] == [{"amount": 500}] * 2
+    assert done == [("ada", 5)]
+
+
+def test_a_fork_with_the_values_that_were_approved_needs_no_right(granted, bob):
+    fork = played(forks.fork(granted, step_id=step(granted, "note"), actor=bob))
+
+    assert (fork.status, done) == ("completed", [("ada", 5)] * 2)
+
+
+def test_a_fork_of_a_fork_is_no_way_around_the_people_who_were_asked(granted, bob):
+    fork = played(forks.fork(granted, step_id=step(granted, "agreed"), actor=bob))
+
+    with pytest.raises(NotForkable, match="alice, bob have been asked"):
+        forks.fork(fork, step_id=step(fork, "note"), before=True, values={"amount": 500}, actor=bob)
+
+
+def test_whoever_may_override_takes_other_values_past_them_and_both_timelines_tell(granted, alice):
+    fork = played(forks.fork(granted, step_id=step(granted, "note"), values={"amount": 6}, actor=alice))
+
+    assert done == [("ada", 5), ("ada", 6)]
+    told = thread(granted).get(kind="run.forked")
+    assert (told.actor, told.data["override"], told.data["fields"]) == ("alice", True, ["amount"])
+    own = thread(fork).get(kind="run.forked").data
+    assert (own["override"], own["gates"], own["approvers"]) == (True, ["agreed"], ["alice", "bob"])
+
+
+def test_a_gate_that_its_deadline_decided_has_asked_people_too(group, bob):
+    Wait.objects.update(deadline=timezone.now() - timedelta(seconds=1))
+    clock.tick()
+    run = played(group[0].run)
+    assert done == [("ada", 5)]
+
+    with pytest.raises(NotForkable, match="alice, bob have been asked"):
+        forks.fork(run, step_id=step(run, "note"), values={"amount": 500}, actor=bob)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_decision_and_an_override_at_once_are_one_or_the_other(gate, alice, bob):
     acts: list[Callable[[], Any]] = [
