@@ -1,9 +1,10 @@
-"""The archive: a file of JSON lines for each project and day, under `archive/` in the home. Nothing is in it twice."""
+"""The archive: files of JSON lines for each project and day, under `archive/` in the home. Nothing is in it twice."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from django.conf import settings
 from django.db.models import Model
 
 from openvibe.protocol import subjects
-from operators.models import Effect, Event, Run, Wait
+from operators.models import Checkpoint, CheckpointWrite, Effect, Event, Run, Wait
 
 
 def add_runs(project_id: str, runs: Sequence[Run]) -> None:
@@ -44,8 +45,43 @@ def add_channel(project_id: str, name: str, events: Iterable[Event]) -> None:
         _append(_folder(project_id) / f"{name}-{day}.jsonl", lines)
 
 
-def _folder(project_id: str) -> Path:
-    folder: Path = settings.OPENVIBE.home / "archive" / project_id
+def add_checkpoints(project_id: str, runs: Iterable[Run]) -> None:
+    """Write the checkpoints of ended runs, a file for each, to the folders of the days on which they ended.
+
+    A file is there whole or not at all, so that a second try writes the same one. The states in it are not masked.
+    """
+    for run in runs:
+        assert run.ended_at is not None
+        kept = {"checkpoint": Checkpoint.objects.all(), "write": CheckpointWrite.objects.all()}
+        rows = [(word, row) for word, found in kept.items() for row in found.filter(thread_id=run.id).order_by("pk")]
+        if rows:
+            lines = (orjson.dumps({word: _columns(row)}, default=_plain) + b"\n" for word, row in rows)
+            folder = _folder(project_id, f"checkpoints-{run.ended_at:%Y-%m-%d}")
+            _replace(folder / f"{subjects.token(run.id)}.jsonl", lines)
+
+
+def _plain(value: Any) -> str:
+    # Serialized states, as `type` beside them says.
+    return b64encode(value).decode() if isinstance(value, (bytes, memoryview)) else str(value)
+
+
+def _replace(path: Path, lines: Iterable[bytes]) -> None:
+    """Write a file and let it appear under its name once it is on the disk, for nobody else to read."""
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _folder(project_id: str, *parts: str) -> Path:
+    folder: Path = settings.OPENVIBE.home.joinpath("archive", project_id, *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -1,8 +1,8 @@
 """Takes out of the database what a project does not want to keep: first written to the archive, then deleted.
 
 A run's row stays, with its input and its result; what goes is its timeline, its waits and effects, and its
-checkpoints. Each batch is one transaction. A crash between writing and deleting repeats the batch, and what the archive
-holds already is not written again.
+checkpoints. What somebody is still to be told of stays, however old it is. Each batch is one transaction. A crash
+between writing and deleting repeats the batch, and what the archive holds already is not written again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import close_old_connections, connection, transaction
-from django.db.models import F
+from django.db.models import Exists, F, Min, OuterRef, Q
 from django.utils import timezone
 
 from openvibe.protocol import subjects
@@ -28,6 +28,7 @@ from operators.models import (
     InboxItem,
     Project,
     Run,
+    Subscription,
     Wait,
 )
 from operators.models.run import RunQuerySet
@@ -89,18 +90,27 @@ def sweep(now: datetime, *, ended: threading.Event | None = None) -> Swept:
     return swept
 
 
-def _due(project: Project, old: datetime, **unless: Any) -> RunQuerySet:
+def _due(project: Project, old: datetime, *conditions: Any, **unless: Any) -> RunQuerySet:
     """Return the next runs, locked: another sweeper passes over them, and nobody retries them meanwhile."""
-    runs = Run.objects.ended().filter(project=project, ended_at__lt=old, **unless).order_by("ended_at", "id")
+    ended = Run.objects.ended().filter(*conditions, project=project, ended_at__lt=old, **unless)
+    runs = ended.order_by("ended_at", "id")
     locked: RunQuerySet = runs.select_for_update(
         skip_locked=connection.features.has_select_for_update_skip_locked, no_key=True
     )
     return locked[:RUNS]
 
 
+def _told() -> Any:
+    """Return the condition that a run has nothing left of which the bus, a listener or a tool is to be told."""
+    undelivered = Q(delivered_at=None) | Q(published_at=None)
+    emissions = Emission.objects.filter(undelivered, run=OuterRef("pk"))
+    calls = Wait.objects.unrecalled().filter(run=OuterRef("pk"))
+    return Q(announced_seq__gte=F("last_seq")) & ~Exists(emissions) & ~Exists(calls)
+
+
 @transaction.atomic
 def _archive(project: Project, old: datetime, now: datetime) -> int:
-    runs = list(_due(project, old, archived_at=None))
+    runs = list(_due(project, old, _told(), archived_at=None))
     if not runs:
         return 0
     archive.add_runs(project.pk, runs)
@@ -109,8 +119,7 @@ def _archive(project: Project, old: datetime, now: datetime) -> int:
     for model in (Wait, Effect, Emission):
         model._default_manager.filter(run_id__in=ids).delete()
     InboxItem.objects.filter(project=project, run_id__in=ids).delete()
-    # There is nothing left to announce.
-    Run.objects.filter(id__in=ids).update(archived_at=now, announced_seq=F("last_seq"), told=True)
+    Run.objects.filter(id__in=ids).update(archived_at=now, told=True)
     return len(runs)
 
 
@@ -119,7 +128,7 @@ def _archive_channel(project: Project, name: str, old: datetime) -> int:
     """Take the oldest events of a channel out, never one from the middle: its numbers have no holes."""
     channel = Event.objects.filter(project=project, channel=name).order_by("seq")
     events = []
-    for event in channel[:EVENTS]:
+    for event in channel.filter(seq__lte=_heard(project, name))[:EVENTS]:
         if event.created_at >= old:
             break
         events.append(event)
@@ -130,9 +139,20 @@ def _archive_channel(project: Project, name: str, old: datetime) -> int:
     return deleted
 
 
+def _heard(project: Project, name: str) -> int:
+    """Return up to which number the bus has taken a channel, and all subscriptions, which hear `public`, looked at it."""
+    rows = Channel.objects.filter(project=project, name=name)
+    announced: int = rows.values_list("announced_seq", flat=True).first() or 0
+    looking = Subscription.objects.filter(project=project, enabled=True)
+    behind: int | None = looking.aggregate(cursor=Min("cursor"))["cursor"] if name == subjects.PUBLIC else None
+    return announced if behind is None else min(announced, behind)
+
+
 @transaction.atomic
 def _prune(project: Project, old: datetime, now: datetime) -> int:
-    ids = [run.id for run in _due(project, old, pruned_at=None)]
+    runs = list(_due(project, old, pruned_at=None))
+    ids = [run.id for run in runs]
+    archive.add_checkpoints(project.pk, runs)
     Checkpoint.objects.filter(thread_id__in=ids).delete()
     CheckpointWrite.objects.filter(thread_id__in=ids).delete()
     Run.objects.filter(id__in=ids).update(pruned_at=now)

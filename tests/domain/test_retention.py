@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -15,7 +17,17 @@ from django.utils import timezone
 
 from operators import clock
 from operators.errors import NotForkable, NotRetryable
-from operators.models import Checkpoint, CheckpointWrite, Event, Project, Run
+from operators.models import (
+    Channel,
+    Checkpoint,
+    CheckpointWrite,
+    Emission,
+    Event,
+    Project,
+    Run,
+    Subscription,
+    Wait,
+)
 from operators.services import archive, forks, intake, retention, waits
 from tests.domain.lab import played, started, thread
 
@@ -25,8 +37,7 @@ ARCHIVE = settings.OPENVIBE.home / "archive"
 @pytest.fixture(autouse=True)
 def _empty():
     yield
-    for file in ARCHIVE.rglob("*.jsonl"):
-        file.unlink()
+    shutil.rmtree(ARCHIVE, ignore_errors=True)
 
 
 def keep(project: Project, *, events: int | None = None, checkpoints: int | None = None) -> None:
@@ -37,7 +48,9 @@ def aged(run: Run, days: float) -> Run:
     """Let everything about a run have happened that many days ago."""
     run.refresh_from_db()
     then = timezone.now() - timedelta(days=days)
-    Run.objects.filter(pk=run.pk).update(ended_at=then if run.ended_at else None, created_at=then)
+    told = {"announced_seq": run.last_seq, "told": True}
+    Run.objects.filter(pk=run.pk).update(ended_at=then if run.ended_at else None, created_at=then, **told)
+    Emission.objects.filter(run=run).update(delivered_at=then, published_at=then)
     Event.objects.filter(run=run).update(created_at=then)
     run.refresh_from_db()
     return run
@@ -163,8 +176,106 @@ def test_more_runs_than_one_batch_go_in_several_transactions(lab, project):
     assert len({line["key"] for line in lines()}) == len(lines()) == many
 
 
+def test_a_run_stays_until_the_bus_has_taken_all_of_its_events(lab, project):
+    run = aged(played(started(lab, "four")), 31)
+    Run.objects.filter(pk=run.pk).update(announced_seq=run.last_seq - 1, told=False)
+    keep(project, events=30)
+
+    assert sweep() == retention.Swept()
+    assert thread(run).count() == run.last_seq
+
+    Run.objects.filter(pk=run.pk).update(announced_seq=run.last_seq)
+    assert sweep().archived == 1
+
+
+@pytest.mark.parametrize("missing", ["delivered_at", "published_at"])
+def test_a_run_stays_until_what_it_has_emitted_is_everywhere(lab, project, missing):
+    run = played(started(lab, "four"))
+    emission = Emission.objects.create(
+        id="emission_1", project=project, run=run, name="lab.done", emitted_at=timezone.now()
+    )
+    aged(run, 31)
+    Emission.objects.update(**{missing: None})
+    keep(project, events=30)
+
+    assert sweep() == retention.Swept()
+    assert Emission.objects.get() == emission
+
+    Emission.objects.update(**{missing: timezone.now()})
+    assert sweep().archived == 1
+
+
+def test_a_run_stays_until_its_tools_know_that_nobody_waits(lab, project):
+    run = played(started(lab, "nap"))
+    Wait.objects.update(kind="tool", status="cancelled", sent_at=timezone.now(), closed_at=timezone.now())
+    Run.objects.update(status="cancelled", ended_at=timezone.now())
+    aged(run, 31)
+    keep(project, events=30)
+    assert sweep() == retention.Swept()
+
+    Wait.objects.update(recalled_at=timezone.now())
+
+    assert sweep().archived == 1
+
+
+def test_checkpoints_are_written_to_the_archive_before_they_go(lab, project):
+    run = aged(played(started(lab, "four")), 8)
+    seen = [(row.checkpoint_id, bytes(row.blob)) for row in Checkpoint.objects.filter(thread_id=run.id).order_by("pk")]
+    written = CheckpointWrite.objects.filter(thread_id=run.id).count()
+    keep(project, checkpoints=7)
+
+    assert sweep().pruned == 1
+
+    [file] = ARCHIVE.glob(f"default/checkpoints-{run.ended_at:%Y-%m-%d}/*")
+    assert (file.name, file.stat().st_mode & 0o077) == (f"{run.id}.jsonl", 0)
+    told = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    kept = [line["checkpoint"] for line in told if "checkpoint" in line]
+    assert [(row["checkpoint_id"], b64decode(row["blob"])) for row in kept] == seen
+    assert (len([line for line in told if "write" in line]), written > 0) == (written, True)
+
+
+def test_checkpoints_that_cannot_be_archived_stay(lab, project):
+    run = aged(played(started(lab, "four")), 8)
+    keep(project, checkpoints=7)
+    ARCHIVE.mkdir(parents=True)
+    (ARCHIVE / "default").write_text("no folder")
+    try:
+        with pytest.raises(OSError, match="default"):
+            sweep()
+    finally:
+        (ARCHIVE / "default").unlink()
+
+    assert Checkpoint.objects.filter(thread_id=run.id).exists()
+    assert sweep().pruned == 1
+
+
+def test_a_crash_after_the_checkpoints_were_written_leaves_one_file(lab, project):
+    run = aged(played(started(lab, "four")), 8)
+    archive.add_checkpoints("default", [run])
+    keep(project, checkpoints=7)
+
+    assert sweep().pruned == 1
+
+    assert len(list(ARCHIVE.rglob("*.*"))) == 1
+
+
+@pytest.mark.parametrize(("announced", "looked_at", "gone"), [(1, 5, 1), (5, 1, 1), (5, 5, 2), (0, 5, 0)])
+def test_the_general_channel_keeps_what_the_bus_or_a_subscription_has_not_heard(
+    lab, project, announced, looked_at, gone
+):
+    for seq, days in enumerate((40, 35, 1), start=1):
+        then = timezone.now() - timedelta(days=days)
+        Event.objects.create(project=project, channel="public", seq=seq, kind="agent.message", created_at=then)
+    Channel.objects.create(project=project, name="public", last_seq=3, announced_seq=announced)
+    Subscription.objects.create(id="sub", project=project, url="https://a", cursor=looked_at, created_at=timezone.now())
+    keep(project, events=30)
+
+    assert sweep().public == gone
+
+
 def test_the_general_channel_loses_its_oldest_events_only(lab, project):
     now = timezone.now()
+    Channel.objects.create(project=project, name="public", last_seq=5, announced_seq=5)
     for seq, days in enumerate((40, 35, 10, 38, 1), start=1):
         then = now - timedelta(days=days)
         Event.objects.create(project=project, channel="public", seq=seq, kind="agent.message", created_at=then)
