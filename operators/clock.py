@@ -88,7 +88,7 @@ def tick() -> None:
     _each(_unannounced_runs(now), _tell_run)
     _each(_unannounced_channels(), _tell_channel)
     _each_while_taken(_undelivered(now), deliveries.deliver)
-    _each_while_taken(_unsent(now), deliveries.ask)
+    _each_while_taken(_unsent(now), _ask_again)
     _each_while_taken(_unsaid(now), notices.send)
     _each_while_taken(_unrecalled(now), recalls.recall)
     _each_while_taken(errands.due(now, MOST), errands.look)
@@ -234,7 +234,15 @@ def _unsent(now: datetime) -> list[str]:
     rows = rows.filter(sent_at=None, opened_at__lt=now - NEWS_PAUSE)
     # Without the bus only other operators can be asked, and the shared context be looked at.
     rows = rows if link.connected else rows.filter(kind__in=[Wait.Kind.REPLY, Wait.Kind.CHANGE])
-    return list(rows.order_by("opened_at").values_list("id", flat=True)[:MOST])
+    # By turns: many that cannot be asked now, such as those of a server that is away, hide none of the others.
+    turns = rows.order_by(F("tried_at").asc(nulls_first=True), "opened_at")
+    return list(turns.values_list("id", flat=True)[:MOST])
+
+
+def _ask_again(wait_id: str) -> bool:
+    # Before it is tried: whatever becomes of it, it goes to the end of the line.
+    Wait.objects.filter(id=wait_id).update(tried_at=timezone.now())
+    return deliveries.ask(wait_id)
 
 
 def _unsaid(now: datetime) -> list[int]:

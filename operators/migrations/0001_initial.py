@@ -502,6 +502,7 @@ class Migration(migrations.Migration):
                 ('assignee', models.CharField(blank=True, max_length=200)),
                 ('opened_at', models.DateTimeField()),
                 ('sent_at', models.DateTimeField(blank=True, null=True)),
+                ('tried_at', models.DateTimeField(blank=True, null=True)),
                 ('recalled_at', models.DateTimeField(blank=True, null=True)),
                 ('closed_at', models.DateTimeField(blank=True, null=True)),
                 ('decision', models.CharField(blank=True, max_length=80)),

@@ -50,9 +50,10 @@ class Wait(models.Model):
     `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes both.
     `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
-    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `recalled_at` when they
-    were told that nobody waits for it any more. Gates have a `decision`, the other kinds a `result` or an
-    `error`; the decision of a tool's result may be `TERMINATE`: it ends the run.
+    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `tried_at` when the clock
+    tried last to tell them, `recalled_at` when they were told that nobody waits for it any more. Gates have a
+    `decision`, the other kinds a `result` or an `error`; the decision of a tool's result may be `TERMINATE`: it ends
+    the run.
 
     Waits of one interrupt are a group: `seat` counts them, and under `rule` so many good answers as `needed` end it.
     Under the rule `each` the others stay open, and the group in which the run waits next takes those along whose `name`
@@ -105,6 +106,7 @@ class Wait(models.Model):
     assignee = models.CharField(max_length=200, blank=True)
     opened_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)
+    tried_at = models.DateTimeField(null=True, blank=True)
     recalled_at = models.DateTimeField(null=True, blank=True)
 
     closed_at = models.DateTimeField(null=True, blank=True)

@@ -140,7 +140,7 @@ def _archive_channel(project: Project, name: str, old: datetime) -> int:
 
 
 def _heard(project: Project, name: str) -> int:
-    """Return up to which number the bus has taken a channel, and all subscriptions, which hear `public`, looked at it."""
+    """Return up to which number the bus has taken a channel, and subscriptions, which hear `public`, looked at it."""
     rows = Channel.objects.filter(project=project, name=name)
     announced: int = rows.values_list("announced_seq", flat=True).first() or 0
     looking = Subscription.objects.filter(project=project, enabled=True)

@@ -17,7 +17,7 @@ from openvibe.errors import BusError
 from openvibe.protocol import streams
 from operators import clock
 from operators.link import link
-from operators.models import Event, Run, Wait
+from operators.models import Event, Run, Server, Wait
 from operators.services import announcements, intake, leases
 from tests.domain.lab import kinds, played, rung, started, thread
 
@@ -238,6 +238,31 @@ def test_a_bus_that_keeps_the_clock_waiting_is_asked_once_a_look(registered):
     clock.tick()
     assert bus.tried == 1
     assert Wait.objects.filter(sent_at=None).count() == 3
+
+
+def test_a_question_is_asked_however_many_wait_for_a_server_that_is_away(lab):
+    bus = MemoryBus()
+    link.submit(bus.connect()).result(5)
+    link.use(bus)
+    asker = played(started(lab, "nap"))
+    Wait.objects.all().delete()
+    # A server that was heard of a moment ago, and answers nothing now.
+    now = timezone.now()
+    Server.objects.create(id="far", capabilities={"far": ["price"]}, operators=["far"], beat_at=now, heard_at=now)
+    asked = {"run": asker, "kind": "reply", "node": "ask", "step_id": "ask", "payload_sha256": "0" * 64, "prompt": "?"}
+    for number in range(clock.MOST + 1):
+        # The last one nobody offers, which is an answer.
+        payload = {"operator": "far", "capability": "price" if number < clock.MOST else "fame", "payload": {}}
+        opened_at = now - LONG_AGO + timedelta(seconds=number / 1000)
+        Wait.objects.create(
+            id=f"wait_{number}", interrupt_id=str(number), opened_at=opened_at, payload=payload, **asked
+        )  # fmt: skip
+
+    clock.tick()
+    clock.tick()
+
+    assert Wait.objects.get(pk=f"wait_{clock.MOST}").status == "resolved"
+    assert Wait.objects.pending().filter(sent_at=None).count() == clock.MOST
 
 
 def test_timers_that_are_due_fire_together_each_once(napping):
