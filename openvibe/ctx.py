@@ -19,6 +19,10 @@ from openvibe.protocol.keys import BUCKETS
 from openvibe.session import Session, StepNotes
 
 
+#: How long the key of an effect may be, in characters.
+MOST_KEY = 200
+
+
 class _NotDone(enum.Enum):
     NOT_DONE = "not done"
 
@@ -97,11 +101,14 @@ class Ctx:
         if the effect happened, `NOT_DONE` if it did not, and None if it cannot tell. What nobody can tell, a person
         is asked.
 
+        Raises:
+            RunError: the key is longer than `MOST_KEY` characters, or holds what no database keeps.
+
         Example:
             >>> ctx.effect("charge", lambda: shop.charge(order, key=ctx.idempotency_key("charge")))
         """
         self.notes.check()
-        where = {"node": self.node, "step_id": self.step_id, "key": key}
+        where = {"node": self.node, "step_id": self.step_id, "key": _keepable(self.node, key)}
         known = self._host.effect(**where)
         if known.state == "confirmed":
             return known.result
@@ -279,6 +286,17 @@ def known_bucket(bucket: str) -> str:
 def watched(bucket: str, key: str) -> str:
     """Return how the answer to a watch names what was watched."""
     return f"{bucket}/{key}"
+
+
+def _keepable(node: str, key: str) -> str:
+    if len(key) > MOST_KEY:
+        raise RunError(
+            f"Node {node!r} named an effect {key[:40]!r}…, in {len(key)} characters; a key has at most {MOST_KEY}. "
+            "Take a hash of what is long"
+        )
+    if canonical.jsonable(key) != key:
+        raise RunError(f"Node {node!r} named an effect {key!r}, which holds a NUL or half a character")
+    return key
 
 
 def _question(operator: str, capability: str, payload: Mapping[str, Any] | None) -> dict[str, Any]:

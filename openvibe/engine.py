@@ -6,6 +6,7 @@ nothing runs ahead of what is stored. Closing it at any `Progress` is safe; a la
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -297,7 +298,8 @@ class _Teller:
 
 def _doubt(error: EffectUnknown) -> Paused:
     """Return the question about an effect that nobody can tell of. Its answer settles the effect, not an interrupt."""
-    place = f"effect/{error.step_id}/{error.attempt}/{error.key}"
+    # By its hash: a name has less room than a key, and two long keys that begin alike are two questions.
+    place = f"effect/{error.step_id}/{error.attempt}/{hashlib.sha256(error.key.encode()).hexdigest()}"
     request = WaitRequest(
         node=error.node,
         kind="approval",
@@ -317,7 +319,7 @@ def _doubt(error: EffectUnknown) -> Paused:
         edits=["result"],
         form="effect",
     )
-    return Paused((OpenWait(error.step_id, place[:200], request),))
+    return Paused((OpenWait(error.step_id, place, request),))
 
 
 def _summed(usages: list[Usage]) -> dict[str, Any]:

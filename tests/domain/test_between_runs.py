@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
+from openvibe.ctx import MOST_KEY
 from openvibe.protocol import headers, subjects
 from openvibe.protocol.streams import STREAMS
 from openvibe.registry import define
@@ -219,6 +220,10 @@ def killed_in_the_middle(run: Run) -> Run:
     Run.objects.filter(id=run.id).update(lease_until=timezone.now() - timedelta(seconds=1))
     clock.tick()
     return Run.objects.get(id=run.id)
+
+
+def test_the_database_has_room_for_every_key_of_an_effect():
+    assert Effect._meta.get_field("key").max_length == MOST_KEY
 
 
 def test_an_effect_that_a_crash_left_unknown_is_asked_about_and_not_repeated(village, alice):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from openvibe import NOT_DONE, Retry, human_in_the_loop, llm_node, node
+from openvibe.ctx import MOST_KEY
 from openvibe.errors import SetupError, UncertainServiceError
 from openvibe.host import Effect
 from openvibe.outcomes import Completed, Failed, Paused
@@ -430,6 +431,40 @@ def unsettled(run: Run, *, key: str = "charge") -> None:
 
 
 BEGUN = ("step.started", "step")
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("k" * (MOST_KEY + 1), "in 201 characters; a key has at most 200"),
+        ("a\x00b", "a NUL"),
+        ("\ud800", "half a char"),
+    ],
+    ids=["long", "NUL", "half"],
+)
+def test_a_key_that_no_database_keeps_is_refused_before_anything_is_done(key, told):
+    calls: list[str] = []
+    run = acting(lambda ctx: ctx.effect(key, lambda: calls.append("done")))
+    outcome = run.play(start={})
+    assert isinstance(outcome, Failed)
+    assert (outcome.kind, outcome.node, told in outcome.error) == ("RunError", "step", True)
+    assert (calls, run.host.effects) == ([], {})
+
+
+def test_a_key_of_the_longest_kind_is_taken():
+    assert acting(lambda ctx: ctx.effect("k" * MOST_KEY, lambda: "done")).play(start={}).output["letter"] == "done"
+
+
+def test_the_questions_about_two_effects_whose_long_keys_begin_alike_are_told_apart():
+    asked = set()
+    for end in ("a", "b"):
+        key = "k" * (MOST_KEY - 1) + end
+        run = acting(lambda ctx, key=key: ctx.effect(key, lambda: "done"))
+        unsettled(run, key=key)
+        [wait] = run.play().waits
+        asked.add(wait.interrupt_id.removeprefix(f"effect/{wait.step_id}"))
+        assert len(wait.interrupt_id) <= 200
+    assert len(asked) == 2
 
 
 def test_an_unknown_effect_that_reconcile_finds_is_not_done_again():
