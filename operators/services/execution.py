@@ -96,7 +96,12 @@ class Performance:
         self._claim = claim
         self._run = claim.run
         operator = self._run.operator
-        self._workflow = compiled.workflow(operator.slug, self._run.workflow.slug, operator.source)
+        self._unplayable: Exception | None = None
+        try:
+            self._workflow = compiled.workflow(operator.slug, self._run.workflow.slug, operator.source)
+        except Exception as error:
+            # It ends the run, as whatever breaks it; without this it would be claimed until it had lost all workers.
+            self._workflow, self._unplayable = None, error
         checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
         # What keeps nothing between its steps starts over at every claim.
         self._fresh = claim.fresh or not checkpointed
@@ -110,6 +115,8 @@ class Performance:
 
     def play(self) -> None:
         """Play to the end, to a wait, or to the next boundary if this process is stopping."""
+        if self._unplayable is not None:
+            raise self._unplayable
         if self._workflow is None:
             self._commit(outcomes.Progress(outcome=_undefined(self._run)))
             return

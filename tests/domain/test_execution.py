@@ -6,9 +6,13 @@ import pytest
 from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from langgraph.graph import START, StateGraph
 
+from openvibe import operator, workflow
+from openvibe.registry import define
+from operators import definitions
 from operators.models import Card, Checkpoint, CheckpointWrite, Node, Run
-from operators.services import intake, leases, waits
+from operators.services import compiled, intake, leases, registration, waits
 from tests.domain.lab import kinds, meddling, played, started, thread
 
 
@@ -211,6 +215,34 @@ def test_words_that_no_database_keeps_do_not_break_a_run(lab, while_playing):
 
     assert run.status == "failed"
     assert run.error["message"] == "half a character ?, a NUL \N{REPLACEMENT CHARACTER}"
+
+
+def test_a_run_whose_workflow_cannot_be_compiled_fails_at_once_with_the_reason(project):
+    class Wrapped:
+        """A graph as some instrumentation hands it out: it looks like one."""
+
+        def __getattr__(self, name):
+            return getattr(graph, name)
+
+    made = StateGraph(dict)
+    made.add_node("only", lambda state: state)
+    made.add_edge(START, "only")
+    graph = made.compile()
+
+    @operator(id="maze")
+    class Maze:
+        @workflow(id="wrapped", graph=Wrapped())
+        class InWraps: ...
+
+    maze = registration.register(project, definitions.registry.add(define(Maze)))
+    try:
+        run = played(started(maze, "wrapped"))
+    finally:
+        definitions.registry.remove("maze")
+        compiled.workflow.cache_clear()
+
+    assert (run.status, run.error["kind"], run.epoch, run.lease_until) == ("failed", "SetupError", 1, None)
+    assert "takes a LangGraph StateGraph, not Wrapped" in run.error["message"]
 
 
 def test_a_run_that_breaks_outside_of_its_nodes_fails_instead_of_looping(lab, while_playing):
