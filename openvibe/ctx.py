@@ -18,7 +18,6 @@ from openvibe.outcomes import SEATS, Rule
 from openvibe.protocol.keys import BUCKETS
 from openvibe.session import Session, StepNotes
 
-
 #: How long the key of an effect may be, in characters.
 MOST_KEY = 200
 

@@ -90,8 +90,7 @@ def fork(
     Raises:
         KeyReused: the key came before, with another body.
         OperatorDisabled: an administrator has switched the operator off.
-        NotForkable: the run keeps no such state, or its workflow is gone; or values are edited that certain people have
-            been asked about, by somebody who may not override that.
+        NotForkable: the run keeps no such state, its workflow is gone, or values change past those who were asked.
         Misfit: there is no such step, or a value does not fit its field.
     """
     asked = {"fork": run.id, "step_id": step_id, "before": before, "values": dict(values or {})}
@@ -99,9 +98,8 @@ def fork(
     if found := intake.known(run.workflow, key, digest):
         return found
     intake.require_enabled(run.operator)
-    workflow = _workflow(run)
+    edited = _edited(_workflow(run), values or {})
     checkpoint_id = _checkpoint(run, step_id, before=before)
-    edited = _edited(workflow, values or {})
     passed = _passed(run, step_id, before=before)
     overridden = _overridden(run, passed, actor) if edited else {}
     new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")

@@ -1,3 +1,4 @@
+# long: what an override must leave alone is as much as what it does
 """Overrides: the state of a run that stands at an open gate is changed by those who may, and the gate is asked anew."""
 
 from __future__ import annotations
