@@ -174,7 +174,7 @@ def test_an_agent_takes_a_turn_of_its_own_about_anothers_end(
 
 def test_strangers_know_nothing_of_openvibe() -> None:
     programs = sorted(STRANGERS.iterdir())
-    assert len(programs) == 4
+    assert len(programs) == 5
     for program in programs:
         assert not re.search(r"^\s*(import|from)\s+openvibe", program.read_text("utf-8"), re.MULTILINE), program
     assert json.loads((AGENTS / "package.json").read_text("utf-8"))["dependencies"].keys() >= {
