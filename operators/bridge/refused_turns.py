@@ -34,6 +34,7 @@ def tell(message: Message, reason: str, *, code: str) -> None:
         reason=reason,
         traceparent=headers.traceparent(message.headers),
         depth=headers.depth(message.headers),
+        passed_on=headers.passed_on(message.headers),
     )
 
 

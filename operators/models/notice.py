@@ -17,6 +17,7 @@ class Notice(models.Model):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
     traceparent = models.CharField(max_length=64, blank=True)
     depth = models.PositiveIntegerField(default=0)
+    passed_on = models.JSONField(default=dict)
     body = models.JSONField(default=dict)
     written_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)

@@ -137,7 +137,8 @@ def refused(item: InboxItem, *, code: str, reason: str) -> None:
     if told.kind == "turn":
         refusals.tell(
             item.project_id, told.channel, told.fields["agent_id"],
-            name=told.id, code=code, reason=reason, traceparent=told.traceparent, depth=told.depth,
+            name=told.id, code=code, reason=reason,
+            traceparent=told.traceparent, depth=told.depth, passed_on=told.passed_on,
         )  # fmt: skip
 
 

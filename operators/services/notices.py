@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from django.db import transaction
@@ -35,15 +36,21 @@ def put(
     run: Run | None = None,
     traceparent: str = "",
     depth: int = 0,
+    passed_on: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write a notice for whoever hears a subject, once for each `id`; part of the caller's transaction.
 
-    One about a run goes out in the run's trace and depth, else in those given.
+    One about a run goes out in the run's trace and depth, with what was passed on to it, else with those given.
     """
-    fields = {"subject": subject, "type": type, "run": run, "traceparent": traceparent, "depth": depth}
-    notice, new = Notice.objects.get_or_create(
-        message_id=id, defaults={**fields, "body": dict(body), "written_at": timezone.now()}
-    )
+    fields: dict[str, Any] = {
+        "subject": subject,
+        "type": type,
+        "run": run,
+        "body": dict(body),
+        "written_at": timezone.now(),
+    }
+    fields |= {"traceparent": traceparent, "depth": depth, "passed_on": dict(passed_on)}
+    notice, new = Notice.objects.get_or_create(message_id=id, defaults=fields)
     if new:
         transaction.on_commit(partial(doorbell.notify, str(notice.pk)))
 
@@ -53,9 +60,11 @@ def send(notice_id: int) -> bool:
     notice = Notice.objects.select_related("run").filter(pk=notice_id, sent_at=None).first()
     if notice is None:
         return True
-    run = notice.run
-    traceparent, depth = (run.traceparent, run.depth) if run else (notice.traceparent, notice.depth)
-    sent = outgoing.store(notice.subject, notice.body, notice.type, traceparent=traceparent, depth=depth)
+    origin = notice.run or notice
+    sent = outgoing.store(
+        notice.subject, notice.body, notice.type,
+        traceparent=origin.traceparent, depth=origin.depth, passed_on=origin.passed_on,
+    )  # fmt: skip
     if sent:
         Notice.objects.filter(pk=notice_id).update(sent_at=timezone.now())
     return sent

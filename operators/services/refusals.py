@@ -6,6 +6,8 @@ however often it is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.utils import timezone
 
 from openvibe.protocol import envelope, turns
@@ -15,8 +17,9 @@ from operators.services.masking import masked
 
 
 def tell(
-    project_id: str, channel: str, agent: str, *, name: str, code: str, reason: str, traceparent: str, depth: int
-) -> None:
+    project_id: str, channel: str, agent: str, *, name: str, code: str, reason: str,
+    traceparent: str, depth: int, passed_on: Mapping[str, str],
+) -> None:  # fmt: skip
     """Tell that a turn has failed before it began; `name` is what its caller calls it. Part of the transaction."""
     subject = str(Subject(project_id, channel, "evt", "agent", agent, "task"))
     told_as = f"refused:{envelope.message_id(project_id, name)}"
@@ -37,4 +40,4 @@ def tell(
         **fields,
         "payload": fields,
     }
-    notices.put(subject, "agent.task", body, id=told_as, traceparent=traceparent, depth=depth)
+    notices.put(subject, "agent.task", body, id=told_as, traceparent=traceparent, depth=depth, passed_on=passed_on)

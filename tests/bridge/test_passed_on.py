@@ -15,8 +15,8 @@ from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import headers
 from operators.bridge import ingest
 from operators.link import link
-from operators.models import Emission, Errand, Operator, Project, Run
-from operators.services import announcements, cards, deliveries, errands, execution, intake, outgoing
+from operators.models import Emission, Errand, Notice, Operator, Project, Run
+from operators.services import agents, announcements, cards, deliveries, errands, execution, intake, notices, outgoing
 from operators.services.words import Words
 from tests.api.conftest import caller
 from tests.bridge.conftest import SOON, eventually
@@ -141,6 +141,27 @@ def test_headers_are_filled_only_where_they_are_missing(wire: Wire) -> None:
     stamps = wire.on(".note").headers
     assert {name: stamps[name] for name in given} == given
     assert (stamps["traceparent"], stamps["CG-Recursion-Depth"], stamps["CG-Version"]) == (TRACE, "3", "v1")
+
+
+def test_a_turn_that_is_refused_is_answered_with_them(wire: Wire, critic: Operator) -> None:
+    # Refused when it is read, and when it is applied.
+    for fields in ({"enqueue_mode": "notify"}, {"profile_box_id": "no such workflow"}):
+        turn = command("turn", {"agent_turn_id": f"t{len(fields)}{next(iter(fields))}", **fields})
+        ingest.take([Message(turn.subject, turn.data, SENT)])
+    for notice in Notice.objects.all():
+        assert notices.send(notice.pk)
+    tasks = [message for message in wire if message.subject.endswith(".evt.agent.critic.task")]
+    assert [(message.headers["traceparent"], passed_on(message.headers)) for message in tasks] == [
+        (TRACE, PASSED_ON)
+    ] * 2
+
+
+def test_what_agents_hear_of_a_run_bears_them(wire: Wire, critic: Operator) -> None:
+    run = intake.request(critic.workflows.get(), input={"loaves": 3}, actor=None, passed_on=PASSED_ON)
+    agents.start(run, "ada", role="coding", container_id="", actor="alice")
+    [notice] = Notice.objects.all()
+    assert notices.send(notice.pk)
+    assert passed_on(wire.on(f"sessions.{run.id}.events").headers) == PASSED_ON
 
 
 def test_an_event_from_elsewhere_hands_them_to_what_it_starts(wire: Wire, listener: Operator) -> None:
