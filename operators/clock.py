@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -79,23 +79,34 @@ def run_until(ended: threading.Event) -> None:
 
 
 def tick() -> None:
-    """Do everything that is due now."""
+    """Do everything that is due now. What cannot be done holds nothing else up."""
     now = timezone.now()
-    _each(_lost(now), lambda run: _requeue(run, now))
-    _each(unheard.runs(now, most=MOST), lambda run: _ring_again(run, now))
-    meet_deadlines()
-    _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
-    _each(_unannounced_runs(now), _tell_run)
-    _each(_unannounced_channels(), _tell_channel)
-    _each_while_taken(_undelivered(now), deliveries.deliver)
-    _each_while_taken(_unsent(now), _ask_again)
-    _each_while_taken(_unsaid(now), notices.send)
-    _each_while_taken(_unrecalled(now), recalls.recall)
-    _each_while_taken(errands.due(now, MOST), errands.look)
-    _each(_unreplied(now), deliveries.reply)
-    _each(inbox.stuck(MOST), inbox.apply)
-    _each(subscriptions.behind(MOST), subscriptions.derive)
-    _each(subscriptions.due(timezone.now(), MOST), subscriptions.send_out)
+    for act in _acts(now):
+        try:
+            act()
+        except (OperationalError, InterfaceError):
+            # The database is away, for everybody.
+            raise
+        except Exception:
+            logger.exception("The clock could not do a part of its work; it goes on with the others")
+
+
+def _acts(now: datetime) -> Iterator[Callable[[], object]]:
+    yield lambda: _each(_lost(now), lambda run: _requeue(run, now))
+    yield lambda: _each(unheard.runs(now, most=MOST), lambda run: _ring_again(run, now))
+    yield meet_deadlines
+    yield lambda: _each(_outlived(now), lambda run_id: _end_outlived(run_id, now))
+    yield lambda: _each(_unannounced_runs(now), _tell_run)
+    yield lambda: _each(_unannounced_channels(), _tell_channel)
+    yield lambda: _each_while_taken(_undelivered(now), deliveries.deliver)
+    yield lambda: _each_while_taken(_unsent(now), _ask_again)
+    yield lambda: _each_while_taken(_unsaid(now), notices.send)
+    yield lambda: _each_while_taken(_unrecalled(now), recalls.recall)
+    yield lambda: _each_while_taken(errands.due(now, MOST), errands.look)
+    yield lambda: _each(_unreplied(now), deliveries.reply)
+    yield lambda: _each(inbox.stuck(MOST), inbox.apply)
+    yield lambda: _each(subscriptions.behind(MOST), subscriptions.derive)
+    yield lambda: _each(subscriptions.due(timezone.now(), MOST), subscriptions.send_out)
 
 
 def meet_deadlines() -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import celery
 import pytest
+from celery import current_app
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -99,6 +101,24 @@ def test_of_many_bells_those_that_were_rung_first_are_the_ones_that_were_lost(la
     clock.tick()
 
     assert sorted(rung()) == sorted(run.id for run in [*hanging, *lost])
+
+
+def test_a_part_of_the_clocks_work_that_cannot_be_done_holds_no_other_up(lab):
+    run = played(started(lab, "nap"))
+    Wait.objects.filter(run=run).update(deadline=timezone.now() - timedelta(seconds=1))
+    unheard = started(lab, "four")
+    Run.objects.filter(pk=unheard.pk).update(rung_at=timezone.now() - LONG_AGO)
+    before = current_app._get_current_object()
+
+    # Nobody expects what this broker answers when it is asked how many bells hang.
+    celery.Celery("lost", broker="nowhere://", set_as_current=False).set_current()
+    try:
+        clock.tick()
+    finally:
+        before.set_current()
+
+    assert Run.objects.get(pk=unheard.pk).rings == 0
+    assert Run.objects.get(pk=run.pk).status == "queued"
 
 
 def test_a_run_handed_back_without_a_ring_is_rung_at_once(lab):
@@ -248,7 +268,8 @@ def test_a_question_is_asked_however_many_wait_for_a_server_that_is_away(lab):
     Wait.objects.all().delete()
     # A server that was heard of a moment ago, and answers nothing now.
     now = timezone.now()
-    Server.objects.create(id="far", capabilities={"far": ["price"]}, operators=["far"], beat_at=now, heard_at=now)
+    offers = {"capabilities": {"far": ["price"]}, "operators": ["far"]}
+    Server.objects.create(project_id="default", name="far", beat_at=now, heard_at=now, **offers)
     asked = {"run": asker, "kind": "reply", "node": "ask", "step_id": "ask", "payload_sha256": "0" * 64, "prompt": "?"}
     for number in range(clock.MOST + 1):
         # The last one nobody offers, which is an answer.
