@@ -38,7 +38,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many storms on each kind of site")
+    parser.add_argument("--seeds", type=int, default=100, help="how many storms on each kind of site")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=100, help="runs in each storm")
     parser.add_argument("--seconds", type=float, default=0.0, help="how long each storm blows")
