@@ -21,7 +21,7 @@ from operators.models.event import EventRow, Told
 from operators.services import channels
 
 #: What people hear of the gates at which they may answer.
-KINDS = frozenset({GATE_OPENED, "gate.escalated", "gate.decided", "gate.expired"})
+KINDS = frozenset({GATE_OPENED, "gate.escalated", "gate.overridden", "gate.decided", "gate.expired"})
 
 
 def repeated(news: Sequence[Told]) -> list[EventRow]:

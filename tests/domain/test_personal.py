@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from openvibe.bus import Message
@@ -19,8 +20,8 @@ from openvibe.protocol.streams import STREAMS
 from openvibe.registry import define
 from operators import clock, definitions
 from operators.link import link
-from operators.models import Channel, Event, Operator, Project, Wait
-from operators.services import announcements, compiled, personal, registration, retention, timeline, waits
+from operators.models import Channel, Event, Membership, Operator, Project, Wait
+from operators.services import announcements, compiled, overrides, personal, registration, retention, timeline, waits
 from tests.domain.board import Board
 from tests.domain.lab import played, started, thread
 
@@ -59,6 +60,15 @@ def test_a_gate_is_told_to_those_who_may_answer_and_to_nobody_else(alice, bob, v
     )  # fmt: skip
     waits.answer(gate, APPROVE, actor=alice)
     assert told("alice") == told("bob") == [(1, "gate.opened"), (2, "gate.decided")]
+
+
+def test_a_gate_that_was_overridden_is_told_anew_to_those_who_may_answer(alice, bob, vera, gate):
+    Membership.objects.filter(user=alice).update(may_override=True)
+    values = {"personalized_sequence": gate.payload["personalized_sequence"][:1]}
+    overrides.override(gate, values=values, reason="one is enough", version=1, actor=alice)
+    played(gate.run)
+    assert [kind for _, kind in told("bob")] == ["gate.opened", "gate.overridden", "gate.opened"]
+    assert told("vera") == []
 
 
 def test_a_gate_of_several_is_told_to_each_of_them_once(alice, bob, vera, finance, board):
@@ -150,6 +160,7 @@ def test_an_odd_name_has_a_channel_too(project, gate):
 def test_retention_takes_out_the_oldest(alice, gate):
     assert [seq for seq, _ in told("alice")] == [1]
     Project.objects.update(keep_events_days=1)
+    Channel.objects.update(announced_seq=F("last_seq"))
     retention.sweep(timezone.now() + timedelta(days=3))
     assert told("alice") == []
     waits.answer(gate, APPROVE, actor=alice)
