@@ -19,6 +19,7 @@ STEP_KINDS = frozenset(
         *(STEP_STARTED, ATTEMPT_FAILED, STEP_FINISHED, STEP_FAILED, LOG),
         *(GATE_OPENED, "gate.escalated", "gate.overridden", "gate.decided", "gate.expired"),
         *(f"{asked}.{told}" for asked in ASKING[1:] for told in ("requested", "answered", "expired")),
+        "reply.cancelled",
         *(f"effect.{told}" for told in EFFECTS),
     }
 )
@@ -52,7 +53,7 @@ class Part:
     @property
     def closed(self) -> Entry | None:
         """The answer to a question, if there is one."""
-        answers = ("decided", "answered", "expired", "overridden")
+        answers = ("decided", "answered", "expired", "overridden", "cancelled")
         return next((entry for entry in reversed(self.entries) if entry.kind.endswith(answers)), None)
 
     @property

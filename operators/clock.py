@@ -265,7 +265,9 @@ def _unsaid(now: datetime) -> list[int]:
 
 def _unrecalled(now: datetime) -> list[str]:
     rows = Wait.objects.unrecalled().filter(closed_at__lt=now - NEWS_PAUSE)
-    return list(rows.order_by("closed_at").values_list("id", flat=True)[:MOST]) if link.connected else []
+    # Runs of our own are called back without the bus.
+    rows = rows if link.connected else rows.filter(kind=Wait.Kind.REPLY)
+    return list(rows.order_by("closed_at").values_list("id", flat=True)[:MOST])
 
 
 def _unreplied(now: datetime) -> list[str]:

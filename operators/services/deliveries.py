@@ -175,20 +175,33 @@ def _request(wait: Wait) -> bool:
         return asking.elsewhere(wait)
     known = {name: value for name, value in asked["payload"].items() if name in workflow.spec["inputs"]}
     try:
-        run = intake.request(
-            workflow,
-            input=known,
-            actor=None,
-            trigger=f"request:{asked['capability']}",
-            key=f"{endings.REPLY_KEY}{wait.id}",
-            parent=wait.run,
-        )
+        with transaction.atomic():
+            if not _asks_still(wait):
+                return True
+            run = intake.request(
+                workflow,
+                input=known,
+                actor=None,
+                trigger=f"request:{asked['capability']}",
+                key=f"{endings.REPLY_KEY}{wait.id}",
+                parent=wait.run,
+            )
     except DomainError as error:
         waits.settle(wait, error=str(error))
         return True
     if not run.active:
         reply(run.id)
     return True
+
+
+def _asks_still(wait: Wait) -> bool:
+    """Tell whether a run still waits for an answer, and until the transaction's end; note that it was sent for.
+
+    Whoever closes the wait holds the run's row: either he finds it sent, and with it the run that answers, which is
+    called back then; or that one is not started any more.
+    """
+    Run.objects.select_for_update(no_key=True).values("id").get(id=wait.run_id)
+    return bool(Wait.objects.pending().filter(id=wait.id).update(sent_at=timezone.now()))
 
 
 def _work(wait: Wait) -> dict[str, Any]:

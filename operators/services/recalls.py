@@ -10,9 +10,10 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from openvibe.events import Event as Fact
 from openvibe.protocol import sessions
 from operators.models import Run, Wait
-from operators.services import endings, outgoing, remote_tools
+from operators.services import endings, outgoing, remote_tools, timeline
 
 
 def recall(wait_id: str) -> bool:
@@ -51,8 +52,13 @@ def _withdraw(wait: Wait) -> bool:
 @transaction.atomic
 def _hush(wait: Wait) -> bool:
     """Cancel the run of ours that answers a request; another server's goes on, and its answer changes nothing."""
+    # The run that asks before the one that answers.
+    Run.objects.select_for_update(no_key=True).values("id").get(id=wait.run_id)
     answering = Run.objects.active().filter(project_id=wait.run.project_id, key=f"{endings.REPLY_KEY}{wait.id}")
-    endings.cancel(answering, _reason(wait), now=timezone.now(), actor=wait.run.operator.slug)
+    run_id, actor = answering.values_list("id", flat=True).first(), wait.run.operator.slug
+    if run_id and endings.cancel(answering, _reason(wait), now=timezone.now(), actor=actor):
+        told = {"wait_id": wait.id, "run_id": run_id}
+        timeline.note(wait.run_id, Fact("reply.cancelled", node=wait.node, step_id=wait.step_id, data=told))
     return True
 
 

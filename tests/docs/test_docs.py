@@ -69,7 +69,7 @@ def test_every_environment_variable_is_documented_and_every_documented_one_is_re
 
 
 def test_every_kind_of_event_that_is_emitted_is_documented_and_no_other() -> None:
-    kind = re.compile(r'"((?:run|step|attempt|gate|timer|event|answer|stop)\.[a-z_]+)"')
+    kind = re.compile(r'"((?:run|step|attempt|gate|timer|event|answer|stop|reply)\.[a-z_]+)"')
     emitted = {name for path in EMITTING for name in kind.findall(path.read_text("utf-8"))}
     emitted |= {f"{kind}.{end}" for kind in ASKED for end in ("requested", "answered", "expired")}
     effects = set(re.findall(r'effects\.fact\("([a-z]+)"', (ROOT / "operators/services/hosting.py").read_text("utf-8")))

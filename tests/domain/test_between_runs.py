@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
@@ -20,7 +23,17 @@ from operators import clock, definitions
 from operators.errors import AlreadyDecided, NotRetryable, RevisionMoved, RunAlreadyEnded
 from operators.link import link
 from operators.models import Card, ContextRevision, Effect, Emission, Operator, Project, Run, Wait
-from operators.services import announcements, compiled, context, deliveries, inbox, intake, registration, waits
+from operators.services import (
+    announcements,
+    compiled,
+    context,
+    deliveries,
+    inbox,
+    intake,
+    recalls,
+    registration,
+    waits,
+)
 from operators.services.inbox import Inbound
 from tests.domain.lab import kinds, played, started, thread
 from tests.domain.village import Baker, Crossroads, Grocer, accidents, orders
@@ -418,6 +431,104 @@ def test_a_cancelled_answerer_fails_the_asker(village, alice):
     run = played(run)
     assert run.status == "failed"
     assert "cancelled" in run.error["message"]
+
+
+def cancelled(run: Run, actor: User) -> None:
+    """Cancel a run, and hear the bell that calls back what it has others do."""
+    intake.cancel(run, actor=actor)
+    recalls.recall_all(run.id)
+
+
+def test_cancelling_a_run_cancels_the_one_that_was_to_answer_it_and_both_timelines_tell(village, alice):
+    run = played(started(village["baker"], "ask", loaves=3))
+    wait = run.waits.get()
+    deliveries.ask(wait.id)
+    [child] = children(run)
+    bystander = started(village["grocer"], "quote", loaves=1)
+
+    cancelled(run, alice)
+    recalls.recall_all(run.id)
+
+    child.refresh_from_db()
+    assert child.status == "cancelled"
+    assert run.id in thread(child).get(kind="run.cancelled").data["reason"]
+    told = thread(run).get(kind="reply.cancelled")
+    assert (told.node, told.step_id, told.data) == ("ask", wait.step_id, {"wait_id": wait.id, "run_id": child.id})
+    assert [event.seq for event in thread(run)] == list(range(1, Run.objects.get(pk=run.pk).last_seq + 1))
+    assert Run.objects.get(pk=bystander.pk).status == "queued"
+
+
+def test_a_run_that_has_given_its_answer_is_not_cancelled_with_the_one_that_asked(village, alice):
+    run = played(started(village["baker"], "ask_twice", loaves=3))
+    deliveries.ask(run.waits.get().id)
+    [first] = children(run)
+    deliveries.reply(played(first).id)
+    run = played(run)
+    deliveries.ask(run.waits.get(status="pending").id)
+
+    cancelled(run, alice)
+
+    assert sorted(child.status for child in children(run)) == ["cancelled", "completed"]
+    assert kinds(run).count("reply.cancelled") == 1
+
+
+def test_a_whole_chain_of_questions_is_called_back_by_the_clock_without_the_bus(village, alice):
+    chain = [played(started(village["baker"], "ask", loaves=3))]
+    for _ in range(2):
+        deliveries.ask(chain[-1].waits.get().id)
+        [child] = children(chain[-1])
+        # In this village nobody who is asked asks on; so somebody who does takes his place.
+        Run.objects.filter(pk=child.pk).update(workflow=chain[0].workflow, operator=chain[0].operator, input={})
+        chain.append(played(child))
+    assert {run.status for run in chain} == {"waiting"}
+
+    intake.cancel(chain[0], actor=alice)
+    for _ in chain:
+        Wait.objects.filter(status="cancelled").update(closed_at=timezone.now() - timedelta(minutes=1))
+        clock.tick()
+
+    assert [Run.objects.get(pk=run.pk).status for run in chain] == ["cancelled"] * 3
+    assert not Wait.objects.pending().exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_question_that_is_asked_while_its_run_is_cancelled_leaves_no_run_behind(village, alice):
+    for _ in range(5):
+        run = played(started(village["baker"], "ask", loaves=3))
+        wait = run.waits.get()
+
+        def act(number, run=run, wait=wait):
+            try:
+                return deliveries.ask(wait.id) if number else cancelled(run, alice)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(act, range(2)))
+
+        assert all(child.status == "cancelled" for child in children(run))
+
+
+def test_a_question_whose_run_has_ended_meanwhile_starts_nothing(village, alice):
+    run = played(started(village["baker"], "ask", loaves=3))
+    wait = Wait.objects.select_related("run").get(run=run)
+    cancelled(run, alice)
+
+    # It was read before the end.
+    assert deliveries._request(wait)
+
+    assert children(run) == []
+
+
+def test_a_question_and_that_it_was_sent_are_one_commit(village, alice):
+    run = played(started(village["baker"], "ask", loaves=3))
+    wait = Wait.objects.select_related("run").get(run=run)
+
+    # The process dies after this, before it can note anything else.
+    deliveries._request(wait)
+    cancelled(run, alice)
+
+    assert [child.status for child in children(run)] == ["cancelled"]
 
 
 @pytest.mark.django_db(transaction=True)

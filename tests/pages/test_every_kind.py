@@ -43,7 +43,7 @@ def shown(run: Run, kind: str, data: dict[str, Any]) -> str:
     opening = {"gate": "gate.opened"}.get(kind.partition(".")[0], f"{kind.partition('.')[0]}.requested")
     asked = (
         [event(run, 2, opening, **data)]
-        if kind.endswith((".answered", ".expired", ".decided", ".escalated", ".overridden"))
+        if kind.endswith((".answered", ".expired", ".decided", ".escalated", ".overridden", ".cancelled"))
         else []
     )
     drawn = rendering.timeline([*started, *asked, event(run, 3, kind, **data)])
