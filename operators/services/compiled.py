@@ -8,6 +8,8 @@ from functools import cache, lru_cache
 from openvibe import engine
 from openvibe.compiler import CompiledWorkflow, compile_workflow
 from operators import definitions
+from operators.models import Run
+from operators.services import sources
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,12 @@ def workflow(operator_id: str, workflow_id: str, source: str = "") -> CompiledWo
     _look_at_langgraph()
     definition = definitions.registry.workflow(operator_id, workflow_id)
     return compile_workflow(definition) if definition else None
+
+
+def of(run: Run) -> CompiledWorkflow | None:
+    """Return the workflow of a run as the database describes its operator now; None if this process cannot know it."""
+    sources.ready(run.operator)
+    return workflow(run.operator.slug, run.workflow.slug, run.operator.source)
 
 
 @cache

@@ -58,7 +58,7 @@ def steps(run: Run, *, after: int = 0, limit: int = 50, step_id: str = "") -> li
     ids = [event.step_id for event in begun]
     finished = set(thread.filter(kind=STEP_FINISHED, step_id__in=ids).values_list("step_id", flat=True))
     places = DatabaseRows().places(run.id, ids)
-    workflow = compiled.workflow(run.operator.slug, run.workflow.slug)
+    workflow = compiled.of(run)
     return [
         _step(run, workflow, event, places[event.step_id], finished=event.step_id in finished)
         for event in begun
@@ -116,7 +116,7 @@ def fork(
 
 
 def _workflow(run: Run) -> CompiledWorkflow:
-    workflow = compiled.workflow(run.operator.slug, run.workflow.slug)
+    workflow = compiled.of(run)
     where = f"{run.operator.slug}.{run.workflow.slug}"
     if workflow is None or run.workflow.retired:
         raise NotForkable(f"The workflow {where} is no longer defined", run_id=run.id)

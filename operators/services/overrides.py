@@ -103,7 +103,7 @@ def _place(wait: Wait) -> tuple[Any, ...]:
 
 def _workflow(wait: Wait) -> CompiledWorkflow:
     run = wait.run
-    workflow = compiled.workflow(run.operator.slug, run.workflow.slug, run.operator.source)
+    workflow = compiled.of(run)
     remedy = "cancel the run, and fork it before this step"
     if workflow is None or run.workflow.retired:
         where = f"{run.operator.slug}.{run.workflow.slug}"

@@ -9,7 +9,7 @@ import pytest
 from django_celery_beat.models import PeriodicTask
 
 from operators import definitions
-from operators.models import Operator, OperatorSource, Project, Run, Workflow
+from operators.models import Membership, Operator, OperatorSource, Project, Run, Workflow
 from operators.services import compiled, deliveries, execution, registration, sources
 from tests.api.conftest import caller
 
@@ -98,6 +98,36 @@ def test_a_process_that_was_elsewhere_reads_it_from_the_database(alice_calls):
     other_process()
 
     assert played(run).status == "completed"
+
+
+@pytest.fixture
+def asked(alice_calls) -> str:
+    """The address of a run that stands at a gate of an operator that this process has forgotten."""
+    gate = '          - {id: agreed, type: gate, prompt: "Greet her?", edits: [mood]}\n          - id: write\n'
+    problem(register(alice_calls, GREETER.replace("          - id: write\n", gate)), 201)
+    run = played(start(alice_calls))
+    assert run.status == "waiting"
+    other_process()
+    return f"{PLACE}/runs/{run.id}"
+
+
+def test_a_process_that_was_elsewhere_forks_its_runs(alice_calls, asked):
+    step = alice_calls.get(f"{asked}/steps").json()["steps"][0]["step_id"]
+    other_process()
+
+    answer = alice_calls.post(
+        f"{asked}/forks", {"step_id": step, "values": {"mood": "stern"}}, content_type=JSON
+    )  # fmt: skip
+
+    problem(answer, 201)
+
+
+def test_a_process_that_was_elsewhere_overrides_at_its_gates(alice_calls, asked):
+    Membership.objects.filter(user__username="alice").update(may_override=True)
+    [wait] = alice_calls.get(asked).json()["waits"]
+    body = {"wait_id": wait["id"], "version": 1, "values": {"mood": "stern"}, "reason": "She is"}
+
+    problem(alice_calls.post(f"{asked}/overrides", body, content_type=JSON), 200)
 
 
 def test_json_of_the_same_form_is_taken_too(alice_calls):
