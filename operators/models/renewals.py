@@ -1,4 +1,4 @@
-"""The leases of many runs, prolonged in one statement that waits for nobody."""
+"""The leases of many runs, prolonged: on PostgreSQL in one statement, which waits for nobody."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import orjson
-from django.db import connection, transaction
+from django.db import connection
 
 from operators.models.run import Run
 
@@ -24,13 +24,10 @@ UPDATE operators_run SET lease_until = %s FROM held WHERE operators_run.id = hel
 
 def renew(claims: Mapping[str, int], *, until: datetime) -> None:
     """Prolong the leases of those of these claims (run id and epoch) that still hold."""
-    if not claims:
-        return
-    if connection.vendor == "postgresql":
+    if claims and connection.vendor == "postgresql":
         given = [{"id": run_id, "epoch": epoch} for run_id, epoch in claims.items()]
         with connection.cursor() as cursor:
             cursor.execute(_MANY, [orjson.dumps(given).decode(), until])
         return
-    with transaction.atomic():
-        for run_id, epoch in claims.items():
-            Run.objects.claimed(run_id, epoch).update(lease_until=until)
+    for run_id, epoch in claims.items():
+        Run.objects.claimed(run_id, epoch).update(lease_until=until)

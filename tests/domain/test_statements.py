@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from operators.models import Box, Card, Event
+from operators.models import Box, Card, Event, Run
+from operators.models.renewals import renew
 from operators.models.statements import present
+from operators.services import leases
+from tests.domain.lab import started
 
 PLACE = ("project_id", "channel", "message_id")
 
@@ -52,3 +56,19 @@ def plan(sql: str) -> str:
             return json.dumps(cursor.fetchall())
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
         return str(cursor.fetchall())
+
+
+def test_leases_of_claims_that_hold_are_prolonged_together_and_no_others(lab):
+    now = timezone.now()
+    runs = [started(lab, "four") for _ in range(3)]
+    for run in runs:
+        leases.take(run.id)
+    held, lost, ended = runs
+    Run.objects.update(lease_until=now)
+    Run.objects.filter(pk=ended.pk).update(status=Run.Status.CANCELLED)
+
+    renew({held.id: 1, lost.id: 0, ended.id: 1, "run_none": 1}, until=now + timedelta(minutes=1))
+
+    assert dict(Run.objects.values_list("id", "lease_until")) == {
+        held.id: now + timedelta(minutes=1), lost.id: now, ended.id: now,
+    }  # fmt: skip
