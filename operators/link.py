@@ -51,7 +51,7 @@ class Link:
 
     def use(self, bus: Bus | None) -> None:
         """Send over this bus from now on, such as `MemoryBus` where no server is wanted; None connects anew."""
-        self._bus = bus
+        self._bus, self._refused_at = bus, 0.0
 
     async def close(self) -> None:
         """Disconnect; only on the link's loop. Whoever needs the bus next connects anew."""

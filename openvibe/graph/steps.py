@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -41,12 +42,17 @@ class Method:
         result = self._function(view, ctx) if self._takes_ctx else self._function(view)
         if not inspect.iscoroutine(result):
             return result
-        awaited = loop.submit(result)
-        try:
-            with ctx.session.calling(ctx.notes), ctx.notes.line.held(awaited.cancel):
-                return awaited.result()
-        finally:
-            awaited.cancel()
+        with ExitStack() as stack:
+            try:
+                # First, so that whoever ends the run once the method has begun finds somebody to hang up on.
+                stack.enter_context(ctx.session.calling(ctx.notes))
+            except BaseException:
+                result.close()
+                raise
+            awaited = loop.submit(result)
+            stack.callback(awaited.cancel)
+            stack.enter_context(ctx.notes.line.held(awaited.cancel))
+            return awaited.result()
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
         "/v1/operators/{slug}/runs/{run_id}/retries": {"post"},
         "/v1/operators/{slug}/runs/{run_id}/steps": {"get"},
         "/v1/operators/{slug}/runs/{run_id}/forks": {"post"},
+        "/v1/operators/{slug}/runs/{run_id}/overrides": {"post"},
         "/v1/operators/{slug}/runs/{run_id}/waits/{wait_id}/result": {"post"},
         "/v1/schemas/": {"get"},
         "/v1/schemas/{name}": {"get"},

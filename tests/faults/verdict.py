@@ -92,13 +92,14 @@ def _runs(records: Records, said: Said, planned: list[Plan]) -> Iterator[str]:
     for run in records.runs:
         decisions = fates.decided(waits.get(run["id"], []))
         due = fates.fate(workflows[run["id"]], run["input"], decisions)
-        yield from _as_due(run, due, threads.get(run["id"], []), said)
+        yield from _as_due(run, due, threads.get(run["id"], []), said, asker=runs.get(run["parent_id"] or ""))
 
 
-def _as_due(run: Row, due: fates.Fate, events: list[Row], said: Said) -> Iterator[str]:
+def _as_due(run: Row, due: fates.Fate, events: list[Row], said: Said, *, asker: Row | None) -> Iterator[str]:
     nodes = [event["node"] for event in events if event["kind"] == "step.finished"]
     if run["status"] == "cancelled":
-        if run["id"] not in said.cancelled:
+        # Whoever answers a run that has ended otherwise than it should is cancelled with it.
+        if run["id"] not in said.cancelled and (asker is None or asker["status"] == "completed"):
             yield f"run {run['id']} is cancelled, and nobody did it"
         if nodes != due.nodes[: len(nodes)]:
             yield f"run {run['id']} was cancelled after {nodes}, which does not begin {due.nodes}"
