@@ -149,10 +149,11 @@ class Announcer:
         news = [event for event in batch if _is_news(event)]
         parts = _unbroken(batch)
         flights = list(recorded.send(zip(parts, turns.messages(parts), strict=True)))
-        # If this fails, nobody marks what is on its way, and the clock announces all of it again.
-        repeated = [*publicly(news), *personal.repeated(news)] if news else []
+        # If one of these fails, nobody marks what is on its way, and the clock announces all of it again.
+        if news:
+            flights += recorded.send((events, ()) for events in _unbroken(publicly(news)))
+            flights += recorded.send((events, ()) for events in _unbroken(personal.repeated(news)))
         self._flights += flights
-        self._flights += recorded.send((events, ()) for events in _unbroken(repeated))
         for project in {event.project_id for event in batch if _stirs(event)}:
             link.cast(subjects.stirred(project), b"{}")
 
