@@ -14,17 +14,23 @@ import nats
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.bounds import REST
 from benchmarks.figures import quantile
 from tests.acceptance.site import Site, until
 
-LISTENED = "cg.v1.default.public.evt.sys.timeline.recorded"
+#: Where a project's timelines are announced: on the general channel, or on every run's own.
+GENERAL, EVERY = (f"cg.v1.default.{channel}.evt.sys.timeline.recorded" for channel in ("public", "*"))
 
 
 class Endings:
-    """Hears on the bus when runs end: no polling, so that looking costs the measured system nothing."""
+    """Hears on the bus when runs end: no polling, so that looking costs the measured system nothing.
 
-    def __init__(self, url: str) -> None:
+    On the general channel only what everybody should know is told; on a run's own, where its page hears it, every step.
+    """
+
+    def __init__(self, url: str, *, subject: str = GENERAL) -> None:
         self._url = url
+        self._subject = subject
         self._at: dict[tuple[str, str], float] = {}
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -33,7 +39,7 @@ class Endings:
 
     async def _listen(self) -> None:
         self._client = await nats.connect(self._url)
-        await self._client.subscribe(LISTENED, cb=self._hear)
+        await self._client.subscribe(self._subject, cb=self._hear)
         await self._client.flush()
 
     def close(self) -> None:
@@ -107,11 +113,12 @@ def runs_per_second(site: Site, endings: Endings, *, runs: int, callers: int, wo
 
 
 def approvals(site: Site, endings: Endings, *, times: int) -> list[float]:
-    """Return the seconds from each approval to the announced end of its run."""
+    """Return the seconds from each approval to the announced end of its run, each after a rest."""
     caller, taken = Caller(site), []
     for _ in range(times):
         run_id = caller.activate("gated")
         endings.wait(run_id, "gate.opened")
+        time.sleep(REST)
         begin = time.perf_counter()
         caller.approve(run_id)
         taken.append(endings.wait(run_id, "run.completed") - begin)

@@ -10,6 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from operators.models import Event, Operator, Run, Wait, Workflow
+from operators.models.lookup import listed
 
 
 class ActivateBody(serializers.Serializer[Any]):
@@ -148,7 +149,8 @@ class RunDetail(RunSummary):
     @extend_schema_field(WaitView(many=True))
     def get_waits(self, run: Run) -> list[dict[str, Any]]:
         """Return the run's waits, oldest first."""
-        return [represented(WaitView, wait) for wait in run.waits.all()]
+        waits = listed(Wait, order=["opened_at", "seat", "id"], run_id=run.id)
+        return [represented(WaitView, wait) for wait in waits]
 
 
 class NodeView(serializers.Serializer[Any]):

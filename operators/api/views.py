@@ -29,6 +29,7 @@ from operators.api.serializers import (
 )
 from operators.errors import Misfit, NotWaiting
 from operators.models import Run, Wait
+from operators.models.lookup import listed
 from operators.models.run import RunQuerySet
 from operators.numbers import natural
 from operators.services import intake, overrides, seats, timeline, waits
@@ -183,15 +184,14 @@ class Resume(APIView):
 
 
 def _wait(run: Run, wait_id: str | None, caller: AbstractUser) -> Wait:
-    gates = Wait.objects.gates().filter(run=run)
+    asked = listed(Wait, order=["-opened_at", "pk"], run_id=run.id, kind=Wait.Kind.APPROVAL)
     if wait_id is not None:
-        found = gates.filter(id=wait_id).first()
+        found = next((gate for gate in asked if gate.id == wait_id), None)
         if found is None:
             raise NotWaiting(f"Run {run.id} has no gate {wait_id!r}", run_status=run.status)
         return found
     if len(run.workflow.gates) > 1:
         raise NotWaiting(f"{run.workflow.slug!r} has several gates; quote wait_id", gates=run.workflow.gates)
-    asked = list(gates.order_by("-opened_at"))
     if not asked:
         raise NotWaiting(f"Run {run.id} waits for nobody; it is {run.status}", run_status=run.status)
     newest = asked[0]

@@ -51,9 +51,9 @@ def look_up(model: type[M], *related: str, **where: Any) -> M | None:
     return found[0] if found else None
 
 
-def listed(model: type[M], *, order: Sequence[str], most: int = 0, **where: Any) -> list[M]:
+def listed(model: type[M], *related: str, order: Sequence[str], most: int = 0, **where: Any) -> list[M]:
     """Return the rows whose columns equal `where`, in this order, at most so many if a number is given."""
-    return _asked(_statement(model, (), tuple(where), tuple(order), most, connection.vendor), where)
+    return _asked(_statement(model, related, tuple(where), tuple(order), most, connection.vendor), where)
 
 
 def _asked(statement: _Statement, where: Mapping[str, Any]) -> list[Any]:

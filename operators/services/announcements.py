@@ -15,13 +15,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from django.db import IntegrityError, close_old_connections, connection, transaction
+from django.db import close_old_connections, connection
 
 from openvibe.protocol import subjects
 from operators.link import link
-from operators.models import Channel, Event, marks
+from operators.models import Channel, marks
 from operators.models.event import EventRow, Told
-from operators.models.stroke import Change, Insert, strike
 from operators.services import channels, personal, recorded, turns
 
 logger = logging.getLogger(__name__)
@@ -47,9 +46,9 @@ REQUESTED = ".requested"
 #: How long announced numbers may wait to be written down together, in seconds: a short run is marked once.
 MARK_PAUSE = 1.0
 #: While news come in crowds, how long they are gathered before they are sent, in seconds: the steps of a short run
-#: become one message.
-GATHER_PAUSE = 0.02
-#: The news of how many runs at once, or how many runs that are being played, count as a crowd.
+#: become one message, and the news of several runs one errand.
+GATHER_PAUSE = 0.05
+#: How many runs that are being played count as a crowd.
 CROWD = 4
 #: How often a number after a gap is tried again before the clock is left to announce it anew.
 MARK_TRIES = 5
@@ -79,7 +78,9 @@ class Announcer:
     _flights: deque[recorded.Flight] = field(default_factory=deque)
     _taken: list[Taken] = field(default_factory=list)
     _hurried: threading.Event = field(default_factory=threading.Event)
-    _crowded: bool = False
+    #: Of which runs the last news were, and when they set out.
+    _last: frozenset[str | None] = frozenset()
+    _left_at: float = 0.0
     #: How many runs this process plays at the moment.
     playing: int = 0
 
@@ -135,12 +136,18 @@ class Announcer:
             told = [self._told.get(timeout=MARK_PAUSE if self._taken or self._flights else None)]
         except queue.Empty:
             return []
-        if (self._crowded or self.playing >= CROWD) and not self._hurried.is_set():
+        if self._crowded(told[0]) and not self._hurried.is_set():
             self._hurried.wait(GATHER_PAUSE)
         while not self._told.empty():
             told.append(self._told.get())
-        self._crowded = len({events[0].run_id for events in told if events}) >= CROWD
+        self._last, self._left_at = frozenset(events[0].run_id for events in told if events), time.monotonic()
         return told
+
+    def _crowded(self, news: Sequence[Told]) -> bool:
+        """Tell whether more news is likely to come at once: many runs are played, or others were told of just now."""
+        if self.playing or not news:
+            return self.playing >= CROWD
+        return time.monotonic() - self._left_at < GATHER_PAUSE and news[0].run_id not in self._last
 
     def _announce(self, batch: list[Told]) -> None:
         """Send it off; nobody waits for the bus's word, which comes while the next batch is under way."""
@@ -208,25 +215,8 @@ def publicly(news: Sequence[Told]) -> list[EventRow]:
     repeated: list[EventRow] = []
     for project_id, events in channels.by_project(news).items():
         copies = [channels.copy(event, subjects.PUBLIC) for event in events]
-        try:
-            repeated += _appended(project_id, copies)
-        except IntegrityError:
-            repeated += once(project_id, copies)
+        repeated += channels.repeat(project_id, subjects.PUBLIC, copies)
     return repeated
-
-
-def _appended(project_id: str, copies: list[EventRow]) -> list[EventRow]:
-    """Append events that are most likely new, in one statement; raises `IntegrityError` if one of them is not."""
-    public = {"project_id": project_id, "name": subjects.PUBLIC}
-    numbered = [Insert(Event, copies, numbered="seq")]
-    change = Change(Channel, where=public, put={}, add={"last_seq": len(copies)}, counter="last_seq", inserts=numbered)
-    return once(project_id, copies) if strike(change) is None else copies
-
-
-@transaction.atomic
-def once(project_id: str, copies: Sequence[EventRow]) -> list[EventRow]:
-    """Write into a project's general channel what it does not tell yet, by `message_id`, and return that."""
-    return channels.append_new(channels.locked(project_id), copies)
 
 
 def _is_news(event: Told) -> bool:

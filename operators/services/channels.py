@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from openvibe.protocol import subjects
 from operators.models import Channel, Event
 from operators.models.event import EventRow, Told
 from operators.models.statements import insert
+from operators.models.stroke import Change, Insert, strike
 
 
 def locked(project_id: str, name: str = subjects.PUBLIC) -> Channel:
@@ -25,6 +27,32 @@ def locked(project_id: str, name: str = subjects.PUBLIC) -> Channel:
         Channel.objects.bulk_create([Channel(project_id=project_id, name=name)], ignore_conflicts=True)
         found = rows.get()
     return found
+
+
+def repeat(project_id: str, name: str, copies: Sequence[EventRow]) -> list[EventRow]:
+    """Write copies of runs' events into a channel, each once, and return those that were not there yet.
+
+    They are most likely new; then it is one statement.
+    """
+    numbered = [Insert(Event, copies, numbered="seq")]
+    change = Change(
+        Channel,
+        where={"project_id": project_id, "name": name},
+        put={},
+        add={"last_seq": len(copies)},
+        counter="last_seq",
+        inserts=numbered,
+    )
+    try:
+        return list(copies) if strike(change) is not None else once(project_id, name, copies)
+    except IntegrityError:
+        return once(project_id, name, copies)
+
+
+@transaction.atomic
+def once(project_id: str, name: str, copies: Sequence[EventRow]) -> list[EventRow]:
+    """Write into a channel what it does not tell yet, by `message_id`, and return that."""
+    return append_new(locked(project_id, name), copies)
 
 
 def append(channel: Channel, events: Sequence[EventRow]) -> list[EventRow]:

@@ -25,6 +25,7 @@ from operators.services import (
     asking,
     cards,
     changes,
+    channels,
     endings,
     intake,
     mirroring,
@@ -116,7 +117,7 @@ def _tell_everybody(project_id: str, message_id: str, refused: Sequence[Mapping[
         for told in refused
     ]
     with transaction.atomic():
-        written = announcements.once(project_id, rows)
+        written = channels.once(project_id, subjects.PUBLIC, rows)
         transaction.on_commit(lambda: announcements.tell(written))
 
 

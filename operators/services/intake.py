@@ -163,8 +163,9 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
             if beside:
                 beside()
             turns.meet(run, seq=0, epoch=0)
-            timeline.announce(told)
+            # The worker's way is the longer one: it sets out first.
             transaction.on_commit(partial(doorbell.ring, run.id, run.operator))
+            timeline.announce(told)
     except IntegrityError:
         # The same request came twice at the same time, and the other one was a moment faster.
         if found := known(run.workflow, run.key or "", run.key_sha256):

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import transaction
 from django.db.models import Q
 
 from openvibe.events import GATE_OPENED
 from openvibe.protocol import subjects
 from operators.models import Membership, Wait
 from operators.models.event import EventRow, Told
+from operators.models.lookup import listed, look_up
 from operators.services import channels
 
 #: What people hear of the gates at which they may answer.
@@ -42,7 +42,6 @@ def owners(project_id: str, names: Iterable[str]) -> set[str]:
     return asked & {subjects.personal(name) for name in known}
 
 
-@transaction.atomic
 def _repeated(project_id: str, events: Sequence[Told]) -> list[EventRow]:
     asked = _asked(events)
     copies: dict[str, list[EventRow]] = defaultdict(list)
@@ -52,31 +51,32 @@ def _repeated(project_id: str, events: Sequence[Told]) -> list[EventRow]:
             channel = subjects.personal(user)
             copies[channel] += [channels.copy(event, channel) for event in heard]
     told: list[EventRow] = []
-    for channel in sorted(copies):
-        ordered = sorted(copies[channel], key=lambda row: (row.created_at, row.run_id or "", row.message_id or ""))
-        told += channels.append_new(channels.locked(project_id, channel), ordered)
+    for channel, heard_there in copies.items():
+        ordered = sorted(heard_there, key=lambda row: (row.created_at, row.run_id or "", row.message_id or ""))
+        told += channels.repeat(project_id, channel, ordered)
     return told
 
 
 def _asked(events: Sequence[Told]) -> dict[tuple[str, int], frozenset[str]]:
     """Return of whom each event's gate is asked by name: of users, or of groups of users; empty: of everybody."""
-    gates = {(event.run_id, event.seq): channels.content(event).get("wait_id") for event in events}
-    rows = Wait.objects.filter(id__in=gates.values()).values_list("id", "approver", "assignee")
-    names = {gate: frozenset({approver, assignee} - {""}) for gate, approver, assignee in rows}
-    return {event: names.get(str(gate), frozenset()) for event, gate in gates.items()}
+    gates = {(event.run_id, event.seq): str(channels.content(event).get("wait_id")) for event in events}
+    waits = {gate: look_up(Wait, id=gate) for gate in set(gates.values())}
+    names = {gate: frozenset({wait.approver, wait.assignee} - {""}) for gate, wait in waits.items() if wait}
+    return {event: names.get(gate, frozenset()) for event, gate in gates.items()}
 
 
 def _answering(project_id: str, names: frozenset[str]) -> list[str]:
     """Return the users who may answer at a gate that is asked of these names (see `seats.may_answer`)."""
-    users = get_user_model().objects.filter(is_active=True)
-    members = Q(memberships__project_id=project_id, memberships__role__in=Membership.OPERATING)
     if not names:
-        return list(users.filter(members).values_list("username", flat=True))
+        return [user for role in Membership.OPERATING for user in _members(project_id, role)]
+    users = get_user_model().objects.filter(is_active=True)
     if not users.filter(username__in=names).exists() and not Group.objects.filter(name__in=names).exists():
-        return list(users.filter(_owning(project_id)).values_list("username", flat=True))
+        return _members(project_id, Membership.Role.OWNER)
+    members = Q(memberships__project_id=project_id, memberships__role__in=Membership.OPERATING)
     named = Q(username__in=names) | Q(groups__name__in=names)
     return list(users.filter(named, members | Q(is_superuser=True)).distinct().values_list("username", flat=True))
 
 
-def _owning(project_id: str) -> Q:
-    return Q(memberships__project_id=project_id, memberships__role=Membership.Role.OWNER)
+def _members(project_id: str, role: str) -> list[str]:
+    rows = listed(Membership, "user", order=["pk"], project_id=project_id, role=role)
+    return [row.user.get_username() for row in rows if row.user.is_active]

@@ -220,8 +220,9 @@ def _close_at_once(wait: Wait, fields: dict[str, Any]) -> bool:
         return False
     for name, value in fields.items():
         setattr(wait, name, value)
-    timeline.announce(facts)
+    # The worker's way is the longer one: it sets out first.
     transaction.on_commit(partial(doorbell.ring, run.id, run.operator))
+    timeline.announce(facts)
     return True
 
 
