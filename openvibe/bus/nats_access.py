@@ -71,8 +71,9 @@ class NatsClient(Client):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
-        # The library's own stops reading at a subject that is no UTF-8.
-        subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
+        if not (subject.isascii() and reply.isascii()):
+            # The library's own stops reading at a subject that is no UTF-8.
+            subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
         message: Msg = super()._build_message(sid, subject, reply, data, headers)
         return message
 

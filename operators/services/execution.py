@@ -66,7 +66,7 @@ OUTSIDE = (ClaimLost, OperationalError, InterfaceError, InternalError)
 
 def perform(run_id: str) -> None:
     """Play a queued run until it ends, waits, or is handed back. Nothing to claim is no fault: bells ring twice."""
-    claim = leases.take(run_id)
+    claim = leases.take(run_id, by_writing=True)
     if claim is None:
         return
     with leases.keeper.keeping(claim):
@@ -102,6 +102,9 @@ class Performance:
         except Exception as error:
             # It ends the run, as whatever breaks it; without this it would be claimed until it had lost all workers.
             self._workflow, self._unplayable = None, error
+        if claim.taking and self._workflow is not None and self._workflow.foreign:
+            # What it does before its first node, nobody knows.
+            self._claim = leases.hold(claim)
         checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
         # What keeps nothing between its steps starts over at every claim.
         self._fresh = claim.fresh or not checkpointed
@@ -287,14 +290,21 @@ class Performance:
         grown: Mapping[str, Any] = MappingProxyType({}),
         **changes: Any,
     ) -> None:
-        """Change the run under its claim, and write what goes with it: on PostgreSQL in one statement."""
+        """Change the run under its claim, and write what goes with it: on PostgreSQL in one statement.
+
+        The first change takes the run, where that was left to it.
+        """
         now = timezone.now()
-        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=facts, now=now)
+        taking = self._claim.taking
+        told = [taking.fact, *facts] if taking else facts
+        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now)
         ran = time.monotonic() - self._since
+        held = {"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING}
+        put = {"lease_until": leases.until(), "updated_at": now, "told": False, **changes}
         change = Change(
             Run,
-            where={"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING},
-            put={"lease_until": leases.until(), "updated_at": now, "told": False, **changes},
+            where=taking.where if taking else held,
+            put={**taking.put, **put} if taking else put,
             add={"last_seq": len(rows), "running_seconds": ran, **grown},
             counter="last_seq",
             inserts=[Insert(Event, rows, numbered="seq"), *inserts, *self._delivered(rows, now=now)],
@@ -302,6 +312,8 @@ class Performance:
         )
         if strike(change) is None:
             raise ClaimLost(self._run.id)
+        if taking:
+            self._claim = leases.taken(self._run, taking, rows)
         self._since += ran
         self._ran += ran
         timeline.announce(rows)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
@@ -16,6 +17,7 @@ from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from operators.models import Event, Run
+from operators.models.event import EventRow
 from operators.models.lookup import look_up
 from operators.models.renewals import renew
 from operators.models.stroke import Change, Insert, strike
@@ -32,11 +34,24 @@ class ClaimLost(Exception):
 
 
 @dataclass(frozen=True)
+class Taking:
+    """How a run is taken: under which condition, what changes then, and what the timeline tells of it."""
+
+    where: Mapping[str, Any]
+    put: Mapping[str, Any]
+    fact: Fact
+
+
+@dataclass(frozen=True)
 class Claim:
-    """The right to write for one run. `fresh` says that the run has never been played."""
+    """The right to write for one run. `fresh` says that the run has never been played.
+
+    With a `taking` it is none yet: the first write under it takes the run, too, or finds that somebody was faster.
+    """
 
     run: Run
     epoch: int
+    taking: Taking | None = None
 
     @property
     def fresh(self) -> bool:
@@ -49,11 +64,12 @@ def until() -> datetime:
     return timezone.now() + timedelta(seconds=settings.OPENVIBE.lease_seconds)
 
 
-def take(run_id: str) -> Claim | None:
+def take(run_id: str, *, by_writing: bool = False) -> Claim | None:
     """Claim a queued run, or return None because there is nothing to claim.
 
     Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them. A run whose operator
-    this process does not hold stays queued, for a worker that does.
+    this process does not hold stays queued, for a worker that does. If it may be taken `by_writing`, a run that has
+    never been played is left to the first write under its claim: one transaction less.
     """
     run = _queued(run_id)
     if run is None:
@@ -62,42 +78,65 @@ def take(run_id: str) -> Claim | None:
         logger.info("Run %s stays queued: this worker does not hold %s", run_id, run.operator.slug)
         return None
     found = limits.queue(run.operator)
-    return _claimed(run) if found is None else _in_turn(run, found)
+    if found is not None:
+        return _in_turn(run, found)
+    if by_writing and run.epoch == 0:
+        return Claim(run, epoch=1, taking=_taking(run))
+    return _claimed(run)
+
+
+def hold(claim: Claim) -> Claim:
+    """Take a run at once after all. Raises `ClaimLost` if somebody was faster."""
+    if (held := _claimed(claim.run)) is None:
+        raise ClaimLost(claim.run.id)
+    return held
 
 
 def _queued(run_id: str) -> Run | None:
     return look_up(Run, "operator", "operator__project", "workflow", id=run_id, status=Run.Status.QUEUED)
 
 
+def _taking(run: Run) -> Taking:
+    now = timezone.now()
+    return Taking(
+        where={"id": run.id, "status": Run.Status.QUEUED, "epoch": run.epoch},
+        put={
+            "status": Run.Status.RUNNING,
+            "epoch": run.epoch + 1,
+            "lease_until": until(),
+            "started_at": run.started_at or now,
+            "updated_at": now,
+            "told": False,
+        },
+        fact=_begun(run, run.epoch + 1),
+    )
+
+
 def _claimed(run: Run) -> Claim | None:
     """Take this very run, if nobody else was faster."""
-    now = timezone.now()
-    epoch = run.epoch + 1
-    facts = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[_begun(run, epoch)], now=now)
-    changes = {
-        "status": Run.Status.RUNNING,
-        "epoch": epoch,
-        "lease_until": until(),
-        "started_at": run.started_at or now,
-        "updated_at": now,
-        "told": False,
-    }
+    taking = _taking(run)
+    facts = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[taking.fact], now=taking.put["updated_at"])
     change = Change(
         Run,
-        where={"id": run.id, "status": Run.Status.QUEUED, "epoch": run.epoch},
-        put=changes,
+        where=taking.where,
+        put=taking.put,
         add={"last_seq": len(facts)},
         counter="last_seq",
         inserts=[Insert(Event, facts, numbered="seq")],
     )
-    last_seq = strike(change)
-    if last_seq is None:
+    if strike(change) is None:
         return None
-    for name, value in changes.items():
-        setattr(run, name, value)
-    turns.meet(run, seq=last_seq - 1, epoch=epoch)
+    claim = taken(run, taking, facts)
     timeline.announce(facts)
-    return Claim(run, epoch)
+    return claim
+
+
+def taken(run: Run, taking: Taking, told: Sequence[EventRow]) -> Claim:
+    """Note that a run has been taken, as the first of these events tells; return the claim on it."""
+    for name, value in taking.put.items():
+        setattr(run, name, value)
+    turns.meet(run, seq=told[0].seq - 1, epoch=run.epoch)
+    return Claim(run, run.epoch)
 
 
 @transaction.atomic

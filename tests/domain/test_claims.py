@@ -1,0 +1,107 @@
+"""A run that has never been played is taken by the first write under its claim, before any of its nodes plays."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import pytest
+from langgraph.graph import START, StateGraph
+
+from openvibe import operator, workflow
+from openvibe.registry import define
+from operators import definitions
+from operators.models import Run
+from operators.services import compiled, execution, intake, leases, registration
+from operators.services.execution import Performance
+from operators.services.leases import ClaimLost
+from tests.domain.lab import kinds, played, started, thread
+
+
+class State(TypedDict):
+    way: str
+
+
+@pytest.fixture
+def meddled(lab, while_playing):
+    """A queued run of the workflow in the middle of which somebody meddles, and how often that has played."""
+    times = []
+    while_playing(lambda: times.append(1))
+    return started(lab, "meddled"), times
+
+
+def test_two_workers_that_heard_of_the_same_new_run_play_it_once(meddled):
+    run, times = meddled
+    first, second = (leases.take(run.id, by_writing=True) for _ in range(2))
+
+    Performance(first).play()
+    told = kinds(run)
+    with pytest.raises(ClaimLost):
+        Performance(second).play()
+
+    assert len(times) == 1
+    assert kinds(run) == told
+    assert told.count("run.started") == 1
+
+
+def test_the_second_of_two_that_begin_at_the_same_time_plays_nothing(meddled):
+    run, times = meddled
+    first, second = (Performance(leases.take(run.id, by_writing=True)) for _ in range(2))
+    second.play()
+
+    with pytest.raises(ClaimLost):
+        first.play()
+
+    assert len(times) == 1
+    run.refresh_from_db()
+    assert list(thread(run).values_list("seq", flat=True)) == list(range(1, run.last_seq + 1))
+
+
+def test_a_run_that_is_cancelled_before_it_is_taken_plays_nothing(meddled, alice):
+    run, times = meddled
+    claim = leases.take(run.id, by_writing=True)
+    intake.cancel(run, actor=alice)
+
+    with pytest.raises(ClaimLost):
+        Performance(claim).play()
+
+    assert not times
+    assert kinds(run)[-1] == "run.cancelled"
+
+
+def test_what_breaks_before_the_first_write_ends_the_run_all_the_same(meddled, monkeypatch):
+    run, times = meddled
+    monkeypatch.setattr(execution.engine, "play", lambda *_, **__: 1 / 0)
+
+    run = played(run)
+
+    assert (run.status, run.epoch, run.error["kind"]) == ("failed", 1, "ZeroDivisionError")
+    assert kinds(run)[:2] == ["run.queued", "run.started"]
+    assert run.started_at is not None
+    assert not times
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_graph_of_somebodys_own_is_taken_before_it_is_asked_for_its_way(project):
+    seen = []
+
+    def way(state):
+        seen.extend(Run.objects.values_list("status", flat=True))
+        return "only"
+
+    graph = StateGraph(State)
+    graph.add_node("only", lambda state: state)
+    graph.add_conditional_edges(START, way, ["only"])
+
+    @operator(id="maze")
+    class Maze:
+        @workflow(id="ways", graph=graph)
+        class Ways: ...
+
+    maze = registration.register(project, definitions.registry.add(define(Maze)))
+    try:
+        run = played(started(maze, "ways"))
+    finally:
+        definitions.registry.remove("maze")
+        compiled.workflow.cache_clear()
+
+    assert (run.status, seen) == ("completed", ["running"])
