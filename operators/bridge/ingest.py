@@ -81,7 +81,8 @@ def _read(messages: Sequence[Message]) -> tuple[list[Heard], list[tuple[Message,
     for message in messages:
         try:
             project, subject = tenancy.inward(message.subject)
-            found = dialects.read(dataclasses.replace(message, subject=subject), project=project)
+            inward = message if subject == message.subject else dataclasses.replace(message, subject=subject)
+            found = dialects.read(inward, project=project)
         except Malformed as error:
             refused.append(Refusal(message, str(error), error.code, malformed=True))
         except Exception as error:

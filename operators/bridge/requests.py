@@ -41,6 +41,7 @@ MOST = 100
 #: As wide as the column of `Run.key`, less what stands before the name.
 LONGEST_KEY = 180
 ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
+ENDS_SPELLED = tuple(kind.encode() for kind in sorted(ENDS))
 
 
 class Asked(NamedTuple):
@@ -79,7 +80,9 @@ class Endings:
                 del self._waiting[run_id]
 
     async def heard(self, message: Message) -> None:
-        """Take in an announcement of a general channel."""
+        """Take in an announcement of a general channel. Most tell of no end, and need not be parsed."""
+        if not any(kind in message.data for kind in ENDS_SPELLED):
+            return
         events = envelope.loads(message.data)["payload"]["events"]
         self._wake([event["run_id"] for event in events if event["type"] in ENDS])
 
