@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +21,7 @@ from openvibe.protocol import subjects
 from operators.link import link
 from operators.models import Channel, marks
 from operators.models.event import EventRow, Told
+from operators.models.lookup import look_up
 from operators.services import channels, personal, recorded, turns
 
 logger = logging.getLogger(__name__)
@@ -176,16 +177,35 @@ class Announcer:
         """Write down what the bus has taken. What follows a gap waits: another process may be filling it."""
         taken, self._taken = _joined(sorted(self._taken)), []
         runs = marks.mark((item.run_id, item.first, item.last) for item in taken if item.run_id)
+        parts: dict[tuple[str, str], list[Taken]] = defaultdict(list)
+        for item in taken:
+            if not item.run_id:
+                parts[_place(item)].append(item)
+        reached = {place: _raised(*place, of_channel) for place, of_channel in parts.items()}
         self._taken += [
             replace(item, tries=item.tries + 1)
             for item in taken
-            if not (item.run_id in runs if item.run_id else _marked(item)) and item.tries < MARK_TRIES
+            if not (item.run_id in runs if item.run_id else item.last <= reached[_place(item)])
+            and item.tries < MARK_TRIES
         ]
 
 
-def _marked(item: Taken) -> bool:
-    rows = Channel.objects.filter(project_id=item.project_id, name=item.channel, announced_seq__lt=item.last)
-    return bool(rows.filter(announced_seq__gte=item.first - 1).update(announced_seq=item.last))
+def _raised(project_id: str, name: str, parts: Sequence[Taken]) -> int:
+    """Raise a channel's announced number over those of these parts that follow it without a gap; return how far."""
+    channel = look_up(Channel, project_id=project_id, name=name)
+    if channel is None:
+        return 0
+    reached = channel.announced_seq
+    for part in parts:
+        if part.first <= reached + 1:
+            reached = max(reached, part.last)
+    if reached > channel.announced_seq:
+        # Whoever has raised it meanwhile had what lies between.
+        still = Channel.objects.filter(
+            pk=channel.pk, announced_seq__gte=channel.announced_seq, announced_seq__lt=reached
+        )
+        still.update(announced_seq=reached)
+    return reached
 
 
 def _joined(taken: list[Taken]) -> list[Taken]:

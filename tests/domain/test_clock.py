@@ -19,7 +19,7 @@ from openvibe.errors import BusError
 from openvibe.protocol import streams
 from operators import clock
 from operators.link import link
-from operators.models import Event, Run, Server, Wait
+from operators.models import Channel, Event, Run, Server, Wait
 from operators.services import announcements, intake, leases
 from tests.domain.lab import kinds, played, rung, started, thread
 
@@ -204,6 +204,22 @@ def test_what_follows_a_gap_does_not_count_as_announced_before_the_gap_is(lab):
     assert _soon(lambda: Run.objects.get(pk=run.pk).announced_seq == 2)
     announcements.tell(events[2:])
     assert _soon(lambda: Run.objects.get(pk=run.pk).announced_seq == run.last_seq)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_gap_in_a_general_channel_that_another_process_fills_holds_up_what_follows(lab):
+    for _ in range(3):
+        played(started(lab, "four"))
+    assert announcements.settle(20)
+    _bus()
+    events = list(Event.objects.filter(channel="public").order_by("seq"))
+    told = Channel.objects.filter(name="public").values_list("announced_seq", flat=True)
+
+    announcements.tell([*events[:2], *events[3:]])
+    assert _soon(lambda: told.get() == 2)
+    announcements.tell(events[2:3])
+
+    assert _soon(lambda: told.get() == len(events) == 6)
 
 
 def _bus() -> list[str]:
