@@ -74,6 +74,15 @@ def test_a_broker_that_was_away_is_asked_again(broker):
 
 
 @pytest.mark.redis
+def test_a_connection_that_a_brokers_end_has_closed_is_not_asked(url):
+    doorbell.ring("run_1", GROCER)
+    with current_app.pool.acquire(block=True) as pooled:
+        pooled.close()
+
+    assert doorbell.hanging("runs-grocer") == 1
+
+
+@pytest.mark.redis
 def test_a_bell_that_a_worker_has_taken_is_written_down_nowhere(url):
     doorbell.ring("run_1", GROCER)
     with Connection(url, transport_options=site.FORGETFUL) as connection:
