@@ -45,6 +45,8 @@ def test_whoever_had_the_old_question_before_him_is_shown_the_new_one(
     assert answered.status_code == 409
     assert "What you saw has changed since" in answered.content.decode()
     assert "“One letter is enough”" in answered.content.decode()
+    # His page may still have the old question's box only, and the next answer goes into it as well.
+    assert 'hx-target="closest .gate"' in answered.content.decode()
     assert Wait.objects.get(id=gate.id).pending
 
 
