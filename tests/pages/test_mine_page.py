@@ -36,6 +36,14 @@ def test_nobody_sees_what_is_told_to_another_one(alice, bob, charlie, project: P
     assert browse(charlie).get(f"{PAGE}?project=default").status_code == 404
 
 
+@pytest.mark.parametrize("page", [PAGE, "/agents/general/"])
+def test_whoever_belongs_to_no_project_is_told_so_and_nothing_about_posting(page, settings, browse) -> None:
+    settings.BUS = "nats"
+    shown = browse(User.objects.create_user("newcomer")).get(page).content.decode()
+    assert "You belong to no project yet" in shown
+    assert "cg.v1." not in shown
+
+
 def test_a_stranger_is_sent_to_sign_in(client) -> None:
     assert client.get(PAGE).headers["Location"].startswith("/signin/")
 
