@@ -36,6 +36,10 @@ def test_nobody_sees_what_is_told_to_another_one(alice, bob, charlie, project: P
     assert browse(charlie).get(f"{PAGE}?project=default").status_code == 404
 
 
+def test_every_page_leads_to_what_is_told_to_its_reader(bob, browse) -> None:
+    assert f'href="{PAGE}"' in browse(bob).get("/agents/").content.decode()
+
+
 @pytest.mark.parametrize("page", [PAGE, "/agents/general/"])
 def test_whoever_belongs_to_no_project_is_told_so_and_nothing_about_posting(page, settings, browse) -> None:
     settings.BUS = "nats"
