@@ -11,13 +11,14 @@ from typing import Any
 
 from operators.coders import graphs
 
-#: What a phase is called as a node, where its result lies, and what a person is asked after it.
+#: What a phase is called as a node, where its result lies, and what a person is asked after it: by the
+#: chunk's name, for several questions of one session may be open at a time.
 NODES = {"coding": "code", "testing": "check", "review": "review"}
 MADE = {"coding": "coded", "testing": "tested", "review": "reviewed"}
 QUESTIONS = {
-    "coding": "Coding is complete. Go on?",
-    "testing": "Testing is complete. Go on?",
-    "review": "The review is complete. Is the chunk done?",
+    "coding": "Coding of {} is complete. Go on?",
+    "testing": "Testing of {} is complete. Go on?",
+    "review": "The review of {} is complete. Is it done?",
 }
 GATE = "gate"
 #: What stands where in the name of an ask: the chunk, the phase, the round, and whether it is a gate.
@@ -80,7 +81,7 @@ def _ask(state: Mapping[str, Any], chunk: Chunk) -> dict[str, dict[str, Any]]:
     return {
         f"{name}{_SEPARATOR}{GATE}": {
             "node": f"post_{phase}",
-            "prompt": QUESTIONS[phase],
+            "prompt": QUESTIONS[phase].format(chunk["name"] or chunk["id"]),
             "payload": _shown(chunk["id"], phase, place),
         }
     }

@@ -28,6 +28,8 @@ def test_both_gates_are_open_on_the_page_and_each_is_decided_by_itself(session, 
     page = browse(alice).get(f"/agents/{session.id}/").content.decode()
     for chunk, gate in gates.items():
         assert f"{chunk} is done" in page
+        assert f"Coding of {chunk} is complete" in page
+        assert f"agent to work on <b>{chunk}</b>" in page
         assert place(gate) in page
     assert "have to agree" not in browse(bob).get(place(gates["left"])).content.decode()
     listed = browse(bob).get("/agents/approvals/").content.decode()
