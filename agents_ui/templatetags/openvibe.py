@@ -115,13 +115,15 @@ def kind_of(value: Any, depth: int = 0) -> str:
         return "flag"
     if isinstance(value, str):
         return _kind_of_text(value)
-    if depth >= _DEPTH:
-        return "json"
-    if isinstance(value, dict):
-        return "card" if value.keys() == {"card", "size"} else "mapping"
-    if isinstance(value, list):
-        return _kind_of_list(value)
-    return "text"
+    if not isinstance(value, (dict, list)):
+        return "text"
+    kind = _kind_of_list(value) if isinstance(value, list) else _kind_of_mapping(value)
+    # What holds nothing deeper needs no room to the right.
+    return kind if depth < _DEPTH or kind in ("list", "card") else "json"
+
+
+def _kind_of_mapping(value: dict[str, Any]) -> str:
+    return "card" if value.keys() == {"card", "size"} else "mapping"
 
 
 def _kind_of_text(text: str) -> str:

@@ -39,6 +39,14 @@ def pushed(run: Run, events: list[dict[str, Any]]) -> str:
     return rendering.pushed("default", f"t_{run.id}", events)
 
 
+def test_what_lies_deep_in_a_value_is_shown_as_itself_unless_it_goes_deeper_still() -> None:
+    deep = {"files": ["a.py", "b.py"], "count": 3, "nested": {"x": 1}}
+    value = {"one": {"two": {"three": deep}}}
+    page = render_to_string("values/value.html", {"value": value})
+    assert "<li>b.py</li>" in page
+    assert page.count("Show as JSON") == 1
+
+
 def test_the_events_of_a_step_are_one_item_where_it_began() -> None:
     entries = [
         entry(1, "run.started"),
