@@ -63,6 +63,31 @@ def test_an_edit_at_the_approvals_page_reaches_the_result(page: Page, site: Site
     assert ended["output"]["final_plan"]["sequence"][0]["subject"] == "A subject from the browser"
 
 
+def test_a_page_stays_useful_when_a_gate_is_asked_anew(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    gate = site.wait_for(run, "waiting", *ENDED)["waits"][0]
+    address = f"{site.url}/agents/{run.rpartition('/')[2]}/"
+    page.goto(address)
+    page.get_by_label(re.compile("note", re.IGNORECASE)).fill("Half a note")
+    deaf = page.context.new_page()
+    deaf.add_init_script("window.WebSocket = class {}")
+    deaf.goto(address)
+    approve = deaf.get_by_role("button", name="Approve", exact=True)
+    expect(approve).to_be_visible()
+    values = {"personalized_sequence": gate["payload"]["personalized_sequence"][:1]}
+    asked = {"wait_id": gate["id"], "version": 1, "values": values, "reason": "One will do"}
+    assert site.call("POST", f"{run}/overrides", asked).status_code == 200
+    # Whoever hears of it reads the new question, and keeps what he has written so far.
+    expect(page.locator(f"#gate-{gate['id']}-2")).to_contain_text("One will do")
+    expect(page.get_by_label(re.compile("note", re.IGNORECASE))).to_have_value("Half a note")
+    # Whoever does not is refused once, and decides about what he is shown then.
+    approve.click()
+    expect(deaf.locator("#run-gate")).to_contain_text("What you saw has changed since")
+    approve.click()
+    assert site.wait_for(run, *ENDED)["status"] == "completed"
+
+
 def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
     sign_in(page, site)
     page.goto(f"{site.url}/agents/")
