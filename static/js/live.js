@@ -10,6 +10,7 @@
   let after = Number(page.dataset.after || 0);
   let tries = 0;
   let everOpen = false;
+  let heard = false;
 
   function address() {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
@@ -55,10 +56,15 @@
       tries = 0;
       everOpen = true;
     };
-    socket.onmessage = (event) => receive(event.data);
+    socket.onmessage = (event) => {
+      heard = true;
+      receive(event.data);
+    };
     socket.onclose = (event) => {
       if (event.code === NOT_FOUND) {
-        tell("offline", "Not available");
+        // Whoever belongs to no project misses nothing; whoever was shut out has to know.
+        if (heard) tell("offline", "Not available");
+        else page.removeAttribute("data-live");
         return;
       }
       tell("offline", "Reconnecting…");
