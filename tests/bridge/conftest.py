@@ -22,6 +22,7 @@ from operators.link import link
 from operators.models import DeadLetter, Event, Operator, Project, Run, Workflow
 from operators.services import announcements
 from tests import servers
+from tests.bridge import village
 from tests.servers import Server
 
 SOON = 15.0
@@ -48,6 +49,24 @@ def make_run(project: Project, run_id: str) -> Run:
         created_at=now,
         updated_at=now,
     )
+
+
+@pytest.fixture
+def critic(project: Project) -> Iterator[Operator]:
+    for found in village.served(project, village.Critic):
+        yield found["critic"]
+
+
+@pytest.fixture
+def crier(project: Project) -> Iterator[Operator]:
+    for found in village.served(project, village.Crier):
+        yield found["crier"]
+
+
+@pytest.fixture
+def chief(project: Project) -> Iterator[Operator]:
+    for found in village.served(project, village.Chief):
+        yield found["chief"]
 
 
 @pytest.fixture

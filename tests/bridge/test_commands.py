@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -16,24 +15,10 @@ from operators.bridge import ingest
 from operators.models import Box, DeadLetter, Emission, Event, InboxItem, Operator, Project, Run, Server, Wait
 from operators.services import announcements, boxes, cards, execution, intake
 from tests.bridge.conftest import SOON, letters
-from tests.bridge.test_requests import served
-from tests.bridge.village import Crier, Critic
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture
-def critic(project: Project) -> Iterator[Operator]:
-    for found in served(project, Critic):
-        yield found["critic"]
-
-
-@pytest.fixture
-def crier(project: Project) -> Iterator[Operator]:
-    for found in served(project, Crier):
-        yield found["crier"]
 
 
 @pytest.fixture

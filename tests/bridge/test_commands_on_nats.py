@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import nats
@@ -19,36 +18,17 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from operators.bridge import ingest
-from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Project, Run, Wait
+from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Run, Wait
 from operators.services import cards, deliveries, errands, intake, recalls
 from tests.bridge.conftest import SOON, Bridge, eventually
 from tests.bridge.test_commands import result
-from tests.bridge.test_requests import served, worker
-from tests.bridge.village import Chief, Crier, Critic
+from tests.bridge.test_requests import worker
 
 __all__ = ["worker"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CALLS = "cg.v1.*.*.cmd.tool.taste.call"
-
-
-@pytest.fixture
-def critic(project: Project) -> Iterator[Operator]:
-    for found in served(project, Critic):
-        yield found["critic"]
-
-
-@pytest.fixture
-def crier(project: Project) -> Iterator[Operator]:
-    for found in served(project, Crier):
-        yield found["crier"]
-
-
-@pytest.fixture
-def chief(project: Project) -> Iterator[Operator]:
-    for found in served(project, Chief):
-        yield found["chief"]
 
 
 @pytest.fixture

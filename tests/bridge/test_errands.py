@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,33 +18,13 @@ from openvibe.protocol import internal
 from operators import clock
 from operators.bridge import ingest
 from operators.link import link
-from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Project, Run, Wait
+from operators.models import Card, DeadLetter, Errand, Event, InboxItem, Operator, Run, Wait
 from operators.services import deliveries, errands, intake, recalls
 from tests.bridge.test_commands import card, played, reasons
-from tests.bridge.test_requests import served
-from tests.bridge.village import Chief, Crier, Critic
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
 numbers = itertools.count(1)
-
-
-@pytest.fixture
-def crier(project: Project) -> Iterator[Operator]:
-    for found in served(project, Crier):
-        yield found["crier"]
-
-
-@pytest.fixture
-def critic(project: Project) -> Iterator[Operator]:
-    for found in served(project, Critic):
-        yield found["critic"]
-
-
-@pytest.fixture
-def chief(project: Project) -> Iterator[Operator]:
-    for found in served(project, Chief):
-        yield found["chief"]
 
 
 def call(tool: str, given: dict[str, Any], /, *, depth: str = "2", answer_to: str = "", **fields: Any) -> Message:

@@ -16,7 +16,7 @@ from operators.bridge import ingest
 from operators.models import Event, InboxItem, Operator, Project, Run
 from operators.services import deliveries
 from tests.bridge.conftest import letters, said
-from tests.bridge.test_requests import served
+from tests.bridge.village import served
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
 

@@ -21,8 +21,7 @@ from operators.services.words import Words
 from tests.api.conftest import caller
 from tests.bridge.conftest import SOON, eventually
 from tests.bridge.test_commands import command, result
-from tests.bridge.test_requests import served
-from tests.bridge.village import Crier, Critic
+from tests.bridge.village import served
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
@@ -57,18 +56,6 @@ class Listener:
 def listener(project: Project) -> Iterator[Operator]:
     for found in served(project, Listener):
         yield found["listener"]
-
-
-@pytest.fixture
-def critic(project: Project) -> Iterator[Operator]:
-    for found in served(project, Critic):
-        yield found["critic"]
-
-
-@pytest.fixture
-def crier(project: Project) -> Iterator[Operator]:
-    for found in served(project, Crier):
-        yield found["crier"]
 
 
 class Wire(list[Message]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,23 +14,15 @@ from openvibe.protocol import headers
 from operators import clock
 from operators.bridge import ingest
 from operators.link import link
-from operators.models import DeadLetter, InboxItem, Notice, Operator, Project, Run
+from operators.models import DeadLetter, InboxItem, Notice, Operator, Run
 from operators.services import announcements, inbox, notices
 from tests.bridge.conftest import SOON, Bridge, eventually
 from tests.bridge.test_commands import card, command, played
-from tests.bridge.test_requests import served
-from tests.bridge.village import Crier
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
 numbers = itertools.count(1)
 TRACE = headers.trace_of("a caller's")
-
-
-@pytest.fixture
-def crier(project: Project) -> Iterator[Operator]:
-    for found in served(project, Crier):
-        yield found["crier"]
 
 
 def told(pattern: str = "cg.v1.*.*.evt.agent.*.task") -> list[Message]:

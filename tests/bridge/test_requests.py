@@ -18,12 +18,11 @@ from openvibe.bus import Message
 from openvibe.bus.nats import NatsBus
 from openvibe.errors import NoResponders, ServiceError
 from openvibe.protocol import requests
-from operators import definitions
 from operators.link import link
 from operators.models import Inquiry, Operator, Project, Run, Server, Wait
-from operators.services import compiled, deliveries, execution, intake, registration, waits
+from operators.services import deliveries, execution, intake, waits
 from tests.bridge.conftest import SOON, Bridge, eventually
-from tests.bridge.village import Baker, Grocer
+from tests.bridge.village import Baker, Grocer, served
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,13 +41,6 @@ def baker(project: Project) -> Iterator[Operator]:
     """A server without a grocer."""
     for found in served(project, Baker):
         yield found["baker"]
-
-
-def served(project: Project, cls: type) -> Iterator[dict[str, Operator]]:
-    definition = definitions.registry.register(cls)
-    yield {definition.spec.id: registration.register(project, definition)}
-    definitions.registry.remove(definition.spec.id)
-    compiled.workflow.cache_clear()
 
 
 @pytest.fixture

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from openvibe import agent_node, human_in_the_loop, node, operator, remote_tool, workflow
+from operators import definitions
+from operators.models import Operator, Project
+from operators.services import compiled, registration
 
 
 @operator(id="grocer")
@@ -77,3 +82,11 @@ class Chief:
                 "expert_profile": {"const": "crier"}, "question": {"const": "what news"}}})])  # fmt: skip
         def order(self, state):
             return {"system": "You spread news.", "user": "Spread it.", "output_key": "report"}
+
+
+def served(project: Project, cls: type) -> Iterator[dict[str, Operator]]:
+    """Serve an operator for as long as the caller goes on, which is told its row by its id."""
+    definition = definitions.registry.register(cls)
+    yield {definition.spec.id: registration.register(project, definition)}
+    definitions.registry.remove(definition.spec.id)
+    compiled.workflow.cache_clear()
