@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
@@ -176,7 +177,7 @@ class Keeper:
     """Renews the leases of everything that this process plays, from one thread."""
 
     def __init__(self) -> None:
-        self._claims: dict[str, int] = {}
+        self._claims: list[Claim] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -184,7 +185,7 @@ class Keeper:
     def keeping(self, claim: Claim) -> Iterator[None]:
         """Keep a claim alive for as long as the block runs."""
         with self._lock:
-            self._claims[claim.run.id] = claim.epoch
+            self._claims.append(claim)
             announcements.announcer.playing = len(self._claims)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
@@ -193,8 +194,8 @@ class Keeper:
             yield
         finally:
             with self._lock:
-                if self._claims.get(claim.run.id) == claim.epoch:
-                    del self._claims[claim.run.id]
+                # Of two threads that heard of the same new run the slower one leaves, and the other keeps its lease.
+                self._claims.remove(claim)
                 announcements.announcer.playing = len(self._claims)
 
     def _renew_for_ever(self) -> None:
@@ -209,7 +210,7 @@ class Keeper:
 
     def _renew(self) -> None:
         with self._lock:
-            claims = dict(self._claims)
+            claims = {claim.run.id: claim.epoch for claim in sorted(self._claims, key=attrgetter("epoch"))}
         renew(claims, until=until())
         if connection.vendor != "sqlite":
             connection.close()

@@ -56,6 +56,26 @@ def test_the_second_of_two_that_begin_at_the_same_time_plays_nothing(meddled):
     assert list(thread(run).values_list("seq", flat=True)) == list(range(1, run.last_seq + 1))
 
 
+def test_whoever_was_slower_leaves_the_lease_of_the_faster_one_alone(meddled, while_playing):
+    run, times = meddled
+    faster, slower = (leases.take(run.id, by_writing=True) for _ in range(2))
+    renewed = []
+
+    def come_too_late():
+        with pytest.raises(ClaimLost), leases.keeper.keeping(slower):
+            Performance(slower).play()
+        Run.objects.filter(id=run.id).update(lease_until=None)
+        leases.keeper._renew()
+        renewed.append(Run.objects.get(id=run.id).lease_until)
+
+    while_playing(come_too_late)
+    with leases.keeper.keeping(faster):
+        Performance(faster).play()
+
+    assert len(times) == len(renewed) == 1
+    assert renewed[0] is not None
+
+
 def test_a_run_that_is_cancelled_before_it_is_taken_plays_nothing(meddled, alice):
     run, times = meddled
     claim = leases.take(run.id, by_writing=True)
