@@ -1,49 +1,49 @@
-"""People and programs that use a site while it is broken: they start runs, decide at gates, cancel, and try again."""
+"""People and programs that use a site while it is broken: they start runs, answer, cancel, fork, and try again.
+
+They come by REST. Agents, and those who are asked by name, also come by the bus, which tells them nothing of the end.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
-from collections import Counter
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import nats.errors
 
-from tests.acceptance.site import Site
+from openvibe.protocol import sessions
+from tests.acceptance.site import ENDED, Site
 from tests.faults import mill
+from tests.faults.plans import Plan
 
 HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 #: How often each decision is taken at a gate.
-WEIGHTS = {"approve": 6, "again": 3, "reject": 1, "ripe": 1, "raw": 1}
+WEIGHTS = {"approve": 6, "again": 3, "reject": 1, "ripe": 1, "raw": 1, "accept": 1, "ignore": 1}
 #: How long one request is tried again, in seconds.
 PATIENCE = 90.0
 PEOPLE = 3
 #: How often somebody sees a gate that has a deadline and lets it be.
 LEFT_TO_THE_CLOCK = 0.85
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run to start: when, with what, and when somebody cancels it, in seconds from the beginning."""
-
-    number: int
-    workflow: str
-    input: dict[str, Any]
-    at: float
-    cancel_at: float | None
+#: How often somebody says a second thing at once, and comes by the bus where he may.
+TWICE, BY_BUS = 0.3, 0.6
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody said at a gate, and the site's word for it."""
+    """What somebody said at a gate, or made of some work, and the site's word for it."""
 
     wait_id: str
-    decision: str
+    word: Any
     status: int
 
 
@@ -52,30 +52,20 @@ class Said:
     """Everything that callers have done, and what they were told."""
 
     started: dict[int, str] = field(default_factory=dict)
+    forks: dict[str, str] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
+    results: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    posted: list[str] = field(default_factory=list)
     cancelled: dict[str, int] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-
-
-def plans(dice: random.Random, *, runs: int, seconds: float) -> list[Plan]:
-    """Return what is started during these seconds, in the order of starting."""
-    moments = sorted(dice.uniform(0, seconds * 0.7) for _ in range(runs))
-    return [_plan(dice, number, at, seconds) for number, at in enumerate(moments)]
-
-
-def _plan(dice: random.Random, number: int, at: float, seconds: float) -> Plan:
-    rest = round(dice.uniform(0.2, 1.0), 2)
-    workflow = dice.choices(["grind", "age"], [3, 1])[0]
-    given = {"sort": dice.choice(["fine", "coarse"]), "seconds": rest} if workflow == "grind" else {"seconds": rest}
-    return Plan(number, workflow, given, at, at + dice.uniform(0.1, seconds / 2) if dice.random() < 0.1 else None)
 
 
 class Callers:
     """All callers of one site; `end()` lets them go home."""
 
     def __init__(self, site: Site, *, seed: int, world: Path) -> None:
-        self._seed, self._world = seed, world
+        self._site, self._seed, self._world = site, seed, world
         headers = {"Authorization": f"Bearer {site.token}"}
         limits = httpx.Limits(max_connections=40, max_keepalive_connections=40)
         self._http = httpx.Client(
@@ -83,29 +73,31 @@ class Callers:
         )
         self._began = time.monotonic()
         self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._starters: list[threading.Thread] = []
+        self._people: list[threading.Thread] = []
         self.said = Said()
 
     def begin(self, planned: list[Plan]) -> None:
         """Start everything that was planned, and the people who decide at gates."""
         self._began = time.monotonic()
-        jobs: list[Callable[[], None]] = [lambda plan=plan: self._start(plan) for plan in planned]
-        jobs += [lambda number=number: self._decide(number) for number in range(PEOPLE)]
-        for job in jobs:
-            thread = threading.Thread(target=self._guarded, args=(job,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._starters = [self._thread(lambda plan=plan: self._start(plan)) for plan in planned]
+        self._people = [self._thread(lambda number=number: self._decide(number)) for number in range(PEOPLE)]
+
+    @property
+    def done(self) -> bool:
+        """Whether everything that was planned has been started, cancelled and forked."""
+        return not any(thread.is_alive() for thread in self._starters)
 
     def end(self) -> None:
         """Let everybody finish what they do."""
         self._ended.set()
-        for thread in self._threads:
+        for thread in (*self._starters, *self._people):
             thread.join(PATIENCE)
         self._http.close()
 
     def crowd(self, dice: random.Random, *, people: int = 20) -> None:
         """Let many people decide at the same gate at the same time, not all alike."""
-        gates = [gate for gate in self.gates(dice) if "effect" not in gate["payload"]]
+        gates = [gate for gate in self.waits(dice) if gate["kind"] == "approval" and "effect" not in gate["payload"]]
         if not gates:
             return
         gate = dice.choice(gates)
@@ -116,20 +108,22 @@ class Callers:
 
     def runs(self, dice: random.Random, most: int) -> list[str]:
         """Return some of the runs that were started."""
-        known = list(self.said.started.values())
+        known = [*self.said.started.values(), *self.said.forks]
         return dice.sample(known, min(most, len(known)))
 
-    def gates(self, dice: random.Random) -> list[dict[str, Any]]:
-        """Return the open gates of some of the waiting runs."""
+    def waits(self, dice: random.Random) -> list[dict[str, Any]]:
+        """Return what some of the waiting runs ask of people and agents."""
         listed = self._ask("GET", "/operators/mill/runs?status=waiting")
         rows = listed.json()["results"] if listed is not None and listed.status_code == 200 else []
-        gates = []
+        waits = []
         for row in dice.sample(rows, min(10, len(rows))):
             run = self._ask("GET", f"/operators/mill/runs/{row['run_id']}")
             found = run.json()["waits"] if run is not None and run.status_code == 200 else []
-            open_still = [gate for gate in found if gate["kind"] == "approval" and gate["status"] == "pending"]
-            gates += [{**gate, "run_id": row["run_id"]} for gate in open_still]
-        return gates
+            open_still = [
+                wait for wait in found if wait["kind"] in ("approval", "work") and wait["status"] == "pending"
+            ]
+            waits += [{**wait, "run_id": row["run_id"]} for wait in open_still]
+        return waits
 
     def _start(self, plan: Plan) -> None:
         self._sleep_until(plan.at)
@@ -148,17 +142,64 @@ class Callers:
             self.said.cancelled[run_id] = gone.status_code
             if gone.status_code not in (200, 409):
                 self.said.strange.append(f"cancelling answered {gone.status_code}: {gone.text[:300]}")
+        elif plan.forked:
+            self._fork(plan, run_id)
+
+    def _fork(self, plan: Plan, run_id: str) -> None:
+        """Begin another run after one of the steps of this one, once it has completed."""
+        path, status = f"/operators/mill/runs/{run_id}", ""
+        while status not in ENDED and not self._ended.wait(0.5):
+            status = self._insist("GET", path).json()["status"]
+        if status != "completed":
+            return
+        *steps, _ = self._insist("GET", f"{path}/steps?limit=200").json()["steps"]
+        body = {"step_id": random.Random(f"{self._seed}/{plan.number}").choice(steps)["step_id"]}
+        key = {"Idempotency-Key": f"fork-{self._seed}-{plan.number}"}
+        answer = self._insist("POST", f"{path}/forks", body, headers=key)
+        if answer.status_code not in (200, 201):
+            self.said.strange.append(f"forking answered {answer.status_code}: {answer.text[:300]}")
+            return
+        self.said.forks[answer.json()["run_id"]] = run_id
 
     def _decide(self, number: int) -> None:
         dice = random.Random(f"{self._seed}/{number}")
         while not self._ended.is_set():
-            for gate in self.gates(dice):
-                if gate["deadline"] and dice.random() < LEFT_TO_THE_CLOCK:
+            for wait in self.waits(dice):
+                if wait["deadline"] and dice.random() < LEFT_TO_THE_CLOCK:
                     continue
-                self._answer(gate, self._opinion(gate, dice))
-                if dice.random() < 0.3:
-                    self._answer(gate, self._opinion(gate, dice))
+                for _ in range(2 if dice.random() < TWICE else 1):
+                    self._speak(wait, dice)
             self._ended.wait(dice.uniform(0.05, 0.3))
+
+    def _speak(self, wait: dict[str, Any], dice: random.Random) -> None:
+        by_bus = dice.random() < BY_BUS
+        if wait["kind"] == "work":
+            result = {"work_id": wait["id"], "summary": f"carted in {dice.random()} hours"}
+            self.said.results[wait["id"]].append(result)
+            if by_bus:
+                self._post(wait, "results", "result.success", result)
+            else:
+                self._send(wait, f"waits/{wait['id']}/result", {"result": result}, word=result)
+            return
+        decision = self._opinion(wait, dice)
+        if by_bus and wait["approver"]:
+            who = "approved_by" if decision == "approve" else "rejected_by"
+            vote = {"gate_id": wait["id"], who: wait["approver"], **_quote(wait)}
+            self._post(wait, "approvals", "approval.granted" if decision == "approve" else "approval.rejected", vote)
+        else:
+            self._answer(wait, decision)
+
+    def _post(self, wait: dict[str, Any], channel: str, type: str, payload: dict[str, Any]) -> None:
+        """Say something twice over the bus; what it has not taken may have been said all the same."""
+        run_id, now = wait["run_id"], datetime.now(UTC)
+        told = sessions.message(type, payload, id=uuid.uuid4().hex, run_id=run_id, now=now)
+        body = json.dumps(told).encode()
+        try:
+            self._site.post(sessions.subject(run_id, channel), body, body)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self.said.refused[f"bus {type(error).__name__}"] += 1
+        else:
+            self.said.posted.append(told["id"])
 
     def _opinion(self, gate: dict[str, Any], dice: random.Random) -> str:
         if "effect" in gate["payload"]:
@@ -168,14 +209,15 @@ class Callers:
         return dice.choices(gate["decisions"], [WEIGHTS[decision] for decision in gate["decisions"]])[0]
 
     def _answer(self, gate: dict[str, Any], decision: str) -> None:
-        body = {"decision": decision, "wait_id": gate["id"]}
-        body |= {"version": gate["version"], "payload_sha256": gate["payload_sha256"]}
-        answer = self._ask("POST", f"/operators/mill/runs/{gate['run_id']}/resume", body)
+        self._send(gate, "resume", {"decision": decision, "wait_id": gate["id"], **_quote(gate)}, word=decision)
+
+    def _send(self, wait: dict[str, Any], place: str, body: dict[str, Any], *, word: Any) -> None:
+        answer = self._ask("POST", f"/operators/mill/runs/{wait['run_id']}/{place}", body)
         if answer is None or answer.status_code >= 500:
             return
-        self.said.answers.append(Answer(gate["id"], decision, answer.status_code))
+        self.said.answers.append(Answer(wait["id"], word, answer.status_code))
         if answer.status_code not in (200, 409):
-            self.said.strange.append(f"resume answered {answer.status_code}: {answer.text[:300]}")
+            self.said.strange.append(f"{place} answered {answer.status_code}: {answer.text[:300]}")
 
     def _insist(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
         deadline = time.monotonic() + PATIENCE
@@ -196,6 +238,11 @@ class Callers:
             self.said.refused[str(answer.status_code)] += 1
         return answer
 
+    def _thread(self, job: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._guarded, args=(job,), daemon=True)
+        thread.start()
+        return thread
+
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
@@ -204,3 +251,7 @@ class Callers:
 
     def _sleep_until(self, moment: float) -> None:
         self._ended.wait(max(0.0, self._began + moment - time.monotonic()))
+
+
+def _quote(gate: dict[str, Any]) -> dict[str, Any]:
+    return {"version": gate["version"], "payload_sha256": gate["payload_sha256"]}

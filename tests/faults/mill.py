@@ -1,4 +1,6 @@
-"""The operator that the storms blow at: steps, a gate, timers, branches, a request, a model, and acts upon a world.
+"""The operator that the storms blow at: steps, gates, timers, branches, a request, a model, and acts upon a world.
+
+People and agents are asked together, one after the other, and in branches of a graph that was brought as it is.
 
 The world is a file that every act appends one line to.
 """
@@ -8,11 +10,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
-from openvibe import NOT_DONE, conditional, human_in_the_loop, llm_node, node, operator, workflow
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+
+from openvibe import NOT_DONE, conditional, human_in_the_loop, llm_node, node, operator, remote_node, workflow
 
 #: Names the file of acts; the site that plays the mill has it in its environment.
 WORLD = "OPENVIBE_FAULTS_WORLD"
@@ -20,6 +27,8 @@ WORLD = "OPENVIBE_FAULTS_WORLD"
 BEFORE, AFTER = 0.15, 0.15
 #: How often a person may send the grain through once more.
 MOST_ROUNDS = 3
+#: Who is asked together, and how many of them have to agree.
+ELDERS, QUORUM = ("ann", "ben", "cem"), 2
 
 
 def act(ctx: Any, name: str) -> dict[str, str]:
@@ -47,6 +56,43 @@ def remembered(ctx: Any, name: str) -> Any:
     return {"key": key} if found else NOT_DONE
 
 
+class Batch(TypedDict, total=False):
+    """What the branches of a blend have in common. Every turn of a node adds a word that no other turn adds."""
+
+    grains: int
+    turns: Annotated[list[str], add]
+    left: str
+    right: str
+
+
+def blending() -> Any:
+    """Return a graph: a gate in each of two branches, work in the third, and all of it put together."""
+    graph = StateGraph(Batch)
+    for name in ("left", "right"):
+        graph.add_node(name, _side(name))
+    for name in ("wheel", "mix"):
+        graph.add_node(name, lambda _, name=name: _turned(name))
+    for name in ("left", "right", "wheel"):
+        graph.add_edge(START, name)
+    graph.add_edge(["left", "right", "wheel"], "mix")
+    return graph
+
+
+def _side(name: str) -> Callable[[Batch], dict[str, Any]]:
+    asked = {"action_request": {"action": name, "args": {}}, "config": {"allow_accept": True, "allow_ignore": True}}
+
+    def side(_: Batch) -> dict[str, Any]:
+        [answer] = interrupt([asked])
+        return {name: answer["type"], **_turned(name)}
+
+    return side
+
+
+def _turned(name: str) -> dict[str, Any]:
+    time.sleep(BEFORE)
+    return {"turns": [f"{name} {os.getpid()} {time.time_ns()}"]}
+
+
 @operator(id="mill", name="Mill")
 class Mill:
     sort: str = "fine"
@@ -57,6 +103,9 @@ class Mill:
     review: str = ""
     ripe: str = ""
     price: str = ""
+    sacks: int = 0
+    agreed: str = ""
+    carried: dict = {}
 
     @workflow(id="grind", inputs=("sort", "seconds"), emits=("flour_ready",))
     class Grind:
@@ -129,6 +178,27 @@ class Mill:
         def sell(self, state, ctx):
             ctx.effect("sell", lambda: act(ctx, "sell"))
             return {"passed": [*state["passed"], "sell"]}
+
+    @workflow(id="haul", inputs=("sacks",))
+    class Haul:
+        """A gate that most of the elders decide, and work for whoever takes it elsewhere."""
+
+        @human_in_the_loop(prompt="Send it?", approvers=ELDERS, quorum=QUORUM)
+        def agreed(self, state):
+            return {"sacks": state["sacks"]}
+
+        @remote_node(role="carting")
+        def cart(self, state):
+            return {"task": {"sacks": state["sacks"]}, "output_key": "carried"}
+
+        @node
+        def unload(self, state, ctx):
+            ctx.effect("unload", lambda: act(ctx, "unload"))
+            return {"passed": [*state["passed"], "unload"]}
+
+    @workflow(id="blend", graph=blending())
+    class Blend:
+        """Branches that wait and work at the same time."""
 
     @workflow(id="quote", trigger="request:price", inputs=("seconds",))
     class Quote:

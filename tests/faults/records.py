@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 #: The tables, and of each the columns that hold JSON, which SQLite gives back as text.
 TABLES = {
+    "workflow": {"spec"},
     "run": {"input", "output", "error"},
     "event": {"data"},
     "wait": {"payload", "values", "result", "decisions"},
@@ -38,6 +39,7 @@ ACTING = """
 class Records:
     """All rows of the tables that tell of runs, at one moment."""
 
+    workflows: list[Row]
     runs: list[Row]
     events: list[Row]
     waits: list[Row]

@@ -20,7 +20,8 @@ from tests import servers
 from tests.acceptance import site as sites
 from tests.acceptance.site import Site
 from tests.faults import mill, records, verdict
-from tests.faults.callers import Callers, plans
+from tests.faults.callers import Callers
+from tests.faults.plans import plans
 from tests.faults.records import Records
 from tests.faults.storm import Storm, Target
 
@@ -68,14 +69,14 @@ def play(seed: int, kind: Kind, home: Path, *, runs: int, seconds: float) -> Rep
             storm.rage(seconds)
             report.seconds["storm"] = _since(began)
             patience = REST_SECONDS + REST_SECONDS_EACH * runs
-            _settled(target.site, len(planned), target.callers, patience)
+            _settled(target, patience)
         finally:
             target.callers.end()
             report.journal = [f"{at:7.2f} {what}" for at, what in storm.journal]
         # An answer that came too late has its place on the timeline, too.
-        settled = _settled(target.site, len(planned), target.callers, SHORT_REST_SECONDS)
+        settled = _settled(target, SHORT_REST_SECONDS)
         report.seconds["rest"] = _since(began)
-        report.violations += verdict.unrest(settled)
+        report.violations += verdict.unrest(settled, target.callers.said)
         report.violations += verdict.broken(settled, target.callers.said, planned, mill.acts(home / "world"))
         report.violations += _absent(target)
         if not report.violations:
@@ -123,12 +124,14 @@ def _sweep(home: Path) -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-def _settled(site: Site, planned: int, callers: Callers, patience: float) -> Records:
+def _settled(target: Target, patience: float) -> Records:
     """Wait until everything is at rest, and return what is there then; after `patience` seconds whatever there is."""
     deadline = time.monotonic() + patience
     while True:
-        found = records.read(site)
-        if len(callers.said.started) == planned and not verdict.unrest(found):
+        # Whoever has done his part first has left nothing that is not in what is read afterwards.
+        done = target.callers.done
+        found = records.read(target.site)
+        if done and not verdict.unrest(found, target.callers.said):
             return found
         if time.monotonic() > deadline:
             return found
@@ -173,7 +176,9 @@ def _changed(before: Records, after: Records) -> Iterator[str]:
 def _tell(report: Report, settled: Records, callers: Callers, storm: Storm) -> None:
     kinds = Counter(event["kind"] for events in settled.threads().values() for event in events)
     told = ("run.lost", "run.handed_back", "run.cancelled", "run.failed", "effect.unknown", "gate.expired")
+    asked = Counter(wait["kind"] for wait in settled.waits)
     report.found = {"rows": len(settled.runs), **{kind: kinds[kind] for kind in told}}
+    report.found |= {"forks": len(callers.said.forks), "work": asked["work"], "posted": len(callers.said.posted)}
     report.found |= {f"refused {name}": count for name, count in callers.said.refused.items()}
     report.found |= {f"answered {n}": c for n, c in Counter(item.status for item in callers.said.answers).items()}
     report.blows = dict(Counter(what.partition(":")[0] for _, what in storm.journal))

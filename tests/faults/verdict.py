@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from tests.acceptance.site import ENDED
-from tests.faults import fates
-from tests.faults.callers import NOT_HAPPENED, Plan, Said
+from tests.faults import fates, mill
+from tests.faults.callers import NOT_HAPPENED, Said
+from tests.faults.plans import Plan
 from tests.faults.records import Records, Row, by_run
 
 #: What the general channel repeats of a run.
@@ -17,9 +18,11 @@ NEWS = frozenset(
 )
 
 
-def unrest(records: Records) -> list[str]:
+def unrest(records: Records, said: Said) -> list[str]:
     """Return what is still on its way: with time it must all come to rest."""
+    taken_in = {item["body"].get("id") for item in records.inbox}
     return [
+        *(f"message {name} has not come in" for name in list(said.posted) if name not in taken_in),
         *(f"run {run['id']} is {run['status']}" for run in records.runs if run["status"] not in ENDED),
         *(f"run {run['id']} holds a lease" for run in records.runs if run["lease_until"] is not None),
         *(f"wait {wait['id']} ({wait['node']}) is open" for wait in records.waits if wait["status"] == "pending"),
@@ -66,6 +69,8 @@ def broken(records: Records, said: Said, planned: list[Plan], world: list[dict[s
         *_threads(records),
         *_public(records),
         *_waits(records, said),
+        *_groups(records),
+        *_forks(records, said),
         *_effects(records, world),
         *_children(records),
         *(
@@ -78,7 +83,7 @@ def broken(records: Records, said: Said, planned: list[Plan], world: list[dict[s
 
 def _runs(records: Records, said: Said, planned: list[Plan]) -> Iterator[str]:
     runs = {run["id"]: run for run in records.runs}
-    asked = [run["id"] for run in records.runs if run["parent_id"] is None]
+    asked = [run["id"] for run in records.runs if run["parent_id"] is None and run["forked_from_id"] is None]
     if sorted(asked) != sorted(said.started.values()) or len(asked) != len(planned):
         yield f"{len(planned)} runs were planned, {len(said.started)} answered, {len(asked)} are there"
     for plan in planned:
@@ -88,11 +93,36 @@ def _runs(records: Records, said: Said, planned: list[Plan]) -> Iterator[str]:
     for run_id, status in said.cancelled.items():
         if status == 200 and runs[run_id]["status"] != "cancelled":
             yield f"run {run_id} was cancelled and is {runs[run_id]['status']}"
-    waits, threads, workflows = by_run(records.waits), records.threads(), _workflows(records)
+    threads, dues = records.threads(), _dues(records)
     for run in records.runs:
-        decisions = fates.decided(waits.get(run["id"], []))
-        due = fates.fate(workflows[run["id"]], run["input"], decisions)
-        yield from _as_due(run, due, threads.get(run["id"], []), said, asker=runs.get(run["parent_id"] or ""))
+        events = threads.get(run["id"], [])
+        yield from _as_due(run, dues[run["id"]], events, said, asker=runs.get(run["parent_id"] or ""))
+        if run["status"] == "completed":
+            yield from _turns(run, events)
+
+
+def _dues(records: Records) -> dict[str, fates.Fate]:
+    """Return what must become of each run; a fork goes on upon the answers that its source had by then."""
+    waits, threads, workflows = by_run(records.waits), records.threads(), _workflows(records)
+    dues = {}
+    for run in records.runs:
+        answers, passed = fates.answered(waits.get(run["id"], [])), list[str]()
+        if source := run["forked_from_id"]:
+            finished = [event for event in threads[source] if event["kind"] == "step.finished"]
+            ids = [event["step_id"] for event in finished]
+            passed = [event["node"] for event in finished[: ids.index(run["forked_at"]) + 1]]
+            before = sum(node in fates.ASKING for node in passed)
+            answers = [*fates.answered(waits.get(source, []))[:before], *answers]
+        dues[run["id"]] = fates.fate(workflows[run["id"]], run["input"], answers).after(len(passed))
+    return dues
+
+
+def _turns(run: Row, events: list[Row]) -> Iterator[str]:
+    """What the branches have put together is what each of their steps was told to have added, once."""
+    finished = [event["data"]["update"] for event in events if event["kind"] == "step.finished"]
+    told = sorted(turn for update in finished for turn in update.get("turns", []))
+    if told != sorted(run["output"].get("turns", [])):
+        yield f"run {run['id']} came to the turns {run['output'].get('turns')}, and tells of {told}"
 
 
 def _as_due(run: Row, due: fates.Fate, events: list[Row], said: Said, *, asker: Row | None) -> Iterator[str]:
@@ -101,13 +131,13 @@ def _as_due(run: Row, due: fates.Fate, events: list[Row], said: Said, *, asker: 
         # Whoever answers a run that has ended otherwise than it should is cancelled with it.
         if run["id"] not in said.cancelled and (asker is None or asker["status"] == "completed"):
             yield f"run {run['id']} is cancelled, and nobody did it"
-        if nodes != due.nodes[: len(nodes)]:
+        if not due.begins(nodes):
             yield f"run {run['id']} was cancelled after {nodes}, which does not begin {due.nodes}"
         return
     if run["status"] != due.status:
         yield f"run {run['id']} is {run['status']} ({run['error']}), but should be {due.status}"
         return
-    if nodes != due.nodes:
+    if len(nodes) != len(due.nodes) or not due.begins(nodes):
         yield f"run {run['id']} went through {nodes} instead of {due.nodes}"
     told = {name: (run["output"] or {}).get(name) for name in due.output}
     if told != due.output:
@@ -167,10 +197,61 @@ def _waits(records: Records, said: Said) -> Iterator[str]:
         want = 0 if wait["status"] == "cancelled" else 1
         if closed[wait["id"]] != want:
             yield f"wait {wait['id']} ({wait['node']}, {wait['status']}) was told closed {closed[wait['id']]} times"
-    decisions = {wait["id"]: wait["decision"] for wait in records.waits}
+    words = {wait["id"]: wait["result"] if wait["kind"] == "work" else wait["decision"] for wait in records.waits}
     for answer in said.answers:
-        if answer.status == 200 and decisions.get(answer.wait_id) != answer.decision:
-            yield f"{answer} was accepted, but {decisions.get(answer.wait_id)!r} was decided"
+        if answer.status == 200 and words.get(answer.wait_id) != answer.word:
+            yield f"{answer} was accepted, but {words.get(answer.wait_id)!r} counted"
+    for wait in records.waits:
+        if wait["kind"] == "work" and wait["result"] and wait["result"] not in said.results[wait["id"]]:
+            yield f"wait {wait['id']} has the result {wait['result']}, which nobody gave"
+
+
+def _groups(records: Records) -> Iterator[str]:
+    """Whoever is asked together says one thing each, as long as it counts; the others are asked no longer."""
+    groups: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    for wait in records.waits:
+        if wait["rule"]:
+            groups[wait["run_id"], wait["interrupt_id"]][wait["id"]] = wait
+    status, threads = {run["id"]: run["status"] for run in records.runs}, records.threads()
+    for (run_id, _), seats in groups.items():
+        told = [event for event in threads[run_id] if event["data"].get("wait_id") in seats]
+        votes = [event for event in told if event["kind"] == "gate.decided"]
+        words = [event["data"]["decision"] for event in votes]
+        came_to = [fates.agreed(words[:count]) for count in range(1, len(words) + 1)]
+        where = f"the group of run {run_id} was told {words}"
+        if sorted(seat["approver"] for seat in seats.values()) != sorted(mill.ELDERS):
+            yield f"{where}, and was {[seat['approver'] for seat in seats.values()]}"
+        if len({event["actor"] for event in votes}) != len(votes):
+            yield f"{where} by {[event['actor'] for event in votes]}"
+        if any(came_to[:-1]) or not (any(came_to) or status[run_id] == "cancelled"):
+            yield f"{where}, and its run is {status[run_id]}"
+        if [event["data"]["group"]["decision"] or "" for event in votes] != came_to:
+            yield f"{where}, and said to have come to {[event['data']['group'] for event in votes]}"
+        voted = {event["data"]["wait_id"] for event in votes}
+        for seat in seats.values():
+            if seat["status"] != ("resolved" if seat["id"] in voted else "cancelled"):
+                yield f"{where}, and the seat of {seat['approver']} is {seat['status']}"
+
+
+def _forks(records: Records, said: Said) -> Iterator[str]:
+    """Whoever forked twice by one key has one more run, and both threads tell of it once."""
+    runs = {run["id"]: run for run in records.runs}
+    forks = {run["id"]: run["forked_from_id"] for run in records.runs if run["forked_from_id"]}
+    if forks != said.forks:
+        yield f"the forks are {forks}, and callers know of {said.forks}"
+    told = Counter(
+        (run_id, event["data"].get("from"), event["data"].get("to"))
+        for run_id, events in records.threads().items()
+        for event in events
+        if event["kind"] == "run.forked"
+    )
+    due = [(fork, source, None) for fork, source in forks.items()]
+    due += [(source, None, fork) for fork, source in forks.items()]
+    if told != Counter(due):
+        yield f"of the forks {forks} the threads tell {told}"
+    for fork, source in forks.items():
+        if runs[fork]["input"] != runs[source]["input"]:
+            yield f"run {fork} has the input {runs[fork]['input']}, its source {runs[source]['input']}"
 
 
 def _effects(records: Records, world: list[dict[str, Any]]) -> Iterator[str]:
@@ -224,13 +305,6 @@ def _children(records: Records) -> Iterator[str]:
 
 
 def _workflows(records: Records) -> dict[str, str]:
-    """Return each run's workflow; its start tells of it, and a run that never started is one that callers asked for."""
-    return {run["id"]: _workflow(run) for run in records.runs}
-
-
-def _workflow(run: Row) -> str:
-    if run["trigger"].startswith("event:"):
-        return "store"
-    if run["trigger"].startswith("request:"):
-        return "quote"
-    return "grind" if "sort" in run["input"] else "age"
+    """Return each run's workflow."""
+    slugs = {row["id"]: row["slug"] for row in records.workflows}
+    return {run["id"]: slugs[run["workflow_id"]] for run in records.runs}
