@@ -164,7 +164,7 @@ class Performance:
             workflow_id=run.workflow.slug,
             input=None if begun else run.input,
             traceparent=run.traceparent,
-            started=run.started_at or timezone.now(),
+            started=self._claim.started_at,
             epoch=self._claim.epoch,
         )
         release()

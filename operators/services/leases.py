@@ -59,6 +59,13 @@ class Claim:
         """Whether this is the first claim of a run that has no checkpoints yet; a fork begins with its source's."""
         return self.epoch == 1 and not self.run.forked_at
 
+    @property
+    def started_at(self) -> datetime:
+        """When the run's first play began, as every later one will find it."""
+        began: datetime | None = self.taking.put["started_at"] if self.taking else self.run.started_at
+        assert began is not None
+        return began
+
 
 def until() -> datetime:
     """Return when a lease that is renewed now runs out."""

@@ -9,6 +9,7 @@ from langgraph.graph import START, StateGraph
 
 from openvibe import operator, workflow
 from openvibe.registry import define
+from openvibe.tracing.recorder import Recorder
 from operators import definitions
 from operators.models import Run
 from operators.services import compiled, execution, intake, leases, registration
@@ -86,6 +87,24 @@ def test_a_run_that_is_cancelled_before_it_is_taken_plays_nothing(meddled, alice
 
     assert not times
     assert kinds(run)[-1] == "run.cancelled"
+
+
+def test_the_first_play_is_traced_with_the_start_that_every_later_one_finds(meddled, monkeypatch):
+    run, _ = meddled
+    plays = []
+
+    class Sink:
+        loggers = ()
+
+        def began(self, span):
+            plays.append(span.play)
+
+        def ended(self, span): ...
+
+    monkeypatch.setattr(definitions, "tracer", lambda: Recorder(Sink()))
+    run = played(run)
+
+    assert {play.started for play in plays} == {run.started_at}
 
 
 def test_what_breaks_before_the_first_write_ends_the_run_all_the_same(meddled, monkeypatch):
