@@ -8,7 +8,8 @@ from functools import cache, lru_cache
 from openvibe import engine
 from openvibe.compiler import CompiledWorkflow, compile_workflow
 from operators import definitions
-from operators.models import Run
+from operators.models import Node, Run
+from operators.models.lookup import listed
 from operators.services import sources
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,14 @@ def of(run: Run) -> CompiledWorkflow | None:
     """Return the workflow of a run as the database describes its operator now; None if this process cannot know it."""
     sources.ready(run.operator)
     return workflow(run.operator.slug, run.workflow.slug, run.operator.source)
+
+
+def models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
+    """Return the models that an administrator has chosen for single nodes."""
+    if not any(node.model for node in workflow.definition.spec.nodes):
+        return {}
+    nodes = listed(Node, order=["pk"], workflow_id=run.workflow_id)
+    return {node.slug: node.model for node in nodes if node.model}
 
 
 @cache

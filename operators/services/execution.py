@@ -29,10 +29,9 @@ from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
 from openvibe.session import RunInfo, Session
 from operators import definitions
-from operators.models import Emission, Event, Node, Run, Wait
+from operators.models import Emission, Event, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
 from operators.models.event import EventRow
-from operators.models.lookup import listed
 from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
     boxes,
@@ -146,7 +145,7 @@ class Performance:
         run = self._run
         session = Session(
             definitions.provider(),
-            models=_models(run, workflow),
+            models=compiled.models(run, workflow),
             host=ClaimHost(self._claim, self._change, self._words),
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug, run.traceparent, run.tracestate),
             outside=OUTSIDE,
@@ -328,14 +327,6 @@ class Performance:
         agents = any(node.kind == "agent" for node in self._workflow.definition.spec.nodes)
         said = boxes.said(self._run.id, rows) if agents else []
         return boxes.delivery(self._run, told["output"], said, now=now)
-
-
-def _models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
-    """Return the models that an administrator has chosen for single nodes."""
-    if not any(node.model for node in workflow.definition.spec.nodes):
-        return {}
-    nodes = listed(Node, order=["pk"], workflow_id=run.workflow_id)
-    return {node.slug: node.model for node in nodes if node.model}
 
 
 _TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")
