@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,8 @@ SECONDS, SECONDS_EACH = 9.0, 0.15
 
 def main() -> int:
     options = _options()
+    # Callers meet a bus that is down all the time; the report counts how often.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
     kinds = ("embedded", "grown") if options.kind == "both" else (options.kind,)
     if "grown" in kinds and not (servers.available("postgres") and servers.available("redis")):
         print("PostgreSQL and Redis are not installed: `make services` installs them, or say --kind embedded.")
