@@ -193,7 +193,7 @@ def _due(now: datetime) -> list[Wait]:
     rows = Wait.objects.pending().filter(deadline__lte=now)
     # Timers fire together, but for those of a run that goes on at another branch.
     rows = rows.exclude(kind=Wait.Kind.TIMER, run__status=Run.Status.WAITING)
-    return list(rows.order_by("deadline")[:MOST])
+    return list(rows.order_by("deadline", "seat")[:MOST])
 
 
 def _expire(wait: Wait) -> None:

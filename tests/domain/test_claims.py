@@ -57,6 +57,7 @@ def test_the_second_of_two_that_begin_at_the_same_time_plays_nothing(meddled):
     assert list(thread(run).values_list("seq", flat=True)) == list(range(1, run.last_seq + 1))
 
 
+@pytest.mark.django_db(transaction=True)
 def test_whoever_was_slower_leaves_the_lease_of_the_faster_one_alone(meddled, while_playing):
     run, times = meddled
     faster, slower = (leases.take(run.id, by_writing=True) for _ in range(2))
