@@ -218,7 +218,7 @@ class Performance:
         facts, opened, changes = _outcome(self._run, outcome, now=now, overridden=self._overridden)
         emissions = _emissions(self._run, progress, now=now)
         told = [*self._untold(progress.reopened), *progress.events, *map(_emitted, emissions), *facts]
-        if not (checkpoints or writes or told or progress.puts or changes):
+        if not (self._claim.taking or checkpoints or writes or told or progress.puts or changes):
             return
         kept = stored(checkpoints, writes) if self._checkpointed else []
         ended = "ended_at" in changes

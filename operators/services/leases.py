@@ -76,8 +76,8 @@ def take(run_id: str, *, by_writing: bool = False) -> Claim | None:
     """Claim a queued run, or return None because there is nothing to claim.
 
     Where a limit makes runs wait it is the run whose turn it is: any bell is good for one of them. A run whose operator
-    this process does not hold stays queued, for a worker that does. If it may be taken `by_writing`, a run that has
-    never been played is left to the first write under its claim: one transaction less.
+    this process does not hold stays queued, for a worker that does. If it may be taken `by_writing`, a run that
+    begins at its start is left to the first write under its claim: one transaction less.
     """
     run = _queued(run_id)
     if run is None:
@@ -88,9 +88,8 @@ def take(run_id: str, *, by_writing: bool = False) -> Claim | None:
     found = limits.queue(run.operator)
     if found is not None:
         return _in_turn(run, found)
-    if by_writing and run.epoch == 0:
-        return Claim(run, epoch=1, taking=_taking(run))
-    return _claimed(run)
+    new = Claim(run, epoch=run.epoch + 1, taking=_taking(run))
+    return new if by_writing and new.fresh else _claimed(run)
 
 
 def hold(claim: Claim) -> Claim:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,10 @@ import orjson
 from django.conf import settings
 
 from openvibe import node, operator, workflow
-from operators.models import Event, Operator, Run
-from operators.services import execution, intake
+from openvibe.registry import define
+from operators import definitions
+from operators.models import Event, Operator, Project, Run
+from operators.services import compiled, execution, intake, registration
 
 Act = Callable[[], Any]
 #: What the lab's `meddle` node does while its run is played; a test sets it.
@@ -95,3 +98,14 @@ def rung() -> list[str]:
             found.append(orjson.loads(file.read_bytes())["headers"]["argsrepr"].strip("[]'"))
         file.unlink()
     return found
+
+
+@contextmanager
+def served(project: Project, cls: type) -> Iterator[Operator]:
+    """Serve an operator of a test's own until the block ends."""
+    definition = definitions.registry.add(define(cls))
+    try:
+        yield registration.register(project, definition)
+    finally:
+        definitions.registry.remove(definition.spec.id)
+        compiled.workflow.cache_clear()

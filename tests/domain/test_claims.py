@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TypedDict
 
 import pytest
+from django.utils import timezone
 from langgraph.graph import START, StateGraph
 
-from openvibe import operator, workflow
-from openvibe.registry import define
+from openvibe import operator, outcomes, workflow
 from openvibe.tracing.recorder import Recorder
 from operators import definitions
 from operators.models import Run
-from operators.services import compiled, execution, intake, leases, registration
+from operators.services import execution, intake, leases
 from operators.services.execution import Performance
 from operators.services.leases import ClaimLost
-from tests.domain.lab import kinds, played, started, thread
+from tests.domain.lab import kinds, played, served, started, thread
 
 
 class State(TypedDict):
@@ -108,6 +108,30 @@ def test_the_first_play_is_traced_with_the_start_that_every_later_one_finds(medd
     assert {play.started for play in plays} == {run.started_at}
 
 
+def test_a_fork_goes_on_somewhere_and_is_taken_before_it_is_prepared(meddled):
+    run, _ = meddled
+    Run.objects.filter(id=run.id).update(forked_at=timezone.now())
+
+    assert leases.take(run.id, by_writing=True).taking is None
+    run.refresh_from_db()
+    assert (run.status, run.epoch) == ("running", 1)
+
+
+def test_no_play_goes_on_under_a_claim_that_nothing_has_taken(meddled, monkeypatch):
+    run, _ = meddled
+    claims = []
+
+    def nothing_to_write(*_, **__):
+        yield outcomes.Progress()
+        claims.append(Run.objects.values_list("status", flat=True).get(id=run.id))
+        yield outcomes.Progress(outcome=outcomes.Completed({}))
+
+    monkeypatch.setattr(execution.engine, "play", nothing_to_write)
+    played(run)
+
+    assert claims == ["running"]
+
+
 def test_what_breaks_before_the_first_write_ends_the_run_all_the_same(meddled, monkeypatch):
     run, times = meddled
     monkeypatch.setattr(execution.engine, "play", lambda *_, **__: 1 / 0)
@@ -137,11 +161,7 @@ def test_a_graph_of_somebodys_own_is_taken_before_it_is_asked_for_its_way(projec
         @workflow(id="ways", graph=graph)
         class Ways: ...
 
-    maze = registration.register(project, definitions.registry.add(define(Maze)))
-    try:
+    with served(project, Maze) as maze:
         run = played(started(maze, "ways"))
-    finally:
-        definitions.registry.remove("maze")
-        compiled.workflow.cache_clear()
 
     assert (run.status, seen) == ("completed", ["running"])

@@ -9,11 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from langgraph.graph import START, StateGraph
 
 from openvibe import operator, workflow
-from openvibe.registry import define
-from operators import definitions
 from operators.models import Card, Checkpoint, CheckpointWrite, Node, Run
-from operators.services import compiled, intake, leases, registration, waits
-from tests.domain.lab import kinds, meddling, played, started, thread
+from operators.services import intake, leases, waits
+from tests.domain.lab import kinds, meddling, played, served, started, thread
 
 
 def test_a_run_is_played_to_its_gate_and_then_holds_nothing(engagement):
@@ -234,12 +232,8 @@ def test_a_run_whose_workflow_cannot_be_compiled_fails_at_once_with_the_reason(p
         @workflow(id="wrapped", graph=Wrapped())
         class InWraps: ...
 
-    maze = registration.register(project, definitions.registry.add(define(Maze)))
-    try:
+    with served(project, Maze) as maze:
         run = played(started(maze, "wrapped"))
-    finally:
-        definitions.registry.remove("maze")
-        compiled.workflow.cache_clear()
 
     assert (run.status, run.error["kind"], run.epoch, run.lease_until) == ("failed", "SetupError", 1, None)
     assert "takes a LangGraph StateGraph, not Wrapped" in run.error["message"]
