@@ -53,6 +53,11 @@ class Entry:
         )
 
     @property
+    def anchor(self) -> str:
+        """The name of its place on a page."""
+        return f"e{self.seq}"
+
+    @property
     def details(self) -> Any:
         """What came with the fact and is too much for a sentence."""
         data = self.data

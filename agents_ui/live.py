@@ -5,12 +5,12 @@ While the bus is away the database is polled, and the pages say so.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agents_ui import rendering
+from agents_ui.sending import Socket
 from openvibe.bus import Handler, Message
 from openvibe.events import GATE_OPENED, STEP_FAILED, STEP_FINISHED, STEP_STARTED
 from openvibe.protocol import envelope, subjects
@@ -19,47 +19,8 @@ from operators.services.watching import CATCH_UP, State
 
 #: How many steps may speak before their start is known; more of them are no steps of this run.
 EARLY_STEPS = 16
-#: How many frames may wait for a slow socket before it is cut off; it comes back and catches up.
-BACKLOG = 500
-#: The most characters of several frames that go out as one: daphne sends no more than 1 MiB.
-LONGEST = 256 * 1024
 #: After how many bytes of their data events are rendered as a frame of their own.
 PORTION = 64 * 1024
-
-
-@dataclass(eq=False)
-class Socket:
-    """One browser's connection: what its page holds already, and the frames on their way to it."""
-
-    after: int
-    hints: str = ""
-    frames: list[str] = field(default_factory=list)
-    behind: bool = False
-    _woken: asyncio.Future[None] | None = None
-
-    def send(self, frame: str) -> None:
-        """Queue a frame; a socket that cannot keep up is cut off."""
-        if not frame:
-            return
-        if len(self.frames) >= BACKLOG:
-            self.behind = True
-        else:
-            self.frames.append(frame)
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
-
-    async def next(self) -> str | None:
-        """Return what waits as one frame, or a few; None when the socket is to be closed. Only one may wait."""
-        if not self.frames:
-            # Hundreds of sockets wake at every frame: a queue of the library's would cost as much as the sending.
-            self._woken = asyncio.get_running_loop().create_future()
-            await self._woken
-        number = size = 0
-        while number < len(self.frames) and (not number or size + len(self.frames[number]) <= LONGEST):
-            size += len(self.frames[number])
-            number += 1
-        frames, self.frames = self.frames[:number], self.frames[number:]
-        return None if self.behind else "".join(frames)
 
 
 class Watch(watching.Watch[Socket]):
@@ -143,7 +104,8 @@ class Watch(watching.Watch[Socket]):
         _send(self._fragments(), "".join(rendering.words(step, "".join(parts)) for step, parts in ready.items()))
 
     async def _rendered(self, events: list[dict[str, Any]]) -> str:
-        html = await watching.in_thread(rendering.pushed, self.project_id, self.channel, events)
+        draw = partial(rendering.pushed, self.project_id, self.channel, events)
+        html = draw() if rendering.brief(self.channel, events) else await watching.in_thread(draw)
         return f'{html}<template data-seq="{events[-1]["seq"]}"></template>'
 
     async def _missed(self, after: int) -> list[str]:

@@ -15,7 +15,7 @@ from agents_ui.entries import Entry
 from agents_ui.items import Item
 from agents_ui.steps import STEP_KINDS, Step
 from openvibe.events import STEP_STARTED
-from openvibe.protocol import subjects
+from openvibe.protocol import envelope, subjects
 from operators.models import Event, Run, Wait
 from operators.services import serving
 from operators.services import timeline as threads
@@ -29,6 +29,8 @@ STATES: Mapping[State, str] = {
 }
 #: What a run's head says of other rows.
 SHOWN = ("operator", "workflow", "started_by", "parent__operator", "parent__workflow")
+#: The most bytes of data that are drawn before a thread would have been woken.
+BRIEF = 2_000
 _STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: How far back an interruption looks for steps that it stopped.
 _REACH = 60
@@ -63,14 +65,22 @@ def pushed(project_id: str, channel: str, events: Sequence[Mapping[str, Any]]) -
         return ""
     if not subjects.is_thread(channel):
         rows = _drawn(items.unfolded(reversed(entries)), public=True)
-        return render_to_string("timeline/added.html", {"items": rows, "where": "afterbegin"}) + _hint(entries)
+        return _added(rows, "afterbegin") + _hint(entries)
     known = {entry.seq for entry in entries}
     touched = {entry.step_id for entry in entries if entry.step_id}
     folded = items.fold(_recalled(project_id, channel, entries))
     fresh = [item for item in folded if item.entries[0].seq in known]
     again = [item for item in folded if item.entries[0].seq not in known and _changed(item, touched, entries)]
-    added = render_to_string("timeline/added.html", {"items": _drawn(fresh), "where": "beforeend"}) if fresh else ""
+    added = _added(_drawn(fresh), "beforeend") if fresh else ""
     return added + _drawn(again, oob=True) + _surroundings(entries) + _hint(entries)
+
+
+def brief(channel: str, events: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `pushed` draws these at once: a few words from outside, for which it asks the database nothing."""
+    if len(events) != 1 or not subjects.is_thread(channel):
+        return False
+    (event,) = events
+    return _from_outside(event["type"]) and len(envelope.dumps(event["data"])) <= BRIEF
 
 
 def words(step_id: str, text: str) -> str:
@@ -116,6 +126,10 @@ def _result(run: Run) -> dict[str, Any]:
     wrote = last.get("update") or {}
     main = {name: output[name] for name in wrote if name in output} or output
     return {"main": main, "rest": {name: value for name, value in output.items() if name not in main}}
+
+
+def _added(rows: SafeString, where: str) -> str:
+    return f'<ol hx-swap-oob="{where}:#timeline">{rows}</ol>'
 
 
 def _drawn(rows: Iterable[Item], *, public: bool = False, oob: bool = False) -> SafeString:
@@ -184,9 +198,13 @@ def _hint(entries: Sequence[Entry]) -> str:
     return '<template data-dispatch="gates-changed"></template>' if told else ""
 
 
+def _from_outside(kind: str) -> bool:
+    """Whether somebody outside says it: that changes nothing of the run."""
+    return kind.startswith("agent.")
+
+
 def _surroundings(entries: Sequence[Entry]) -> str:
-    if all(entry.kind.startswith("agent.") for entry in entries):
-        # What somebody outside says changes nothing of the run.
+    if all(_from_outside(entry.kind) for entry in entries):
         return ""
     run = Run.objects.select_related(*SHOWN).filter(id=entries[0].run_id).first()
     if run is None:

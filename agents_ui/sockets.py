@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,7 +16,8 @@ from django.contrib.auth import get_user_model
 from django.db import DatabaseError
 from django.urls import path
 
-from agents_ui.live import Socket, hub
+from agents_ui.live import hub
+from agents_ui.sending import Socket
 from openvibe.protocol import subjects
 from operators.models import Project, Run
 from operators.numbers import natural
@@ -38,23 +40,22 @@ class Page(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         """Let in who may look, from the number that the page already shows."""
-        self._leaving: list[Callable[[], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._leaving: list[Callable[[], object]] = []
         channels = await database_sync_to_async(self.channels)(self.scope["user"])
         await self.accept()
         if not channels:
             await self.close(NOT_FOUND)
             return
-        socket = Socket(after=self._after(), hints=self.hints)
-        self._tasks = [asyncio.create_task(self._pass_on(socket)), asyncio.create_task(self._watch_rights(channels))]
-        self._leaving = [hub.join(project_id, channel, socket) for project_id, channel in channels]
+        # What `send` does, without its two more coroutines for every socket and frame.
+        socket = Socket(self.base_send, partial(self.close, FELL_BEHIND), after=self._after(), hints=self.hints)
+        watching = asyncio.create_task(self._watch_rights(channels))
+        joined = [hub.join(project_id, channel, socket) for project_id, channel in channels]
+        self._leaving = [*joined, socket.leave, watching.cancel]
 
     async def disconnect(self, code: int) -> None:
         """Leave every channel."""
         for leave in self._leaving:
             leave()
-        for task in self._tasks:
-            task.cancel()
 
     def channels(self, user: Any) -> list[tuple[str, str]]:
         """Return the project and name of each channel that the page hears; none if the user may not look."""
@@ -85,20 +86,6 @@ class Page(AsyncWebsocketConsumer):
             # Asked again next time; a watch over rights that ends here would let its socket live for ever.
             logger.warning("The rights of a socket could not be looked up: %s", error)
             return before
-
-    async def _pass_on(self, socket: Socket) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                while (frame := await socket.next()) is not None:
-                    # What `send` does, without its two more coroutines for every socket and frame.
-                    await self.base_send({"type": "websocket.send", "text": frame})
-            except OSError:
-                # Whoever has left needs no word of it.
-                return
-            except Exception:
-                # A page that hears no more must not say that it is live; it comes back and catches up.
-                logger.exception("A frame could not be sent")
-            await self.close(FELL_BEHIND)
 
 
 class RunsPage(Page):

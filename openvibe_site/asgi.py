@@ -21,12 +21,21 @@ from openvibe_site import lifespan  # noqa: E402
 from openvibe_site.threads import ThreadedHandler  # noqa: E402
 from operators.link import link  # noqa: E402
 
-_router = ProtocolTypeRouter(
-    {
-        "http": ThreadedHandler(),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
-)
+_sockets = URLRouter(websocket_urlpatterns)
+
+
+async def _websocket(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Serve a socket to a known user; its frames go past the session middleware, which looks at each for a change."""
+
+    async def straight(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], _: Any) -> None:
+        await _sockets(scope, receive, send)
+
+    await AllowedHostsOriginValidator(AuthMiddlewareStack(straight))(scope, receive, send)
+
+
+_router = ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": _websocket})
 
 
 async def application(

@@ -80,6 +80,7 @@ LOGOUT_REDIRECT_URL = "signin"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = OPENVIBE.time_zone
+USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"

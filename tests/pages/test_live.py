@@ -15,12 +15,14 @@ from django.db.models import F
 from django.utils import timezone
 
 from agents_ui import sockets
-from agents_ui.live import BACKLOG, CATCH_UP, LONGEST, PORTION, Hub, Socket
+from agents_ui.live import CATCH_UP, PORTION, Hub
+from agents_ui.sending import LONGEST
 from openvibe.bus import Handler, Unsubscribe
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope, subjects
 from operators.link import link
 from operators.models import Event, Membership, Project, Run
+from tests.pages.servers import Server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -157,20 +159,17 @@ async def test_an_announcement_that_cannot_be_read_costs_no_page_an_event(
 async def test_a_page_that_leaves_while_another_comes_takes_nothing_along(
     watch: Watch, bus: MemoryBus, waiting: Run, alice: User
 ) -> None:
-    hub, leaving, coming = Hub(), Socket(after=await _last(waiting)), Socket(after=1)
-    leave = hub.join("default", subjects.thread(waiting.pk), leaving)
-    while "Live" not in (await leaving.next() or ""):
-        pass
-    leave_too = hub.join("default", subjects.thread(waiting.pk), coming)
+    hub, leaving, coming = Hub(), Server(), Server()
+    leave = hub.join("default", subjects.thread(waiting.pk), leaving.socket(after=await _last(waiting)))
+    await leaving.takes("Live")
+    leave_too = hub.join("default", subjects.thread(waiting.pk), coming.socket(after=1))
     # Its history is being read in a thread by now.
     for _ in range(5):
         await asyncio.sleep(0)
     leave()
-    await coming.next()
+    await coming.takes("Live")
     await _announce(bus, waiting, [await _say(waiting, "after the other left")])
-    async with asyncio.timeout(10):
-        while "after the other left" not in (await coming.next() or ""):
-            pass
+    await coming.takes("after the other left")
     leave_too()
 
 
@@ -178,7 +177,7 @@ async def test_nobody_listens_any_more_when_the_last_page_has_left(waiting: Run)
     bus = SlowBus()
     await bus.connect()
     link.use(bus)
-    leave = Hub().join("default", subjects.thread(waiting.pk), Socket(after=0))
+    leave = Hub().join("default", subjects.thread(waiting.pk), Server().socket(after=0))
     await asyncio.wait_for(bus.subscribing.wait(), 10)
     leave()
     for _ in range(100):
@@ -263,20 +262,6 @@ async def test_a_page_far_behind_is_told_to_load_anew(watch: Watch, waiting: Run
     await _talk(waiting, CATCH_UP + 1)
     browser = await watch(waiting, alice, after=0)
     await browser.hears('data-dispatch="reload"')
-
-
-async def test_a_socket_that_does_not_keep_up_is_cut_off() -> None:
-    socket = Socket(after=0)
-    for number in range(BACKLOG + 1):
-        socket.send(f"frame {number}")
-    assert await socket.next() is None
-
-
-async def test_frames_that_wait_go_out_as_one() -> None:
-    socket = Socket(after=0)
-    for number in range(3):
-        socket.send(f"frame {number};")
-    assert await socket.next() == "frame 0;frame 1;frame 2;"
 
 
 async def test_what_is_too_much_for_one_frame_goes_out_as_several(watch: Watch, waiting: Run, alice: User) -> None:
