@@ -85,9 +85,14 @@ def buckets(project: str) -> tuple[str, ...]:
     return tuple(tenancy.context(project, name) for name in keys.BUCKETS)
 
 
+def registry(project: str) -> str:
+    """Return the bucket that tells a project's agents what servers offer."""
+    return tenancy.bucket(project, REGISTRY)
+
+
 def followed(project: str) -> tuple[str, ...]:
     """Return the subjects on which a project's agents hear what is put into its buckets."""
-    return tuple(f"$KV.{bucket}.>" for bucket in (*buckets(project), tenancy.bucket(project, REGISTRY)))
+    return tuple(f"$KV.{bucket}.>" for bucket in (*buckets(project), registry(project)))
 
 
 def passages(project: str) -> tuple[Passage, ...]:
@@ -99,7 +104,7 @@ def passages(project: str) -> tuple[Passage, ...]:
         *(passage for bucket in buckets(project) for passage in _writing(bucket)),
         *(
             Passage(f"{SERVERS}.{act}.KV_{bucket}", f"{API}.{act}.KV_{bucket}")
-            for bucket in (*buckets(project), tenancy.bucket(project, REGISTRY))
+            for bucket in (*buckets(project), registry(project))
             for act in ("STREAM.INFO", "STREAM.MSG.GET")
         ),
     )

@@ -67,6 +67,20 @@ class Consumer:
     max_ack_pending: int = 1000
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of NATS KV: so many revisions of each key, so many copies in a cluster."""
+
+    name: str
+    history: int
+    replicas: int = 1
+
+    @property
+    def stream(self) -> str:
+        """The stream in which NATS keeps it."""
+        return f"KV_{self.name}"
+
+
 def streams(prefixes: Sequence[str] = (PREFIX,), *, replicas: int = 1) -> tuple[Stream, ...]:
     """Return the streams where the dialect `workflow` goes by these prefixes."""
     day = timedelta(hours=24)

@@ -1,4 +1,4 @@
-"""Compares the table of streams and durable readers with a NATS server, and makes the server as the table says.
+"""Compares a table of streams, durable readers and buckets with a NATS server, and makes the server as the table says.
 
 What NATS cannot change in place is explained and left alone: making it anew would lose messages or a position.
 """
@@ -22,7 +22,7 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError
 
 from openvibe.bus import DUPLICATE_WINDOW
-from openvibe.protocol.streams import Consumer, Stream
+from openvibe.protocol.streams import Bucket, Consumer, Stream
 
 State = Literal["missing", "different", "fixed"]
 
@@ -45,29 +45,39 @@ class Difference:
         return f"{told}. {self.remedy}" if self.remedy else told
 
 
-async def compare(
-    jetstream: JetStreamContext, streams: Sequence[Stream], consumers: Sequence[Consumer]
-) -> list[Difference]:
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a server of NATS must have. A bucket may be missing: whoever first uses it makes it."""
+
+    streams: Sequence[Stream]
+    consumers: Sequence[Consumer]
+    buckets: Sequence[Bucket] = ()
+
+
+async def compare(jetstream: JetStreamContext, table: Table) -> list[Difference]:
     """Return every difference between the server and the table."""
     found: list[Difference] = []
-    for stream in streams:
+    for stream in table.streams:
         found += await _stream(jetstream, stream)
-    for consumer in consumers:
+    for consumer in table.consumers:
         found += await _consumer(jetstream, consumer)
+    for bucket in table.buckets:
+        found += await _bucket(jetstream, bucket)
     return found
 
 
-async def apply(
-    jetstream: JetStreamContext, streams: Sequence[Stream], consumers: Sequence[Consumer]
-) -> list[Difference]:
+async def apply(jetstream: JetStreamContext, table: Table) -> list[Difference]:
     """Make what is missing and change what can be changed; return the differences that there were, all of them."""
     found: list[Difference] = []
-    for stream in streams:
+    for stream in table.streams:
         differences = await _stream(jetstream, stream)
         found += await _settled(differences, lambda stream=stream: _put_stream(jetstream, stream))
-    for consumer in consumers:
+    for consumer in table.consumers:
         differences = await _consumer(jetstream, consumer)
         found += await _settled(differences, lambda consumer=consumer: _put_consumer(jetstream, consumer))
+    for bucket in table.buckets:
+        differences = await _bucket(jetstream, bucket)
+        found += await _settled(differences, lambda bucket=bucket: _put_bucket(jetstream, bucket))
     return found
 
 
@@ -104,9 +114,7 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
     if stream.max_bytes != -1:
         # Without a bound in the table any bound is right: whoever runs the server knows its disk.
         found.append(_differs(what, "max_bytes", stream.max_bytes, config.max_bytes))
-    if (config.num_replicas or 1) < stream.replicas:
-        # Whoever runs the server may keep more of them.
-        found.append(_differs(what, "replicas", stream.replicas, config.num_replicas))
+    found.append(_fewer(what, "replicas", stream.replicas, config.num_replicas or 1))
     return [item for item in found if item]
 
 
@@ -140,6 +148,24 @@ async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Dif
         _differs(what, "deliver_subject", None, config.deliver_subject or None, anew),
     ]
     return [item for item in found if item]
+
+
+async def _bucket(jetstream: JetStreamContext, bucket: Bucket) -> list[Difference]:
+    what = f"bucket {bucket.name}"
+    try:
+        config = (await jetstream.stream_info(bucket.stream)).config
+    except NotFoundError:
+        return []
+    found = [
+        _fewer(what, "history", bucket.history, config.max_msgs_per_subject),
+        _fewer(what, "replicas", bucket.replicas, config.num_replicas or 1),
+    ]
+    return [item for item in found if item]
+
+
+def _fewer(what: str, field: str, wanted: int, found: int) -> Difference | None:
+    """Return the difference where there are fewer than wanted: whoever runs the server may keep more of them."""
+    return _differs(what, field, wanted, found) if found < wanted else None
 
 
 def _differs(what: str, field: str, wanted: Any, found: Any, remedy: str = "") -> Difference | None:
@@ -198,3 +224,10 @@ async def _put_consumer(jetstream: JetStreamContext, consumer: Consumer) -> None
         filter_subjects=list(consumer.patterns),
     )
     await jetstream.add_consumer(consumer.stream, config)
+
+
+async def _put_bucket(jetstream: JetStreamContext, bucket: Bucket) -> None:
+    config = (await jetstream.stream_info(bucket.stream)).config
+    config.max_msgs_per_subject = max(bucket.history, config.max_msgs_per_subject)
+    config.num_replicas = max(bucket.replicas, config.num_replicas or 1)
+    await jetstream.update_stream(config)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import Literal
 
 from django.conf import settings
+from django.db import DatabaseError
 from nats.errors import Error as NATSError
 
 from openvibe.bus.nats_access import Access, NatsClient
+from openvibe.bus.protocol import HISTORY
 from openvibe.errors import SetupError
-from openvibe.protocol.streams import Consumer, Stream, consumers, durable, streams
+from openvibe.protocol import readers as agents
+from openvibe.protocol import streams as standard
+from openvibe.protocol.streams import Bucket, Consumer, Stream, durable
 from operators.bridge import differences, readers
-from operators.bridge.differences import Difference
+from operators.bridge.differences import Difference, Table
+from operators.models import Project
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -33,18 +37,30 @@ def access() -> Access:
     return Access(settings.NATS_URL, chosen.nats_credentials, chosen.nats_certificates)
 
 
-def table() -> tuple[tuple[Stream, ...], tuple[Consumer, ...]]:
-    """Return the streams and durable readers that this server needs."""
+def streams() -> tuple[Stream, ...]:
+    """Return the streams that this server needs in any case."""
+    return standard.streams(settings.OPENVIBE.workflow_prefix, replicas=settings.OPENVIBE.nats_replicas)
+
+
+def consumers() -> tuple[Consumer, ...]:
+    """Return the durable readers of this server's bridge."""
     chosen = settings.OPENVIBE
-    rows = [
+    return tuple(
         dataclasses.replace(row, durable=durable(row, chosen.server), max_ack_pending=chosen.pull_inflight)
-        for row in consumers(chosen.workflow_prefix)
-    ]
-    return streams(chosen.workflow_prefix, replicas=chosen.nats_replicas), tuple(rows)
+        for row in standard.consumers(chosen.workflow_prefix)
+    )
 
 
-async def settle(act: Act, more: Sequence[Stream] = ()) -> list[Difference]:
-    """Compare the server with the table, and with `more` streams, or make it so.
+def table() -> Table:
+    """Return all that this server needs, as far as the database knows its projects."""
+    replicas = settings.OPENVIBE.nats_replicas
+    names = [name for project in _projects() for name in (*agents.buckets(project), agents.registry(project))]
+    buckets = [Bucket(name, HISTORY, replicas) for name in names]
+    return Table((*streams(), *readers.streams()), consumers(), buckets)
+
+
+async def settle(act: Act, needed: Table) -> list[Difference]:
+    """Compare the server with what is needed, or make it so.
 
     Raises one of `AWAY` if it does not answer, `SetupError` if what is needed to connect is not there.
     """
@@ -53,8 +69,7 @@ async def settle(act: Act, more: Sequence[Stream] = ()) -> list[Difference]:
     await asyncio.wait_for(connecting, CONNECT_SECONDS)
     try:
         work = differences.apply if act == "apply" else differences.compare
-        kept, read = table()
-        return await work(client.jetstream(), (*kept, *more), read)
+        return await work(client.jetstream(), needed)
     finally:
         await client.close()
 
@@ -64,7 +79,7 @@ async def furnish() -> None:
     # There the readers make their streams, and nothing of them can differ.
     while settings.BUS == "nats":
         try:
-            found = await settle("apply", await aside(readers.streams))
+            found = await settle("apply", await aside(table))
         except (*AWAY, SetupError) as error:
             logger.debug("NATS cannot be furnished yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
@@ -72,6 +87,14 @@ async def furnish() -> None:
         for item in found:
             logger.log(logging.WARNING if item.state == "fixed" else logging.INFO, "NATS: %s", item)
         return
+
+
+def _projects() -> list[str]:
+    try:
+        return list(Project.objects.order_by("id").values_list("id", flat=True))
+    except DatabaseError:
+        # Before there are tables.
+        return []
 
 
 async def _silent(error: Exception) -> None:

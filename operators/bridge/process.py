@@ -47,7 +47,7 @@ async def serve(ended: asyncio.Event) -> None:
     )
     logging_sessions.start()
     absent = presence.announce(Process.Kind.BRIDGE)
-    consumers = furnishing.table()[1]
+    consumers = furnishing.consumers()
     reading = {consumer.stream: asyncio.Event() for consumer in consumers}
     works = [asyncio.create_task(_read_for_ever(consumer, reading[consumer.stream])) for consumer in consumers]
     works += [
@@ -79,7 +79,7 @@ async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
     while True:
         try:
             bus = await link.bus()
-            await bus.ensure(furnishing.table()[0])
+            await bus.ensure(furnishing.streams())
             pull = await bus.pull(consumer.stream, durable=consumer.durable, patterns=consumer.patterns)
             try:
                 await _read(bus, pull, caught_up)

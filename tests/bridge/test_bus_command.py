@@ -17,8 +17,10 @@ from django.core.management import CommandError, call_command
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from openvibe.bus.protocol import HISTORY
 from openvibe.protocol import tenancy
 from openvibe.protocol.streams import CONSUMERS, STREAMS
+from operators.models import Project
 from tests import servers
 from tests.bridge.conftest import eventually
 from tests.servers import Server
@@ -26,6 +28,9 @@ from tests.servers import Server
 EVENTS = tenancy.everybodys("operators.*.events.>")
 EVERYBODYS = ["workflow.>", "tenant.*.workflow.>"]
 NACK = Path(__file__).resolve().parents[2] / "deploy" / "nack"
+
+
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -157,6 +162,35 @@ def test_streams_of_a_cluster_get_the_copies_that_are_wanted_and_keep_more(setti
         assert bus("check") == "NATS has what OpenVibe needs\n"
         assert on(nodes[1], lambda jetstream: jetstream.stream_info("sessions")).config.num_replicas == 3
         eventually(lambda: len(_copies(nodes[1])) == 2)
+
+
+def test_buckets_get_the_revisions_and_copies_that_are_wanted_and_keep_more(settings: Any, project: Project) -> None:
+    async def differently(jetstream: JetStreamContext) -> None:
+        short = await jetstream.create_key_value(bucket="context-leads", history=1)
+        await short.put("acme", b"kept")
+        await jetstream.create_key_value(bucket="registry", history=HISTORY + 1, replicas=3)
+
+    with servers.nats_cluster() as nodes:
+        settings.NATS_URL = ",".join(node.url for node in nodes)
+        bus("apply")
+        assert bus("check") == "NATS has what OpenVibe needs\n", "buckets are made by whoever first uses them"
+        on(nodes[0], differently)
+        assert differences("check") == [("different", "bucket context-leads", "history")]
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_replicas=3)
+        assert {item[2] for item in differences("check") if item[1] == "bucket context-leads"} == {
+            "history",
+            "replicas",
+        }
+        bus("apply")
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_replicas=1)
+        assert bus("check") == "NATS has what OpenVibe needs\n"
+
+        async def kept(jetstream: JetStreamContext) -> tuple[int, int, bytes | None]:
+            config = (await jetstream.stream_info("KV_context-leads")).config
+            value = await (await jetstream.key_value("context-leads")).get("acme")
+            return config.max_msgs_per_subject, config.num_replicas, value.value
+
+        assert on(nodes[1], kept) == (HISTORY, 3, b"kept")
 
 
 def _copies(node: Server) -> list[Any]:

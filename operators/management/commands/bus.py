@@ -1,4 +1,4 @@
-"""`manage.py bus check|apply|yaml`: the streams and durable readers that the house needs, on the server and as YAML."""
+"""`manage.py bus check|apply|yaml`: the streams, durable readers and buckets that we need, on NATS and as YAML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from openvibe.errors import SetupError
 from openvibe.protocol.streams import consumers, streams
-from operators.bridge import crds, furnishing, readers
+from operators.bridge import crds, furnishing
 from operators.bridge.differences import Difference
 
 
@@ -23,7 +23,7 @@ class Command(BaseCommand):
     """Compares the server with the table, makes it so, or writes the table as resources for Kubernetes."""
 
     requires_system_checks = []
-    help = "Compare NATS's streams and consumers with those needed (check), make them so (apply), or write YAML (yaml)."
+    help = "Compare NATS with the streams, consumers and buckets needed (check), make them so (apply), write YAML (yaml)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the act and the form of what is told."""
@@ -75,7 +75,7 @@ def files() -> dict[str, str]:
 
 def _looked(act: furnishing.Act) -> list[Difference]:
     try:
-        return asyncio.run(furnishing.settle(act, readers.streams()))
+        return asyncio.run(furnishing.settle(act, furnishing.table()))
     except furnishing.AWAY as error:
         access = furnishing.access()
         reason = access.explained(error) if str(error) else type(error).__name__
