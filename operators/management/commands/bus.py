@@ -23,7 +23,7 @@ class Command(BaseCommand):
     """Compares the server with the table, makes it so, or writes the table as resources for Kubernetes."""
 
     requires_system_checks = []
-    help = "Compare NATS with the streams, consumers and buckets needed (check), make them so (apply), write YAML (yaml)."
+    help = "Compare NATS with the streams, readers and buckets needed (check), make it so (apply), write YAML (yaml)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the act and the form of what is told."""
