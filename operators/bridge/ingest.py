@@ -12,7 +12,7 @@ from django.utils import timezone
 from openvibe.bus import Message
 from openvibe.protocol import tenancy
 from openvibe.protocol.envelope import Malformed
-from operators.bridge import dialects, letters, postings, tries
+from operators.bridge import dialects, letters, postings, suspects, tries
 from operators.bridge.letters import AWAY, Refusal
 from operators.bridge.postings import Heard
 from operators.models import DeadLetter
@@ -27,8 +27,10 @@ def take(messages: Sequence[Message]) -> Sequence[Message]:
 
     Returns those at which we failed: they are to be delivered again, and become dead letters in the end.
     """
+    often, others = suspects.parted(messages)
     try:
-        return _taken(messages)
+        # What came often is the older.
+        return [*(again for message in often for again in suspects.take(message, _taken)), *_taken(others)]
     finally:
         if connection.vendor != "sqlite":
             connection.close()

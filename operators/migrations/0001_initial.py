@@ -46,6 +46,14 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Suspect',
+            fields=[
+                ('position', models.CharField(max_length=300, primary_key=True, serialize=False)),
+                ('times', models.PositiveIntegerField(default=0)),
+                ('begun_at', models.DateTimeField()),
+            ],
+        ),
+        migrations.CreateModel(
             name='Project',
             fields=[
                 ('id', models.SlugField(max_length=64, primary_key=True, serialize=False)),

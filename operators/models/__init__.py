@@ -19,6 +19,7 @@ from operators.models.project import ApiToken, Membership, Project
 from operators.models.run import Run
 from operators.models.server import Inquiry, Server
 from operators.models.subscription import Delivery, Subscription
+from operators.models.suspect import Suspect
 from operators.models.wait import Wait
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Server",
     "Stint",
     "Subscription",
+    "Suspect",
     "Wait",
     "Workflow",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from openvibe.bus import Message
-from operators.bridge import ingest, tries
+from operators.bridge import dialects, ingest, postings, suspects, tries
+from operators.models import Suspect
 from tests.bridge.conftest import Bridge, eventually, letters, said
 
 pytestmark = [
@@ -109,3 +111,63 @@ def test_on_a_real_server_the_others_arrive_and_it_comes_again_until_it_is_dealt
         eventually(lambda: said() == ["hello 1", "hello 2"])
         assert letters() == []
     eventually(lambda: [letter[1] for letter in letters()] == [BAD])
+
+
+class End(BaseException):
+    """The end of a bridge: nothing of ours is done any more after it."""
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = dialects.read
+
+    def fatal(message: Message, *, project: str) -> object:
+        if b"deadly" in message.data:
+            raise End
+        return read(message, project=project)
+
+    monkeypatch.setattr(dialects, "read", fatal)
+
+
+@pytest.mark.usefixtures("memory", "deadly")
+def test_a_message_that_ends_every_bridge_is_a_dead_letter_and_costs_no_other_its_place() -> None:
+    deadly = Message(PUBLIC, b'{"id": "d", "content": "deadly"}', position="a:9:1")
+    ends = 0
+    for deliveries in range(1, 20):
+        batch = [dataclasses.replace(one, deliveries=deliveries) for one in (deadly, hello(1))]
+        try:
+            assert list(ingest.take(batch)) == []
+        except End:
+            ends += 1
+            continue
+        break
+    assert ends == suspects.OFTEN + suspects.MOST
+    ((_, body, reason),) = letters()
+    assert (body, reason) == (deadly.data, f"{suspects.MOST} times the bridge ended while it dealt with this")
+    assert said() == ["hello 1"]
+    assert not Suspect.objects.exists()
+
+
+@pytest.mark.usefixtures("memory")
+def test_what_came_often_for_other_reasons_is_dealt_with_and_leaves_no_mark() -> None:
+    often = [dataclasses.replace(hello(number), deliveries=1_000, position=f"a:{number}:1") for number in (1, 2)]
+    assert list(ingest.take([*often, hello(3)])) == []
+    assert said() == ["hello 1", "hello 2", "hello 3"]
+    assert not Suspect.objects.exists()
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_database_that_goes_away_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    often = dataclasses.replace(hello(1), deliveries=1_000, position="a:1:1")
+    keep = postings.keep
+    for _ in range(2 * suspects.MOST):
+        monkeypatch.setattr(postings, "keep", _away)
+        with pytest.raises(OperationalError):
+            ingest.take([often])
+    monkeypatch.setattr(postings, "keep", keep)
+    assert list(ingest.take([often])) == []
+    assert (said(), letters()) == (["hello 1"], [])
+
+
+def _away(heard: object) -> None:
+    raise OperationalError("the database has gone")
