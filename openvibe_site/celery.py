@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import celery
+from celery.concurrency.thread import TaskPool
 from celery.signals import celeryd_init, worker_ready, worker_shutdown, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "openvibe_site.settings")
@@ -95,10 +96,23 @@ def _appear(sender: Any, **_: Any) -> None:
     from operators.services import presence
 
     global _absent
+    if isinstance(sender.controller.pool, TaskPool):
+        _muster(sender.controller.pool)
     _absent = presence.announce(Process.Kind.WORKER)
     threading.Thread(target=_end_with_strays, name="strays-watch", daemon=True).start()
     if beat := getattr(sender.controller, "beat", None):
         threading.Thread(target=_end_with, args=(beat,), name="beat-watch", daemon=True).start()
+
+
+def _muster(pool: TaskPool) -> None:
+    """Have all threads of a pool before the first bell.
+
+    Whoever starts a thread waits until it runs: in the midst of hundreds that play, and so for each new run anew.
+    """
+    full = threading.Barrier(pool.limit + 1)
+    for _ in range(pool.limit):
+        pool.executor.submit(full.wait)
+    full.wait()
 
 
 def _end_with(beat: Any) -> None:
