@@ -97,16 +97,24 @@ def followed(project: str) -> tuple[str, ...]:
 
 def passages(project: str) -> tuple[Passage, ...]:
     """Return what a project's agents may use: their readers, and their buckets."""
-    gate = f"{GATE}.{token(project)}"
     return (
-        Passage(f"{gate}.names", f"{API}.STREAM.NAMES"),
-        *(passage for stream in streams(project) for passage in _reading(gate, stream.name)),
+        *reading(project, *(stream.name for stream in STREAMS)),
         *(passage for bucket in buckets(project) for passage in _writing(bucket)),
         *(
             Passage(f"{SERVERS}.{act}.KV_{bucket}", f"{API}.{act}.KV_{bucket}")
             for bucket in (*buckets(project), registry(project))
             for act in ("STREAM.INFO", "STREAM.MSG.GET")
         ),
+    )
+
+
+def reading(project: str, *origins: str) -> tuple[Passage, ...]:
+    """Return what reads durably what a project's own streams hold of these ones."""
+    gate = f"{GATE}.{token(project)}"
+    names = [stream.name for stream in streams(project) if stream.sources[0].stream in origins]
+    return (
+        Passage(f"{gate}.names", f"{API}.STREAM.NAMES"),
+        *(passage for name in names for passage in _reading(gate, name)),
     )
 
 

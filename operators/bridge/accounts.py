@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from openvibe.protocol import accounts, readers
+from openvibe.protocol import accounts
+from openvibe.protocol.accounts import Account
 
 HEADER = "# Made by `manage.py credentials` from openvibe/protocol/accounts.py; a change belongs there.\n"
 
@@ -57,42 +58,50 @@ def cluster(routes: Sequence[str]) -> str:
     return CLUSTER % ", ".join(_quoted(f"tls://{route}") for route in routes)
 
 
-def text(projects: Sequence[str], keys: Mapping[str, str]) -> str:
-    """Return the accounts; `keys` are the public keys of their users, by account."""
+def text(found: Sequence[Account], keys: Mapping[str, str]) -> str:
+    """Return the accounts, those outside OpenVibe's as they are told; `keys` are the users' public keys, by account."""
     return HEADER + "\n".join(
         [
             f"system_account: {accounts.SYSTEM}",
             "accounts {",
             f"  {accounts.SYSTEM} {{ users: [{{ nkey: {keys[accounts.SYSTEM]} }}] }}",
-            *_openvibe(projects, keys[accounts.OPENVIBE]),
-            *[line for project in projects for line in _agents(project, keys[accounts.account(project)])],
+            *_openvibe(found, keys[accounts.OPENVIBE]),
+            *[line for account in found for line in _outside(account, keys[account.name])],
             "}",
             "",
         ]
     )
 
 
-def _openvibe(projects: Sequence[str], key: str) -> Iterator[str]:
+def _openvibe(found: Sequence[Account], key: str) -> Iterator[str]:
     yield f"  {accounts.OPENVIBE} {{"
     yield "    jetstream: enabled"
     yield f"    users: [{{ nkey: {key} }}]"
     yield "    exports: ["
-    for project in projects:
-        only = f"accounts: [{accounts.account(project)}]"
-        for subject in accounts.said(project):
-            yield f"      {{ service: {_quoted(subject)}, {only} }}"
-        for subject, many in {item.subject: item.many for item in readers.passages(project)}.items():
-            answers = "response_type: stream, " if many else ""
-            yield f"      {{ service: {_quoted(subject)}, {answers}{only} }}"
-        for subject in accounts.heard(project):
-            yield f"      {{ stream: {_quoted(subject)}, {only} }}"
+    for subject, names in _shared((row.name, row.said) for row in found):
+        yield f"      {{ service: {_quoted(subject)}, accounts: [{names}] }}"
+    many = {item.subject for row in found for item in row.passages if item.many}
+    for subject, names in _shared((row.name, [item.subject for item in row.passages]) for row in found):
+        answers = "response_type: stream, " if subject in many else ""
+        yield f"      {{ service: {_quoted(subject)}, {answers}accounts: [{names}] }}"
+    for subject, names in _shared((row.name, row.heard) for row in found):
+        yield f"      {{ stream: {_quoted(subject)}, accounts: [{names}] }}"
     yield "    ]"
     yield "  }"
 
 
-def _agents(project: str, key: str) -> Iterator[str]:
-    said, heard, passages = accounts.said(project), accounts.heard(project), readers.passages(project)
-    yield f"  {accounts.account(project)} {{"
+def _shared(rows: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[str, str]]:
+    """Return each subject once, with the names of all accounts to which it is exported."""
+    found: dict[str, list[str]] = {}
+    for name, subjects in rows:
+        for subject in dict.fromkeys(subjects):
+            found.setdefault(subject, []).append(name)
+    return ((subject, ", ".join(names)) for subject, names in found.items())
+
+
+def _outside(account: Account, key: str) -> Iterator[str]:
+    said, heard, passages = account.said, account.heard, account.passages
+    yield f"  {account.name} {{"
     yield "    users: [{"
     yield f"      nkey: {key}"
     yield "      permissions: {"

@@ -19,12 +19,12 @@ from nats.errors import Error as NATSError
 from nats.errors import NoRespondersError
 from nats.js.errors import APIError, NoStreamResponseError
 
-from openvibe.bus import nkeys
+from openvibe.bus import matches, nkeys
 from openvibe.bus.nats import NatsBus
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.errors import BusError
-from openvibe.protocol import accounts, readers, subjects
-from openvibe.protocol.streams import STREAMS
+from openvibe.protocol import accounts, readers, subjects, tenancy
+from openvibe.protocol.streams import CONSUMERS, STREAMS
 from operators.bridge import certificates
 from operators.management.commands import credentials
 from operators.models import Project
@@ -55,10 +55,12 @@ def openvibe(server: Server) -> NatsBus:
 
 
 class Agent:
-    """A plain client with a project's credentials, which keeps what the server complains of."""
+    """A plain client with the credentials of a project's agents, which keeps what the server complains of."""
+
+    account = staticmethod(accounts.account)
 
     def __init__(self, server: Server, project: str) -> None:
-        key = server.folder / credentials.key_file(accounts.account(project))
+        key = server.folder / credentials.key_file(self.account(project))
         self.access = Access(server.url, str(key), str(server.folder))
         self.client = NatsClient()
         self.complaints: list[str] = []
@@ -78,6 +80,12 @@ class Agent:
         await self.client.flush()
         await self.client.flush()
         return any("ermissions" in complaint for complaint in self.complaints)
+
+
+class Approver(Agent):
+    """The same with the credentials of a project's approvers."""
+
+    account = staticmethod(accounts.approvers)
 
 
 def message(text: str = "hello") -> bytes:
@@ -142,6 +150,75 @@ async def test_an_agent_may_not_speak_for_others_nor_touch_a_stream(server: Serv
             await agent.client.request(subject, message(), timeout=1)
         assert await agent.refused(), agent.complaints
     assert [await kept(server, stream.name) for stream in STREAMS] == before
+
+
+DECIDING = ("sessions.run_01.approvals", "sessions.run_01.approvals.lead", "cg.v1.{project}.u_ada.cmd.sys.ui.action")
+
+
+def deciding(project: str) -> list[str]:
+    return [tenancy.outward(project, subject.format(project=project)) for subject in DECIDING]
+
+
+@pytest.mark.parametrize("project", [OTHER, ACME])
+async def test_an_agent_decides_in_nobodys_name(server: Server, project: str) -> None:
+    before = [await kept(server, stream.name) for stream in STREAMS]
+    for subject in deciding(project):
+        async with Agent(server, project) as agent:
+            with pytest.raises((NATSError, TimeoutError)):
+                await agent.client.request(subject, message(), timeout=1)
+            assert await agent.refused(), subject
+    assert [await kept(server, stream.name) for stream in STREAMS] == before
+
+
+async def test_an_agent_has_nobody_else_decide_by_answering_it(server: Server) -> None:
+    before = await kept(server, "sessions")
+    spoken, gate = "cg.v1.default.public.evt.agent.scout.message", "sessions.run_01.approvals"
+    async with Agent(server, OTHER) as agent, Agent(server, OTHER) as other:
+        heard = await other.client.subscribe(spoken)
+        assert not await other.refused()
+        await agent.client.publish(spoken, message("asked"), reply=gate)
+        # What one agent asks another one, and what the stream says, goes to where the asker wants it answered.
+        await other.client.publish((await heard.next_msg(timeout=5)).reply, message("answered"))
+        assert not await agent.refused()
+        await other.client.flush()
+    async with _ours(server) as client:
+        await client.jetstream().publish("sessions.run_01.work", message())
+    assert await kept(server, "sessions") == before + 1
+
+
+@pytest.mark.parametrize("project", [OTHER, ACME])
+async def test_an_approver_hears_what_is_asked_and_decides_in_its_project_only(server: Server, project: str) -> None:
+    gate, *_, action = deciding(project)
+    elsewhere = deciding(ACME if project == OTHER else OTHER)
+    async with Approver(server, project) as approver, Agent(server, project) as agent, _ours(server) as ours:
+        readers = [await client.subscribe(gate) for client in (approver.client, agent.client)]
+        assert not await approver.refused()
+        assert not await agent.refused()
+        await ours.publish(gate, message("asked"))
+        for reader in readers:
+            assert (await reader.next_msg(timeout=5)).data == message("asked")
+        for subject, stream in ((gate, "sessions"), (action, "cg_cmd_v1")):
+            assert (await approver.client.jetstream().publish(subject, message("granted"))).stream == stream
+        assert approver.complaints == []
+    beyond = [*elsewhere, tenancy.outward(project, "sessions.run_01.results"), f"cg.v1.{project}.public.evt.user.ada.x"]
+    for subject in beyond:
+        async with Approver(server, project) as approver:
+            with pytest.raises((NATSError, TimeoutError)):
+                await approver.client.request(subject, message(), timeout=1)
+            assert await approver.refused(), subject
+
+
+@pytest.mark.parametrize("project", [OTHER, ACME])
+def test_whatever_the_bridge_reads_a_projects_agents_or_its_approvers_may_say(project: str) -> None:
+    agents, approvers = accounts.outside(project)
+    assert not set(agents.said) & set(approvers.said)
+    said = (*agents.said, *approvers.said)
+    read = {tenancy.outward(project, pattern) for row in CONSUMERS for pattern in row.patterns if ours(pattern)}
+    assert not {pattern for pattern in read if not any(matches(pattern, subject) for subject in said)}
+
+
+def ours(pattern: str) -> bool:
+    return tenancy.inward(pattern)[0] == tenancy.DEFAULT
 
 
 @pytest.mark.parametrize("project", [OTHER, ACME])
@@ -277,7 +354,7 @@ def test_credentials_are_private_and_kept_when_a_project_is_added(tmp_path: Path
     assert {name: (folder / name).read_bytes() for name in kept} == kept
     assert (folder / "server.conf").read_text() == "# mine\n"
     text = (folder / "accounts.conf").read_text()
-    for account in ("agents-default", "agents-acme"):
+    for account in ("agents-default", "approvers-default", "agents-acme", "approvers-acme"):
         assert nkeys.read(folder / f"{account}.nk").public in text
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path

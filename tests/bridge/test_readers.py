@@ -24,7 +24,7 @@ from operators.models import ContextEntry, Project
 from operators.services import announcements, context
 from tests import servers
 from tests.bridge.conftest import SOON, Bridge, eventually
-from tests.bridge.test_accounts import Agent, _ours, kept
+from tests.bridge.test_accounts import Agent, Approver, _ours, kept
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -149,6 +149,27 @@ async def test_a_wakeup_and_a_tools_call_are_read_durably_with_their_headers(
     await agent.client.jetstream().publish(wakeup, b'{"agent_id": "outsider"}')
     reader = await stream.pull_subscribe("cg.v1.acme.*.cmd.agent.outsider.wakeup", durable="outsider")
     assert await texts(reader, 1) == ['{"agent_id": "outsider"}']
+
+
+async def test_an_approver_reads_what_was_asked_while_it_was_away(bridge: Bridge, site: JetStreamContext) -> None:
+    gate = "tenant.acme.sessions.run_asked.approvals"
+    await site.publish(gate, b"asked")
+    async with Approver(bridge.server, "acme") as approver:
+        reader = await stream_of(approver).pull_subscribe(gate, durable="lead")
+        assert (await texts(reader, 1), approver.complaints) == (["asked"], [])
+
+
+async def test_what_an_agent_has_delivered_where_gates_are_decided_decides_nothing(
+    agent: Agent, site: JetStreamContext
+) -> None:
+    place, gate = "cg.v1.acme.public.cmd.agent.trickster.stop", "tenant.acme.sessions.run_trick.approvals"
+    await agent.client.jetstream().publish(place, b"granted")
+    await stream_of(agent).pull_subscribe(place, durable="trickster")
+    delivered = await agent.client.subscribe(gate)
+    await agent.client.publish(f"{readers.API}.CONSUMER.MSG.NEXT.cg_cmd_v1-acme.trickster", b"", reply=gate)
+    assert (await delivered.next_msg(timeout=SOON)).data == b"granted"
+    found = await site.stream_info("sessions", subjects_filter=gate)
+    assert not found.state.subjects
 
 
 async def test_a_program_that_names_no_reader_gets_one_that_is_forgotten_when_nobody_reads(agent: Agent) -> None:

@@ -44,6 +44,8 @@ class Command(BaseCommand):
         self.stdout.write(f"OpenVibe: NATS_CREDENTIALS={folder / 'openvibe-site.nk'} NATS_CERT_DIR={folder}")
         for name in project or [tenancy.DEFAULT]:
             self.stdout.write(f"agents of {name}: {folder / key_file(table.account(name))}, with {folder / 'ca.pem'}")
+            approvers = folder / key_file(table.approvers(name))
+            self.stdout.write(f"approvers of {name}, no agent of theirs: {approvers}, with {folder / 'ca.pem'}")
 
 
 def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str], routes: Sequence[str] = ()) -> None:
@@ -56,9 +58,10 @@ def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str], routes
     server = certificates.server(authority, hosts)
     _private(folder / "server.pem", server.certificate)
     _private(folder / "server.key", server.key)
-    names = [table.SYSTEM, table.OPENVIBE, *map(table.account, projects)]
+    outside = [row for project in projects for row in table.outside(project)]
+    names = [table.SYSTEM, table.OPENVIBE, *(row.name for row in outside)]
     keys = {name: _user(folder / key_file(name)).public for name in names}
-    _private(folder / "accounts.conf", accounts.text(projects, keys).encode())
+    _private(folder / "accounts.conf", accounts.text(outside, keys).encode())
     if not (folder / "server.conf").exists():
         _private(folder / "server.conf", accounts.server(clustered=bool(routes)).encode())
     if routes:
@@ -67,10 +70,11 @@ def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str], routes
 
 def example() -> dict[str, str]:
     """Return the configuration of a cluster with one project, as `deploy/nats/` shows it: with the names of keys."""
-    names = [table.SYSTEM, table.OPENVIBE, table.account(tenancy.DEFAULT)]
+    outside = table.outside(tenancy.DEFAULT)
+    names = [table.SYSTEM, table.OPENVIBE, *(row.name for row in outside)]
     keys = {name: f"<the public key of {key_file(name)}>" for name in names}
     return {
-        "accounts.conf": accounts.text([tenancy.DEFAULT], keys),
+        "accounts.conf": accounts.text(outside, keys),
         "cluster.conf": accounts.cluster([f"n{number}.example.com:6222" for number in (1, 2, 3)]),
         "server.conf": accounts.server(clustered=True),
     }
