@@ -14,6 +14,7 @@ from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     DeliverPolicy,
+    DiscardPolicy,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -25,6 +26,10 @@ from openvibe.bus import DUPLICATE_WINDOW
 from openvibe.protocol.streams import Bucket, Consumer, Stream
 
 State = Literal["missing", "different", "fixed"]
+
+#: What would refuse a message, or drop one before its time; age and bytes alone bound what a stream keeps.
+BOUNDS = ("max_msgs", "max_msgs_per_subject", "max_msg_size")
+UNBOUNDED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +113,11 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
         _differs(what, "subjects", sorted(stream.subjects), sorted(config.subjects or ())),
         _differs(what, "sources", sorted(_told(stream)), sorted(_found(config))),
         _differs(what, "max_age", stream.max_age.total_seconds(), config.max_age or 0.0),
+        _differs(what, "duplicate_window", _window(stream), config.duplicate_window),
+        _differs(what, "discard", "old", _word(config.discard)),
+        _differs(what, "no_ack", False, bool(config.no_ack)),
+        *(_differs(what, field, UNBOUNDED, getattr(config, field)) for field in BOUNDS),
+        _differs(what, "max_consumers", stream.max_consumers, config.max_consumers),
         _differs(what, "storage", stream.storage, _word(config.storage), anew),
         _differs(what, "retention", stream.retention, _word(config.retention), anew),
     ]
@@ -116,6 +126,11 @@ async def _stream(jetstream: JetStreamContext, stream: Stream) -> list[Differenc
         found.append(_differs(what, "max_bytes", stream.max_bytes, config.max_bytes))
     found.append(_fewer(what, "replicas", stream.replicas, config.num_replicas or 1))
     return [item for item in found if item]
+
+
+def _window(stream: Stream) -> float:
+    # The server refuses a window that is longer than what it covers.
+    return min(DUPLICATE_WINDOW, stream.max_age.total_seconds())
 
 
 def _told(stream: Stream) -> list[tuple[str, str]]:
@@ -143,6 +158,10 @@ async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Dif
         _differs(what, "ack_wait", consumer.ack_wait.total_seconds(), config.ack_wait),
         _differs(what, "max_deliver", consumer.max_deliver, config.max_deliver),
         _differs(what, "max_ack_pending", consumer.max_ack_pending, config.max_ack_pending),
+        _differs(what, "headers_only", False, bool(config.headers_only)),
+        _differs(what, "backoff", [], config.backoff or []),
+        _differs(what, "inactive_threshold", 0.0, config.inactive_threshold or 0.0),
+        _differs(what, "replay_policy", "instant", _word(config.replay_policy), anew),
         _differs(what, "ack_policy", "explicit", _word(config.ack_policy), anew),
         _differs(what, "deliver_policy", "all", _word(config.deliver_policy), anew),
         _differs(what, "deliver_subject", None, config.deliver_subject or None, anew),
@@ -188,6 +207,11 @@ async def _put_stream(jetstream: JetStreamContext, stream: Stream) -> None:
     config.subjects = list(stream.subjects) or None
     config.sources = _sources(stream)
     config.max_age = stream.max_age.total_seconds()
+    config.duplicate_window = _window(stream)
+    config.discard, config.discard_new_per_subject = DiscardPolicy.OLD, False
+    config.no_ack = False
+    config.max_msgs = config.max_msgs_per_subject = config.max_msg_size = UNBOUNDED
+    config.max_consumers = stream.max_consumers
     if stream.max_bytes != -1:
         config.max_bytes = stream.max_bytes
     config.num_replicas = max(stream.replicas, config.num_replicas or 1)
@@ -205,7 +229,7 @@ def _new(stream: Stream) -> StreamConfig:
         storage=StorageType(stream.storage),
         retention=RetentionPolicy(stream.retention),
         num_replicas=stream.replicas,
-        duplicate_window=min(DUPLICATE_WINDOW, stream.max_age.total_seconds()),
+        duplicate_window=_window(stream),
     )
 
 
@@ -214,15 +238,18 @@ def _sources(stream: Stream) -> list[StreamSource] | None:
 
 
 async def _put_consumer(jetstream: JetStreamContext, consumer: Consumer) -> None:
-    config = ConsumerConfig(
-        durable_name=consumer.durable,
-        ack_policy=AckPolicy.EXPLICIT,
-        deliver_policy=DeliverPolicy.ALL,
-        ack_wait=consumer.ack_wait.total_seconds(),
-        max_deliver=consumer.max_deliver,
-        max_ack_pending=consumer.max_ack_pending,
-        filter_subjects=list(consumer.patterns),
-    )
+    try:
+        # What the server does not change stays, so that the rest can be changed.
+        config = (await jetstream.consumer_info(consumer.stream, consumer.durable)).config
+    except NotFoundError:
+        config = ConsumerConfig(
+            durable_name=consumer.durable, ack_policy=AckPolicy.EXPLICIT, deliver_policy=DeliverPolicy.ALL
+        )
+    config.ack_wait = consumer.ack_wait.total_seconds()
+    config.max_deliver = consumer.max_deliver
+    config.max_ack_pending = consumer.max_ack_pending
+    config.filter_subject, config.filter_subjects = None, list(consumer.patterns)
+    config.headers_only = config.backoff = config.inactive_threshold = None
     await jetstream.add_consumer(consumer.stream, config)
 
 

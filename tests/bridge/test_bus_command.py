@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DeliverPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    ReplayPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
 
-from openvibe.bus.protocol import HISTORY
+from openvibe.bus.protocol import DUPLICATE_WINDOW, HISTORY
 from openvibe.protocol import tenancy
 from openvibe.protocol.streams import CONSUMERS, STREAMS
 from operators.models import Project
@@ -88,6 +97,8 @@ def test_what_can_be_changed_is_changed_and_nothing_is_lost(server: Server) -> N
     expected = [
         ("different", what[0], "subjects"),
         ("different", what[0], "max_age"),
+        # The server keeps it as short as what it covers.
+        ("different", what[0], "duplicate_window"),
         ("different", what[1], "patterns"),
     ]
     assert [item for item in differences("check") if item[1] in what] == expected
@@ -96,6 +107,92 @@ def test_what_can_be_changed_is_changed_and_nothing_is_lost(server: Server) -> N
     info = on(server, lambda jetstream: jetstream.stream_info("agent-comms"))
     # A bound that somebody has set stays; the table has none.
     assert (info.state.messages, info.config.subjects, info.config.max_bytes) == (1, EVERYBODYS, 1_000_000)
+
+
+STREAM_FAULTS: dict[str, dict[str, Any]] = {
+    "duplicate_window": {"duplicate_window": 30.0},
+    "discard": {"discard": DiscardPolicy.NEW, "max_msgs_per_subject": 9, "discard_new_per_subject": True},
+    "no_ack": {"no_ack": True},
+    "max_msgs": {"max_msgs": 9},
+    "max_msgs_per_subject": {"max_msgs_per_subject": 9},
+    "max_msg_size": {"max_msg_size": 900},
+    "max_consumers": {"max_consumers": 9},
+}
+
+
+@pytest.mark.parametrize("field", STREAM_FAULTS)
+def test_a_stream_that_would_lose_or_repeat_what_is_said_is_mended_in_place(server: Server, field: str) -> None:
+    table = next(stream for stream in STREAMS if stream.name == "operators")
+
+    async def differently(jetstream: JetStreamContext) -> None:
+        await jetstream.add_stream(
+            StreamConfig(
+                name=table.name, subjects=list(table.subjects), max_age=table.max_age.total_seconds(),
+                max_bytes=1_000_000, **STREAM_FAULTS[field],
+            )
+        )  # fmt: skip
+        await jetstream.add_consumer(table.name, ConsumerConfig(durable_name="observer", ack_policy="explicit"))
+        # A stream may tell nobody that it keeps something.
+        client = await nats.connect(server.url)
+        await client.publish("operators.a.events.b", b"kept")
+        await client.close()
+
+    on(server, differently)
+    found = {item for item in differences("check") if item[1] == "stream operators"}
+    assert ("different", "stream operators", field) in found
+    assert {item[2] for item in found} <= STREAM_FAULTS[field].keys()
+    bus("apply")
+    assert bus("check") == "NATS has what OpenVibe needs\n"
+    info = on(server, lambda jetstream: jetstream.stream_info("operators"))
+    assert (info.state.messages, info.state.consumer_count, info.config.max_bytes) == (1, 2, 1_000_000)
+
+
+CONSUMER_FAULTS: dict[str, dict[str, Any]] = {
+    "headers_only": {"headers_only": True},
+    "backoff": {"backoff": [1.0, 5.0], "max_deliver": 3},
+    "inactive_threshold": {"inactive_threshold": 60.0},
+}
+
+
+@pytest.mark.parametrize("field", CONSUMER_FAULTS)
+def test_a_reader_that_would_miss_something_is_mended_where_it_stands(server: Server, field: str) -> None:
+    on(server, partial(read_differently, **CONSUMER_FAULTS[field]))
+    what = "consumer openvibe-bridge of operators"
+    found = {item for item in differences("check") if item[1] == what}
+    assert ("different", what, field) in found
+    # A backoff is what the server takes for the time to acknowledge.
+    assert {item[2] for item in found} <= {*CONSUMER_FAULTS[field], "ack_wait"}
+    bus("apply")
+    assert bus("check") == "NATS has what OpenVibe needs\n"
+    info = on(server, lambda jetstream: jetstream.consumer_info("operators", "openvibe-bridge"))
+    assert (info.delivered.stream_seq, info.num_pending) == (1, 1)
+
+
+def test_a_reader_in_the_pace_of_long_ago_is_explained_and_what_else_differs_is_changed(server: Server) -> None:
+    on(server, partial(read_differently, replay_policy=ReplayPolicy.ORIGINAL, headers_only=True))
+    output = io.StringIO()
+    with pytest.raises(CommandError, match="1 differences"):
+        call_command("bus", "apply", stdout=output)
+    what = "consumer openvibe-bridge of operators"
+    assert f"{what}: replay_policy is 'original', 'instant' is wanted. NATS cannot change it" in output.getvalue()
+    assert f"{what}: headers_only is True, False is wanted → changed" in output.getvalue()
+    assert differences("check") == [("fixed", what, "replay_policy")]
+
+
+async def read_differently(jetstream: JetStreamContext, **options: Any) -> None:
+    """Make the bridge's reader of operators' events with something wrong; it has read the first of two messages."""
+    await jetstream.add_stream(
+        StreamConfig(name="operators", subjects=list(EVENTS), max_age=7 * 86400, duplicate_window=DUPLICATE_WINDOW)
+    )
+    config = ConsumerConfig(
+        durable_name="openvibe-bridge", ack_policy="explicit", filter_subjects=list(EVENTS), **options
+    )
+    await jetstream.add_consumer("operators", config)
+    for _ in range(2):
+        await jetstream.publish("operators.a.events.b", b"kept")
+    reader = await jetstream.pull_subscribe_bind("openvibe-bridge", "operators")
+    [message] = await reader.fetch(1)
+    await message.ack_sync()
 
 
 def test_what_cannot_be_changed_is_explained_and_left_alone(server: Server) -> None:
