@@ -10,7 +10,7 @@ import yaml
 from openvibe.protocol.streams import Consumer, Stream
 
 API = "jetstream.nats.io/v1beta2"
-#: Copies of each stream in a cluster.
+#: Copies of each stream in a cluster, where nobody has set more than one.
 REPLICAS = 3
 HEADER = "# Made by `manage.py bus yaml` from openvibe/protocol/streams.py; a change belongs there.\n"
 
@@ -18,14 +18,17 @@ HEADER = "# Made by `manage.py bus yaml` from openvibe/protocol/streams.py; a ch
 def stream(row: Stream) -> dict[str, Any]:
     """Return a stream's resource."""
     bound = row.deployed_bytes if row.max_bytes == -1 else row.max_bytes
+    taken = [{"name": source.stream, "filterSubject": source.pattern} for source in row.sources]
     spec = {
         "name": row.name,
-        "subjects": list(row.subjects),
+        **({"subjects": list(row.subjects)} if row.subjects else {}),
+        **({"sources": taken} if taken else {}),
         "retention": row.retention,
         "storage": row.storage,
         "maxAge": _duration(row.max_age),
         "maxBytes": bound,
-        "replicas": REPLICAS,
+        **({"maxConsumers": row.max_consumers} if row.max_consumers != -1 else {}),
+        "replicas": row.replicas if row.replicas > 1 else REPLICAS,
         "discard": "old",
         "duplicateWindow": "2m",
         # The resource may go; what agents said stays.

@@ -27,8 +27,9 @@ from nats.js.api import (
 )
 
 from openvibe.bus.protocol import DUPLICATE_WINDOW, HISTORY
-from openvibe.protocol import tenancy
+from openvibe.protocol import readers, tenancy
 from openvibe.protocol.streams import CONSUMERS, STREAMS
+from operators.bridge import furnishing
 from operators.models import Project
 from tests import servers
 from tests.bridge.conftest import eventually
@@ -320,3 +321,24 @@ def test_the_yaml_says_what_the_table_says() -> None:
     readers = [item["spec"] for item in resources if item["kind"] == "Consumer"]
     assert [(item["streamName"], item["durableName"]) for item in readers] == [(c.stream, c.durable) for c in CONSUMERS]
     assert {item["ackPolicy"] for item in readers} == {"explicit"}
+
+
+def test_the_yaml_says_what_a_server_needs_as_it_is_set(settings: Any, project: Project) -> None:
+    settings.OPENVIBE = dataclasses.replace(
+        settings.OPENVIBE, workflow_prefix=("workflow", "argo.workflow"), server="mill", pull_inflight=50,
+        nats_replicas=5, nats_credentials="openvibe-site.nk",
+    )  # fmt: skip
+    resources = list(yaml.safe_load_all(bus("yaml")))
+    streams = {item["spec"]["name"]: item["spec"] for item in resources if item["kind"] == "Stream"}
+    table = furnishing.table()
+    assert set(streams) == {row.name for row in table.streams} > {row.name for row in STREAMS}
+    assert streams["agent-comms"]["subjects"] == list(tenancy.everybodys("workflow.>", "argo.workflow.>"))
+    assert {spec["replicas"] for spec in streams.values()} == {5}
+    drawn = streams[f"cg_cmd_v1-{project.id}"]
+    assert (drawn["maxConsumers"], "subjects" in drawn) == (readers.MOST, False)
+    patterns = [f"cg.v1.{project.id}.*.cmd.{component}.>" for component in ("agent", "tool")]
+    assert drawn["sources"] == [{"name": "cg_cmd_v1", "filterSubject": pattern} for pattern in patterns]
+    found = [item["spec"] for item in resources if item["kind"] == "Consumer"]
+    assert {item["durableName"] for item in found} == {"openvibe-bridge-mill"}
+    assert {item["maxAckPending"] for item in found} == {50}
+    assert [item["filterSubjects"] for item in found] == [list(row.patterns) for row in table.consumers]

@@ -14,7 +14,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from openvibe.errors import SetupError
-from openvibe.protocol.streams import consumers, streams
 from operators.bridge import crds, furnishing
 from operators.bridge.differences import Difference
 
@@ -66,10 +65,11 @@ class Command(BaseCommand):
 
 
 def files() -> dict[str, str]:
-    """Return the YAML files by their names; they tell of the default prefix and of a server that nobody has named."""
+    """Return the YAML files by their names; they tell of what this server, as it is set, needs."""
+    needed = furnishing.table()
     return {
-        "streams.yaml": crds.text([crds.stream(row) for row in streams()]),
-        "consumers.yaml": crds.text([crds.consumer(row) for row in consumers()]),
+        "streams.yaml": crds.text([crds.stream(row) for row in needed.streams]),
+        "consumers.yaml": crds.text([crds.consumer(row) for row in needed.consumers]),
     }
 
 
