@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from openvibe.protocol.workflow import PREFIX
 from openvibe_site import nats_server, ports
 from openvibe_site.errors import CannotStart
 from operators.management.commands import credentials
@@ -122,13 +123,13 @@ def nats() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def closed_nats(*projects: str) -> Iterator[Server]:
+def closed_nats(*projects: str, prefixes: Sequence[str] = (PREFIX,)) -> Iterator[Server]:
     """A nats-server with TLS and accounts, as `manage.py credentials` makes it; its folder has keys and CA."""
     program = _needed("nats")
     port, monitor = ports.free(), ports.free()
     with _folder() as folder:
         # Clients in JavaScript know servers by names.
-        credentials.write(folder, hosts=[ports.LOOPBACK, "localhost"], projects=projects)
+        credentials.write(folder, hosts=[ports.LOOPBACK, "localhost"], projects=projects, prefixes=prefixes)
         command = [program, "-c", "server.conf", "-a", ports.LOOPBACK, "-p", str(port), "-m", str(monitor)]
         health = f"http://{ports.LOOPBACK}:{monitor}/healthz"
         yield from _running(Server(f"tls://{ports.LOOPBACK}:{port}", command, folder, lambda: _answers_200(health)))

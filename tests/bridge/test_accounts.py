@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import io
+import itertools
 import json
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-from cryptography import x509
 from django.core.management import CommandError, call_command
 from nats.errors import Error as NATSError
 from nats.errors import NoRespondersError
@@ -24,7 +22,7 @@ from openvibe.bus.nats import NatsBus
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.errors import BusError
 from openvibe.protocol import accounts, readers, subjects, tenancy
-from openvibe.protocol.streams import CONSUMERS, STREAMS
+from openvibe.protocol.streams import CONSUMERS, STREAMS, Stream, streams
 from operators.bridge import certificates
 from operators.management.commands import credentials
 from operators.models import Project
@@ -32,7 +30,6 @@ from tests import servers
 from tests.servers import Server
 
 ACME, OTHER = "acme", "default"
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "nats"
 THREAD = subjects.recorded(OTHER, "t_run_01")
 
 
@@ -43,10 +40,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-async def furnished(server: Server) -> None:
+async def furnished(server: Server, needed: Sequence[Stream] = STREAMS) -> None:
     bus = openvibe(server)
     await bus.connect()
-    await bus.ensure(STREAMS)
+    await bus.ensure(needed)
     await bus.close()
 
 
@@ -221,6 +218,16 @@ def ours(pattern: str) -> bool:
     return tenancy.inward(pattern)[0] == tenancy.DEFAULT
 
 
+async def test_agents_of_external_runtimes_speak_by_each_prefix_that_is_set() -> None:
+    prefixes = ("workflow", "argo.workflow")
+    with servers.closed_nats(OTHER, ACME, prefixes=prefixes) as server:
+        await furnished(server, streams(prefixes))
+        for project, prefix in itertools.product((OTHER, ACME), prefixes):
+            async with Agent(server, project) as agent:
+                subject = tenancy.outward(project, f"{prefix}.general.note")
+                assert (await agent.client.jetstream().publish(subject, message())).stream == "agent-comms"
+
+
 @pytest.mark.parametrize("project", [OTHER, ACME])
 @pytest.mark.parametrize("verb", ["PURGE", "DELETE"])
 async def test_no_agent_purges_or_deletes_a_stream(server: Server, project: str, verb: str) -> None:
@@ -343,49 +350,3 @@ def test_the_bus_command_works_over_tls_and_accounts(server: Server, settings: A
     settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_credentials="")
     with pytest.raises(CommandError, match="does not let us in"):
         call_command("bus", "check")
-
-
-def test_credentials_are_private_and_kept_when_a_project_is_added(tmp_path: Path) -> None:
-    folder = tmp_path / "nats"
-    call_command("credentials", str(folder), host=["nats.example.com"], project=["default"])
-    kept = {name: (folder / name).read_bytes() for name in ("openvibe-site.nk", "system.nk", "ca.pem", "ca.key")}
-    (folder / "server.conf").write_text("# mine\n")
-    call_command("credentials", str(folder), host=["nats.example.com"], project=["default", "acme"])
-    assert {name: (folder / name).read_bytes() for name in kept} == kept
-    assert (folder / "server.conf").read_text() == "# mine\n"
-    text = (folder / "accounts.conf").read_text()
-    for account in ("agents-default", "approvers-default", "agents-acme", "approvers-acme"):
-        assert nkeys.read(folder / f"{account}.nk").public in text
-    for path in folder.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert "SU" not in {line.strip()[:2] for line in text.splitlines()}
-
-
-def test_a_cluster_is_written_with_the_names_of_all_its_servers(tmp_path: Path) -> None:
-    told, folder = io.StringIO(), tmp_path / "nats"
-    routes = ["n1.example.com:6222", "n2.example.com:6222"]
-    call_command("credentials", str(folder), route=routes, stdout=told, stderr=told)
-    assert 'routes: ["tls://n1.example.com:6222", "tls://n2.example.com:6222"]' in (folder / "cluster.conf").read_text()
-    assert 'include "cluster.conf"' in (folder / "server.conf").read_text()
-    certificate = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert {"n1.example.com", "n2.example.com"} < set(names.get_values_for_type(x509.DNSName))
-    assert "lacks this line" not in told.getvalue()
-    (folder / "server.conf").write_text("# mine\n")
-    call_command("credentials", str(folder), route=routes, stdout=told, stderr=told)
-    assert 'lacks this line: include "cluster.conf"' in told.getvalue()
-
-
-@pytest.mark.parametrize("name", ["accounts.conf", "cluster.conf", "server.conf"])
-def test_the_configuration_in_deploy_is_current(name: str) -> None:
-    assert (DEPLOY / name).read_text("utf-8") == credentials.example()[name]
-
-
-def test_keys_have_the_form_that_nats_gives_them() -> None:
-    # A pair from NATS's own documents.
-    seed = "SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY"
-    known = nkeys._user(nkeys._raw(seed))
-    assert (known.seed, known.public) == (seed, "UAT6BWCSCWLUKJT6K6MBJJOEOTXZ5AJDOYKNEVRFC7VNO6OA43N4TRNO")
-    with pytest.raises(ValueError, match="checksum"):
-        nkeys._raw(seed[:-1] + "A")

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from openvibe.bus import nkeys
 from openvibe.protocol import accounts as table
 from openvibe.protocol import tenancy
+from openvibe.protocol.workflow import PREFIX
 from operators.bridge import accounts, certificates
 from operators.bridge.certificates import Signed
 
@@ -37,7 +39,8 @@ class Command(BaseCommand):
     ) -> None:
         """Do it, and tell where things are."""
         reached = host or ["localhost", "127.0.0.1", *(item.rpartition(":")[0] for item in route)]
-        write(folder, hosts=reached, projects=project or [tenancy.DEFAULT], routes=route)
+        prefixes = settings.OPENVIBE.workflow_prefix
+        write(folder, hosts=reached, projects=project or [tenancy.DEFAULT], routes=route, prefixes=prefixes)
         self.stdout.write(f"the server: cd {folder} && nats-server -c server.conf{' -n <its name>' if route else ''}")
         if route and accounts.CLUSTERED not in (folder / "server.conf").read_text("utf-8"):
             self.stderr.write(f"{folder / 'server.conf'} was there and lacks this line: {accounts.CLUSTERED.strip()}")
@@ -48,17 +51,25 @@ class Command(BaseCommand):
             self.stdout.write(f"approvers of {name}, no agent of theirs: {approvers}, with {folder / 'ca.pem'}")
 
 
-def write(folder: Path, *, hosts: Sequence[str], projects: Sequence[str], routes: Sequence[str] = ()) -> None:
+def write(
+    folder: Path,
+    *,
+    hosts: Sequence[str],
+    projects: Sequence[str],
+    routes: Sequence[str] = (),
+    prefixes: Sequence[str] = (PREFIX,),
+) -> None:
     """Write the files. What may be known to others lies beside what may not, which its owner alone can read.
 
-    `routes` are those of a cluster, each of whose servers gets a copy of the folder.
+    `routes` are those of a cluster, each of whose servers gets a copy of the folder. External workflow runtimes may
+    speak by these prefixes.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = _authority(folder)
     server = certificates.server(authority, hosts)
     _private(folder / "server.pem", server.certificate)
     _private(folder / "server.key", server.key)
-    outside = [row for project in projects for row in table.outside(project)]
+    outside = [row for project in projects for row in table.outside(project, prefixes)]
     names = [table.SYSTEM, table.OPENVIBE, *(row.name for row in outside)]
     keys = {name: _user(folder / key_file(name)).public for name in names}
     _private(folder / "accounts.conf", accounts.text(outside, keys).encode())
