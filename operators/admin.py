@@ -5,6 +5,7 @@ from __future__ import annotations
 from django import forms
 from django.contrib import admin, messages
 from django.utils.html import format_html
+from django.utils.text import Truncator
 
 from openvibe.protocol import actions
 from operators.bridge import ingest
@@ -32,6 +33,9 @@ from operators.models import (
     Workflow,
 )
 from operators.services import subscriptions
+
+#: Of how many dead letters that are refused again a page tells why.
+MOST_REASONS = 10
 
 admin.site.site_header = "OpenVibe administration"
 admin.site.site_title = "OpenVibe"
@@ -306,12 +310,12 @@ class DeadLetterAdmin(ReadOnly):
 
     @admin.action(description="Replay: read the message again", permissions=["replay"])
     def replay(self, request, letters):
-        outcomes = [ingest.replay(letter) for letter in letters.order_by("received_at", "pk")]
-        refused = outcomes.count(False)
-        self.message_user(request, f"Read now: {outcomes.count(True)}.", messages.SUCCESS)
+        outcomes = [(letter, ingest.replay(letter)) for letter in letters.order_by("received_at", "pk")]
+        refused = [f"{letter.subject}: {reason}" for letter, reason in outcomes if reason]
+        self.message_user(request, f"Read now: {len(outcomes) - len(refused)}.", messages.SUCCESS)
         if refused:
-            told = f"Refused again: {refused}. Each dead letter says why."
-            self.message_user(request, told, messages.WARNING)
+            told = "; ".join(Truncator(reason).chars(300) for reason in refused[:MOST_REASONS])
+            self.message_user(request, f"Refused again: {len(refused)}. {told}", messages.WARNING)
 
     @admin.display(description="body")
     def content(self, letter):

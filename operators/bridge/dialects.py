@@ -350,6 +350,11 @@ def read(message: Message, *, project: str) -> list[Posting | Inbound]:
     return found if isinstance(found, list) else [found] if found is not None else []
 
 
+def known(subject: str) -> bool:
+    """Tell whether what comes on a subject is read at all."""
+    return _reader(subject, settings.OPENVIBE.workflow_prefix) is not None
+
+
 # An agent speaks often on one subject.
 @lru_cache(maxsize=4096)
 def _reader(subject: str, prefixes: tuple[str, ...]) -> Reader | None:

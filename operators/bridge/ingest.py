@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -63,17 +64,25 @@ def _take(messages: Sequence[Message]) -> None:
 
 
 @transaction.atomic
-def replay(letter: DeadLetter) -> bool:
-    """Deal with a dead letter's message once more; True if it is what it should be now, else the letter stays."""
-    message = Message(letter.subject, bytes(letter.body), letter.headers)
-    if letters.digest(message) != letter.digest:
-        # Its subject is too long for the column, and not known whole.
-        return False
-    DeadLetter.objects.filter(pk=letter.pk).update(replayed_at=timezone.now())
-    if _taken([message]):
-        DeadLetter.objects.filter(pk=letter.pk).update(replayed_at=None)
+def replay(letter: DeadLetter) -> str:
+    """Deal with a dead letter's message once more. Returns why it is not what it should be now, if so: it stays."""
+    if not dialects.known(tenancy.inward(letter.subject)[1]):
+        return f"What comes on {letter.subject} is not read again; it is to be sent, or written, anew"
+    _replayed(letter, timezone.now())
+    try:
+        with transaction.atomic():
+            _take([Message(letter.subject, bytes(letter.body), letter.headers)])
+    except AWAY:
+        raise
+    except Exception as error:
+        logger.exception("%s could not be dealt with", letter)
+        _replayed(letter, None, reason=f"It failed when it was read again: {type(error).__name__}: {error}")
     letter.refresh_from_db()
-    return letter.replayed_at is not None
+    return "" if letter.replayed_at else letter.reason
+
+
+def _replayed(letter: DeadLetter, at: datetime | None, **told: str) -> None:
+    DeadLetter.objects.filter(pk=letter.pk).update(replayed_at=at, **told)
 
 
 def _read(messages: Sequence[Message]) -> tuple[list[Heard], list[tuple[Message, Inbound]], list[Refusal]]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import orjson
 from django.db import InterfaceError, InternalError, OperationalError, transaction
 from django.utils import timezone
 
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 #: The database is away or busy. That is no message's fault: they stay in their stream and are delivered again.
 AWAY = (OperationalError, InterfaceError, InternalError)
+#: Headers that another copy of the same message may have otherwise, as may any that NATS adds: when and in which trace
+#: it was sent. Of NATS's own only the name counts, which the sender gives.
+OF_A_COPY = frozenset({"CG-Timestamp", "traceparent", "tracestate"})
+NAME = "Nats-Msg-Id"
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,17 @@ def _tell(channel: Channel, buried: Sequence[tuple[DeadLetter, str]]) -> None:
 
 
 def digest(message: Message) -> str:
-    """Return what tells a message from every other one."""
-    return hashlib.sha256(storable(message.subject).encode() + b"\n" + message.data).hexdigest()
+    """Return what tells a message from every other one: its subject, its body, and those headers that say something."""
+    said = sorted(item for item in _headers(message).items() if _says_something(item[0]))
+    return hashlib.sha256(orjson.dumps([storable(message.subject), said]) + b"\n" + message.data).hexdigest()
+
+
+def _says_something(header: str) -> bool:
+    return header == NAME or not (header in OF_A_COPY or header.startswith("Nats-"))
+
+
+def _headers(message: Message) -> dict[str, str]:
+    return {storable(name): storable(value) for name, value in message.headers.items()}
 
 
 def _letter(digest: str, refusal: Refusal) -> DeadLetter:
@@ -113,8 +127,8 @@ def _letter(digest: str, refusal: Refusal) -> DeadLetter:
     logger.warning("Dead letter from %s: %s", storable(message.subject), refusal.told)
     return DeadLetter(
         digest=digest,
-        subject=storable(message.subject)[:500],
-        headers={storable(name): storable(value) for name, value in message.headers.items()},
+        subject=storable(message.subject),
+        headers=_headers(message),
         # The body is bytes and stays what it was.
         body=message.data,
         reason=refusal.told,

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             name='DeadLetter',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('subject', models.CharField(max_length=500)),
+                ('subject', models.TextField()),
                 ('headers', models.JSONField(default=dict)),
                 ('body', models.BinaryField()),
                 ('reason', models.TextField()),

@@ -8,7 +8,7 @@ from django.db import models
 class DeadLetter(models.Model):
     """One message that the bridge refused. `replayed_at` is when it was read after all."""
 
-    subject = models.CharField(max_length=500)
+    subject = models.TextField()
     headers = models.JSONField(default=dict)
     body = models.BinaryField()
     reason = models.TextField()

@@ -229,7 +229,7 @@ def test_a_result_whose_card_nobody_has_is_buried_until_there_is_one(calling: Ru
     letter = DeadLetter.objects.get()
     assert f"there is no card '{pointer}'" in letter.reason
     card(content)
-    assert ingest.replay(letter)
+    assert not ingest.replay(letter)
     assert calling.waits.get().result == "nutty"
 
 

@@ -12,7 +12,8 @@ from django.db import OperationalError, connection
 
 from openvibe.bus import Message
 from operators.bridge import dialects, ingest, postings, suspects, tries
-from operators.models import Suspect
+from operators.bridge.letters import bury
+from operators.models import DeadLetter, Suspect
 from tests.bridge.conftest import Bridge, eventually, letters, said
 
 pytestmark = [
@@ -26,11 +27,11 @@ BAD = b"{not json"
 
 
 @contextlib.contextmanager
-def fault() -> Iterator[None]:
+def fault(on: str = "INSERT") -> Iterator[None]:
     """Let the database refuse a dead letter, unless its reason is that we failed."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TRIGGER fault BEFORE INSERT ON operators_deadletter WHEN NEW.reason NOT LIKE 'It failed%' "
+            f"CREATE TRIGGER fault BEFORE {on} ON operators_deadletter WHEN NEW.reason NOT LIKE 'It failed%' "
             "BEGIN SELECT RAISE(ABORT, 'a fault of ours'); END"
         )
     try:
@@ -171,3 +172,13 @@ def test_a_database_that_goes_away_is_no_end(monkeypatch: pytest.MonkeyPatch) ->
 
 def _away(heard: object) -> None:
     raise OperationalError("the database has gone")
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_letter_at_which_we_fail_again_says_how() -> None:
+    bury(Message(PUBLIC, BAD), "It failed 10 times")
+    letter = DeadLetter.objects.get()
+    with fault("UPDATE"):
+        assert "a fault of ours" in ingest.replay(letter)
+    assert "no JSON" in ingest.replay(letter)
+    assert letter.replayed_at is None
