@@ -120,7 +120,12 @@ class Doors:
         if message.headers.get(ORIGIN) == self._origin:
             return
         _, operator, _, kind = message.subject.split(".", 3)
-        body = envelope.loads(message.data)
+        try:
+            body = envelope.loads(message.data)
+            envelope.check(body)
+        except envelope.Malformed as error:
+            logger.warning("An event on %s is not read: %s", message.subject, error)
+            return
         payload = body.get("payload", body)
         name = f"{operator}.{kind.replace('.', '_')}"
         await asyncio.to_thread(self._heard, name, payload, Origin.of(message.headers))
@@ -128,6 +133,7 @@ class Doors:
     async def _answer(self, operator: str, capability: str, message: Message) -> bytes:
         try:
             body = envelope.loads(message.data)
+            envelope.check(body)
         except envelope.Malformed as error:
             raise ServiceError("400", str(error)) from error
         payload = body.get("payload", body)

@@ -86,7 +86,22 @@ def read(body: Mapping[str, Any]) -> Envelope:
         item = error.errors(include_url=False)[0]
         raise Malformed(f"{'.'.join(map(str, item['loc']))}: {item['msg']}") from error
     known(found.version)
+    known_type(found.type)
     return found
+
+
+def check(body: Mapping[str, Any], *, typed: bool = False) -> None:
+    """Raise `Malformed` if a body is an envelope of a version that is not read; what is no envelope may say anything.
+
+    An envelope has a `version`, and a `payload` that is an object. `typed` says that its `type` is one of the
+    protocol's, with a version of its own.
+    """
+    version = body.get("version")
+    if version is None or not isinstance(body.get("payload"), dict):
+        return
+    known(str(version))
+    if typed and isinstance(body.get("type"), str):
+        known_type(body["type"])
 
 
 def known(version: str) -> None:
@@ -94,6 +109,14 @@ def known(version: str) -> None:
     read = accepted(int(VERSION))
     if version not in map(str, read):
         raise Malformed(f"version: {version!r} is none that is read ({', '.join(map(str, read))})")
+
+
+def known_type(type: str, *, current: int = 1) -> None:
+    """Raise `Malformed` unless a type is of a version that is read where `current` is sent."""
+    read = accepted(current)
+    if versioned(type)[1] not in read:
+        spelled = ", ".join(f".v{number}" for number in read)
+        raise Malformed(f"type: {type!r} is of a version that is not read ({spelled})")
 
 
 def accepted(current: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from openvibe.protocol import session_payloads as payloads
-from openvibe.protocol.envelope import Malformed, accepted, known, versioned
+from openvibe.protocol.envelope import Malformed, accepted, known, known_type, versioned
 from openvibe.protocol.session_payloads import Part, Timestamp
 from openvibe.protocol.subjects import token
 
@@ -106,9 +106,7 @@ def read(body: Mapping[str, Any], *, catalogue: Catalogue = TYPES) -> SessionMes
     known(told.version)
     name, version = versioned(told.type)
     wanted = catalogue.get(name, Type("", Part))
-    if version not in accepted(wanted.version):
-        spelled = ", ".join(f".v{number}" for number in accepted(wanted.version))
-        raise Malformed(f"type: {told.type!r} is of a version that is not read ({spelled})")
+    known_type(told.type, current=wanted.version)
     payload = told.payload
     if version == wanted.version:
         _validated(wanted.payload, payload, path="payload.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -28,6 +28,7 @@ from openvibe.protocol import (
 from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
+from operators.bridge import names
 from operators.services import actions as known_actions
 from operators.services import agents, inbox
 from operators.services.agents import Presence
@@ -35,10 +36,6 @@ from operators.services.inbox import Inbound
 
 logger = logging.getLogger(__name__)
 
-#: As wide as the column of `Event.message_id`.
-LONGEST_ID = 200
-#: What a message calls itself.
-OWN_IDS = ("id", "message_id", "messageId")
 # An escaped NUL: an odd number of backslashes before it. JSON allows no other.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -77,7 +74,7 @@ def _canonical(message: Message, project: str) -> Posting | None:
         project=subject.project,
         channel=_thread(subject),
         kind=f"agent.{body.kind or subject.suffix}",
-        message_id=_message_id(message, body.id),
+        message_id=names.of_event(message, body.id),
         actor=body.operator_id or subject.target,
         content=body.content,
         data={"role": body.role or "assistant", "payload": body.payload, "step_id": body.step_id},
@@ -96,13 +93,13 @@ def _turn(message: Message, project: str) -> Posting | None:
     body = _body(message)
     told = turns.read(family, body)
     # What is said of a step or a state, down to its time, is said once.
-    known = "" if family == "task" else _own_id(body) or _digest(message)
+    known = "" if family == "task" else names.own(body) or names.digest(message)
     return Posting(
         project=subject.project,
         channel=_thread(subject),
         kind=f"agent.{family}",
         # However often its end is told, a turn ends once.
-        message_id=_message_id(message, known) if known else envelope.message_id("task", told.turn_id),
+        message_id=names.of_event(message, known) if known else envelope.message_id("task", told.turn_id),
         actor=subject.target,
         content=str(body.get("content") or told.text),
         data={"role": "system", "payload": told.fields, "step_id": told.step_id},
@@ -149,12 +146,12 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
     depth = 0 if ours else headers.required_depth(message.headers)
     bare = not isinstance(body.get("payload"), dict)
     payload = body if bare else body["payload"]
-    name = known_as(body, message, bare=bare)
+    name = names.known_as(body, message, bare=bare)
     posting = Posting(
         project=project,
         channel=subjects.PUBLIC,
         kind="agent.event",
-        message_id=_message_id(message, name),
+        message_id=names.of_event(message, name),
         actor=operator,
         content=str(body.get("content") or f"{operator} emitted {kind}"),
         data={"event": kind, "payload": payload},
@@ -175,13 +172,13 @@ def _operator_event(message: Message, project: str) -> list[Posting | Inbound]:
 
 def _reply(message: Message, project: str) -> Inbound:
     """`cg.v1.{project}.t_{run}.cmd.sys.reply.{wait}`: the answer to a request that some run made."""
-    body = envelope.loads(message.data)
+    body = _body(message)
     payload = body.get("payload")
     if not isinstance(payload, dict):
         raise Malformed("payload: an object with `result` or `error` is needed")
     *_, wait_id = message.subject.split(".")
     # Whoever says first that he has begun has not yet answered.
-    name = envelope.message_id(wait_id, known_as(body, message))
+    name = envelope.message_id(wait_id, names.known_as(body, message))
     return Inbound(message.subject.split(".")[2], inbox.REPLY, name, "", {"wait_id": wait_id, "payload": payload})
 
 
@@ -215,7 +212,7 @@ def _commanded(message: Message, kind: str, command: commands.Command, body: Map
         raise Malformed(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     told = commands.Received(
         kind=kind,
-        id=commands.name(command, known_as(body, message)),
+        id=commands.name(command, names.known_as(body, message)),
         channel=channel,
         sender=(message.headers.get("CG-Sender") or command.agent_id)[:200],
         traceparent=headers.traceparent(message.headers),
@@ -246,6 +243,9 @@ def _action(message: Message, project: str) -> Inbound:
 def _workflow(message: Message, project: str) -> Posting:
     """`workflow.<ns>.<name>.<uid>.agent.<agent>.<kind>` and `workflow.general.<kind>`: a foreign workflow runtime."""
     body = _body(message)
+    for inside in ("message", "data"):
+        if isinstance(body.get(inside), dict):
+            envelope.check(body[inside])
     told = workflow.read(message.subject, body, prefixes=settings.OPENVIBE.workflow_prefix)
     run_id = workflow.run_id(project, told.identity.uid)
     extras = {"step_id": told.step_id, "sent_at": told.sent_at}
@@ -256,7 +256,7 @@ def _workflow(message: Message, project: str) -> Posting:
         project=project,
         channel=subjects.PUBLIC if told.general else subjects.thread(run_id),
         kind=f"agent.{told.kind}",
-        message_id=_message_id(message, told.id or known_as({"timestamp": told.sent_at}, message)),
+        message_id=names.of_event(message, told.id or names.known_as({"timestamp": told.sent_at}, message)),
         actor=told.agent,
         content=told.content,
         data={"role": told.role, "attrs": told.attrs, **{name: value for name, value in extras.items() if value}},
@@ -300,7 +300,7 @@ def _session_event(message: Message, project: str, told: sessions.SessionMessage
         project=project,
         channel=subjects.thread(told.session_id),
         kind=f"agent.{told.type.removeprefix('event.').replace('.', '_')}",
-        message_id=_message_id(message, told.id),
+        message_id=names.of_event(message, told.id),
         actor=str(payload.get("agent_id") or "agent"),
         content=str(payload.get("content") or payload.get("message") or payload.get("error") or told.type),
         data={"role": "assistant", "payload": payload},
@@ -366,30 +366,6 @@ def _body(message: Message) -> dict[str, Any]:
     body = envelope.loads(message.data)
     if misplaced := headers.misplaced(body):
         logger.warning("A message on %s has %s in its body; it counts in headers only", message.subject, misplaced)
+    # The types of other dialects are whoever's sends them, or are looked at there.
+    envelope.check(body, typed=message.subject.startswith("cg."))
     return body
-
-
-def _message_id(message: Message, id: str) -> str:
-    """Name what must become one event; too long a name is hashed, not cut, because its end is what tells it apart."""
-    name = f"{message.subject}:{id}"
-    return name if len(name) <= LONGEST_ID else envelope.message_id(message.subject, id)
-
-
-def known_as(body: Mapping[str, Any], message: Message, *, bare: bool = False) -> str:
-    """Return what a message is known by: its own id, else what its sender or its stream calls it, else its bytes.
-
-    A `bare` body is all payload: the `id` in it is that of whatever the message is about, of which there is more to
-    say. What names that, or the time, counts as the same only with everything else that it says.
-    """
-    if own := _own_id(body, OWN_IDS[1:] if bare else OWN_IDS) or message.headers.get("Nats-Msg-Id"):
-        return own
-    told_apart = any(body.get(name) for name in (*workflow.ALIASES["sent_at"], *OWN_IDS))
-    return message.position if message.position and not told_apart else _digest(message)
-
-
-def _own_id(body: Mapping[str, Any], names: Sequence[str] = OWN_IDS) -> str:
-    return next((body[name] for name in names if isinstance(body.get(name), str) and body[name]), "")
-
-
-def _digest(message: Message) -> str:
-    return hashlib.sha256(message.data).hexdigest()[:32]

@@ -7,7 +7,7 @@ from typing import Any
 from openvibe.bus import Message, matches
 from openvibe.protocol import commands, envelope, headers, subjects
 from openvibe.protocol.envelope import Malformed
-from operators.bridge import dialects, texts
+from operators.bridge import names, texts
 from operators.models import InboxItem, Project
 from operators.services import inbox, refusals
 
@@ -43,4 +43,4 @@ def _name(message: Message) -> str:
         body: dict[str, Any] = envelope.loads(message.data)
     except Malformed:
         body = {}
-    return commands.turn_name(body, dialects.known_as(body, message))
+    return commands.turn_name(body, names.known_as(body, message))

@@ -185,6 +185,7 @@ def _started(asked: Asked, message: Message) -> str:
         raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     workflow = _workflow(asked.project, _definition(asked, message.subject))
     body = envelope.loads(message.data) if message.data else {}
+    envelope.check(body)
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
     # Whoever does not say how deep it stands stands nowhere.
     depth = headers.required_depth(message.headers) + 1 if headers.DEPTH in message.headers else 0

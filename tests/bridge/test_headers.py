@@ -11,7 +11,8 @@ import pytest
 
 from openvibe import node, operator, workflow
 from openvibe.bus import Message
-from openvibe.protocol import headers
+from openvibe.protocol import headers, turns
+from openvibe.protocol.commands import PATTERNS
 from operators.bridge import ingest
 from operators.models import Event, InboxItem, Operator, Project, Run
 from operators.services import deliveries
@@ -111,9 +112,69 @@ def test_protocol_keys_in_a_body_are_warned_about(body: dict[str, Any], caplog: 
     assert "counts in headers only" in caplog.text
 
 
-def test_a_version_that_is_not_known_is_a_dead_letter() -> None:
-    ingest.take([Message(PUBLIC, b'{"id": "m1", "version": "7", "content": "hello"}')])
+#: One subject of each kind that the bridge reads.
+SUBJECTS = [
+    *(f"cg.v1.default.public.evt.{speaker}.message" for speaker in ("agent.scout", "user.alice", "tool.search")),
+    *(f"cg.v1.default.public.evt.agent.scout.{family}" for family in turns.FAMILIES),
+    *(pattern.replace("*", "default", 1).replace("*", "public", 1).replace("*", "scout") for pattern in PATTERNS),
+    "cg.v1.default.public.cmd.sys.pmo.internal.launch",
+    "cg.v1.default.t_run_1.cmd.sys.reply.wait_1",
+    "cg.v1.default.public.cmd.sys.ui.action",
+]
+ELSEWHERE = [
+    OPERATORS,
+    "workflow.general.message",
+    "workflow.default.build.uid-1.agent.scout.message",
+    "sessions.run_1.results",
+    "sessions.run_1.approvals.lead",
+    "sessions.run_1.events",
+    "tenant.default.sessions.run_1.results",
+]
+
+
+def enveloped(subject: str, **fields: Any) -> Message:
+    body = {"version": "1", "id": "m1", "type": "note", "content": "hello", "payload": {"found": 1}, **fields}
+    return Message(subject, json.dumps(body).encode(), depth("0"))
+
+
+@pytest.mark.parametrize("version", ["7", "0", "", 7])
+@pytest.mark.parametrize("subject", [*SUBJECTS, *ELSEWHERE])
+def test_an_envelope_of_a_version_that_is_not_known_is_a_dead_letter(subject: str, version: object) -> None:
+    ingest.take([enveloped(subject, version=version)])
+    assert [letter[2].partition(":")[0] for letter in letters()] == ["version"]
+    assert not InboxItem.objects.exists()
+
+
+def test_of_no_envelope_a_version_may_say_anything() -> None:
+    bodies = [
+        Message("workflow.general.message", b'{"version": "7", "text": "whole"}'),
+        Message("workflow.general.message", b'{"version": "7", "data": {"text": "inside", "payload": {}}}'),
+        Message(OPERATORS, b'{"version": "7", "content": "found"}', depth("0")),
+    ]
+    ingest.take(bodies)
+    assert (said(), letters()) == (["whole", "inside", "found"], [])
+
+
+def test_an_envelope_inside_a_foreign_body_counts_as_one() -> None:
+    ingest.take([Message("workflow.general.message", b'{"data": {"version": "7", "text": "hi", "payload": {}}}')])
     assert letters()[0][2].startswith("version: '7'")
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_type_of_a_version_that_is_not_known_is_a_dead_letter(subject: str) -> None:
+    ingest.take([enveloped(subject, type="agent.message.v9")])
+    assert letters()[0][2].startswith("type: 'agent.message.v9' is of a version that is not read (.v1)")
+
+
+@pytest.mark.parametrize("type", ["agent.message", "agent.message.v1", "v9", "agent.message.vast", ""])
+def test_a_type_in_its_first_version_is_read_with_and_without_its_suffix(type: str) -> None:
+    ingest.take([enveloped(PUBLIC, type=type)])
+    assert (said(), letters()) == (["hello"], [])
+
+
+def test_an_operators_event_may_be_called_as_it_likes() -> None:
+    ingest.take([enveloped("operators.scout.events.report.v9", type="report.v9")])
+    assert (said(), letters()) == (["hello"], [])
 
 
 @pytest.mark.parametrize(("type", "read"), [("event.note.v1", True), ("event.note.v2", False)])

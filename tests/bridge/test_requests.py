@@ -129,6 +129,7 @@ def test_a_repeated_request_is_one_run_and_another_body_under_its_name_is_refuse
         ("operators.grocer.request.shoes", {}, {}, "404", "no capability 'shoes'; it has: advice, price"),
         (PRICE, {"loaves": "many"}, {}, "422", "loaves"),
         (PRICE, b"{", {}, "400", "no JSON"),
+        (PRICE, {"version": "7", "payload": {"loaves": 1}}, {}, "400", "malformed: version: '7'"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "19"}, "409", "recursion_depth_exceeded"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "20"}, "409", "recursion_depth_exceeded"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "-1"}, "400", "protocol_violation"),

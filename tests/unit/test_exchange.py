@@ -452,6 +452,32 @@ def test_two_runtimes_on_one_bus_hear_and_ask_each_other():
         assert two.runs() == [run]
 
 
+def test_a_runtime_reads_no_envelope_of_a_version_that_it_does_not_know(caplog):
+    @workflow(id="hear", trigger="event:far.counted")
+    class Hear:
+        @node
+        def note(self, state):
+            return {"letter": str(state["amount"])}
+
+    bus, unknown, known = MemoryBus(), b'{"version": "7", "payload": {"amount": 1}}', b'{"payload": {"amount": 2}}'
+
+    async def speak():
+        for body in (unknown, known):
+            await bus.publish("operators.far.events.counted", body)
+        return await bus.request("operators.desk.request.double", unknown, timeout=10)
+
+    with OperatorRuntime(bus=bus) as runtime:
+        runtime.register(desk(Double, Hear))
+        runtime.open_doors()
+        answer = loop.run(speak(), timeout=20)
+        deadline = time.monotonic() + 10
+        while not runtime.runs() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [run.trigger for run in runtime.runs()] == ["event:far.counted"]
+    assert (answer.error.code, "version: '7'" in answer.error.description) == ("400", True)
+    assert "version: '7'" in caplog.text
+
+
 class AsyncModel:
     """A provider of somebody's own, asynchronous and with the least that one takes."""
 
