@@ -29,6 +29,7 @@ from openvibe.protocol.envelope import Malformed
 from openvibe.protocol.subjects import Subject
 from openvibe.protocol.workflow import Ending, Identity
 from operators.bridge import names
+from operators.bridge.texts import storable
 from operators.services import actions as known_actions
 from operators.services import agents, inbox
 from operators.services.agents import Presence
@@ -236,6 +237,8 @@ def _action(message: Message, project: str) -> Inbound:
         "channel": subject.channel,
         "traceparent": headers.traceparent(message.headers),
         "passed_on": headers.passed_on(message.headers),
+        # What is wrong with it its acknowledgement tells.
+        "depth": storable(message.headers[headers.DEPTH])[:40] if headers.DEPTH in message.headers else None,
     }
     return Inbound(subject.project, inbox.ACTION, known_actions.name(user, action["action_id"]), "", told)
 

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from openvibe.errors import BusError
 from openvibe.protocol import actions, envelope, headers, subjects
+from openvibe.protocol.envelope import Malformed
 from operators.errors import AgentBusy, DomainError, Unknown
 from operators.link import link
 from operators.models import InboxItem, Operator, Project, Run, Wait
@@ -105,6 +106,7 @@ def _done(item: InboxItem) -> dict[str, Any]:
             raise _Refused(f"invalid_{field}", f"{field}: an object is needed")
     if channel.startswith(subjects.PERSONAL) and channel != subjects.personal(username):
         raise _Refused("invalid_worker_target", f"On the channel {channel!r} acts its own user, and not {username!r}")
+    _depth(item)
     user = _user(username, str(action["agent_id"]))
     tool = TOOLS.get(str(action["tool_name"]))
     if tool is None:
@@ -125,6 +127,15 @@ def _user(username: str, agent_id: str) -> AbstractUser:
     return user
 
 
+def _depth(item: InboxItem) -> int:
+    """Return how deep a run stands that this action starts. Who says nothing of it stands nowhere, as people do."""
+    told = item.body.get("depth")
+    try:
+        return 0 if told is None else headers.required_depth({headers.DEPTH: told}) + 1
+    except Malformed as error:
+        raise _Refused(error.code, str(error)) from error
+
+
 def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
     operator = Operator.objects.operable_by(user).filter(project=project, slug=_text(args, "operator")).first()
     if operator is None:
@@ -138,8 +149,9 @@ def _start(project: Project, user: AbstractUser, args: Mapping[str, Any], item: 
     workflow, key = intake.workflow_of(operator, _text(args, "trigger")), f"ui:{item.correlation_id}"
     trace, passed_on = item.body["traceparent"], item.body.get("passed_on", {})
     run = intake.request(
-        workflow, input=given, actor=user, key=key, traceparent=trace, passed_on=passed_on, at_once=at_once
-    )
+        workflow, input=given, actor=user, key=key,
+        depth=_depth(item), traceparent=trace, passed_on=passed_on, at_once=at_once,
+    )  # fmt: skip
     return {"run_id": run.id, "status": run.status}
 
 
@@ -219,6 +231,7 @@ def _tell(item: InboxItem, ack: Mapping[str, Any]) -> None:
         "ui.action_ack",
         message_id=envelope.message_id(subject, known),
         traceparent=body["traceparent"],
+        depth=headers.depth({headers.DEPTH: body.get("depth") or ""}),
         passed_on=body.get("passed_on", {}),
     )
     try:

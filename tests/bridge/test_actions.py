@@ -55,13 +55,17 @@ def allowed(project: Project) -> Project:
     return project
 
 
-def act(tool: str, args: object, *, user: str = "alice", id: str = "a1", subject: str = ACTION, **more: Any) -> None:
+def act(
+    tool: str, args: object, *, user: str = "alice", id: str = "a1", subject: str = ACTION, depth: str | None = None,
+    **more: Any,
+) -> None:  # fmt: skip
     body = {"action_id": id, "agent_id": f"ui_{user}_s1", "tool_name": tool, "args": args, **more}
-    sent({name: value for name, value in body.items() if value is not None}, user=user, subject=subject)
+    sent({name: value for name, value in body.items() if value is not None}, user=user, subject=subject, depth=depth)
 
 
-def sent(body: dict[str, Any], *, user: str = "alice", subject: str = ACTION) -> None:
+def sent(body: dict[str, Any], *, user: str = "alice", subject: str = ACTION, depth: str | None = None) -> None:
     stamps = {"traceparent": TRACE, **({"CG-User-ID": user} if user else {})}
+    stamps |= {} if depth is None else {"CG-Recursion-Depth": depth}
     ingest.take([Message(subject, json.dumps(body).encode(), stamps)])
 
 
@@ -75,6 +79,29 @@ def gate_of(registered: dict[str, Operator], alice: User) -> Run:
     run = intake.request(flow, input=flow.sample_input, actor=alice)
     execution.perform(run.id)
     return run
+
+
+@pytest.mark.parametrize(("depth", "stands"), [(None, 0), ("0", 1), ("18", 19)])
+def test_a_run_that_an_action_starts_stands_one_deeper_than_the_action_says(
+    acks: Heard, registered: object, alice: User, depth: str | None, stands: int
+) -> None:
+    start(depth=depth)
+    assert (acks.statuses, Run.objects.get().depth) == (["accepted", "done"], stands)
+
+
+@pytest.mark.parametrize(
+    ("depth", "code"),
+    [
+        *((depth, "recursion_depth_exceeded") for depth in ("19", "20", "25", "99999")),
+        *((depth, "protocol_violation") for depth in ("", "-1", "deep", "9" * 5000)),
+    ],
+)
+def test_an_action_that_is_too_deep_or_says_it_wrongly_is_refused_in_its_acknowledgement(
+    acks: Heard, registered: object, alice: User, depth: str, code: str
+) -> None:
+    start(depth=depth)
+    assert (acks.statuses, acks.codes) == (["accepted", "rejected"], [code])
+    assert (Run.objects.exists(), letters()) == (False, [])
 
 
 def test_an_action_is_accepted_done_and_points_at_its_result(acks: Heard, registered: object, alice: User) -> None:
