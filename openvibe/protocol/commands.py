@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -124,15 +125,18 @@ class Received(BaseModel):
         return KINDS[self.kind].model_validate(self.fields)
 
 
-def read(kind: str, body: Mapping[str, Any], *, target: str | None) -> Command:
-    """Return the command of this kind that a body holds, flat or in its `payload`.
+def read(
+    kind: str, body: Mapping[str, Any], *, target: str | None, more: Mapping[str, Any] = MappingProxyType({})
+) -> Command:
+    """Return the command of this kind that a body holds, flat or in its `payload`; `more` fields the subject tells.
 
     Raises:
         ProtocolViolation: a field is missing or wrong, it is for another agent than the subject's, or carries inline
             what must lie in a card; the text names the field.
     """
-    fields = _fields(body)
-    if inline := [name for name in INLINE if name in fields]:
+    fields = {**_fields(body), **more}
+    # Whoever fills a payload can still say it beside that.
+    if inline := [name for name in INLINE if name in fields or name in body]:
         raise ProtocolViolation(f"{inline[0]}: it belongs into a card, at which the message points")
     try:
         found = KINDS[kind].model_validate({name: value for name, value in fields.items() if value is not None})

@@ -201,8 +201,8 @@ def _internal_call(message: Message, project: str) -> Inbound | None:
     if tool not in internal.TOOLS:
         raise Malformed(f"{tool!r} is no tool of ours; there are: {', '.join(internal.TOOLS)}")
     body = _body(message)
-    called = {**(body["payload"] if isinstance(body.get("payload"), dict) else body), "tool_name": tool}
-    return _commanded(message, commands.INTERNAL, commands.read(commands.INTERNAL, called, target=None), body)
+    called = commands.read(commands.INTERNAL, body, target=None, more={"tool_name": tool})
+    return _commanded(message, commands.INTERNAL, called, body)
 
 
 def _commanded(message: Message, kind: str, command: commands.Command, body: Mapping[str, Any]) -> Inbound:

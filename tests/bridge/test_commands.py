@@ -222,6 +222,19 @@ def test_a_result_that_breaks_the_protocol_is_buried(calling: Run, fields: dict[
     assert calling.waits.get().status == "pending"
 
 
+@pytest.mark.parametrize("name", ["result", "args", "arguments"])
+def test_what_belongs_into_a_card_may_lie_neither_in_a_payload_nor_beside_it(calling: Run, name: str) -> None:
+    right = result(calling)
+    told = json.loads(right.data)
+    beside = {"id": "m1", "payload": told, name: {}}
+    inside = {"id": "m2", "payload": {**told, name: {}}}
+    ingest.take([Message(right.subject, json.dumps(body).encode(), right.headers) for body in (beside, inside)])
+    assert [letter.reason.partition(":")[2] for letter in DeadLetter.objects.all()] == [
+        f" {name}: it belongs into a card, at which the message points"
+    ] * 2
+    assert calling.waits.get().status == "pending"
+
+
 def test_a_result_whose_card_nobody_has_is_buried_until_there_is_one(calling: Run) -> None:
     content = "nutty"
     pointer = hashlib.sha256(orjson.dumps(content)).hexdigest()

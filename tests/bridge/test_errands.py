@@ -229,6 +229,13 @@ def test_a_call_that_breaks_the_protocol_is_buried(
     assert not Errand.objects.exists()
 
 
+def test_arguments_of_a_call_may_not_lie_beside_its_payload(memory: MemoryBus) -> None:
+    right = call("launch", {})
+    body = {"id": "m1", "payload": json.loads(right.data), "args": {}}
+    ingest.take([Message(right.subject, json.dumps(body).encode(), right.headers)])
+    assert "args: it belongs into a card" in DeadLetter.objects.get().reason
+
+
 def asked(chief: Operator, memory: MemoryBus) -> tuple[Run, Message]:
     """A run of ours that has called, and its call as it is on the bus."""
     run = played(intake.request(chief.workflows.get(), input={}, actor=None))
