@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 
+from openvibe.bus import MOST_BYTES
 from operators.models import Card
 
 #: The largest value that an event carries itself, in bytes of JSON.
 INLINE_LIMIT = 32 * 1024
 #: What the payload of a message may have, in bytes of JSON; the bus takes 1 MiB with everything around it.
 MESSAGE_LIMIT = 768 * 1024
+#: What a value of the shared context may have in NATS KV, where little is around it.
+VALUE_LIMIT = MOST_BYTES - 4096
 
 
 def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,14 @@ def carried(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
 def is_pointer(value: Any) -> bool:
     """Tell whether this stands in a card's place."""
     return isinstance(value, dict) and value.keys() == {"card", "size"} and isinstance(value["card"], str)
+
+
+def whole(project_id: str, value: Any) -> Any:
+    """Return what a value of NATS KV stands for: a pointer to a card that is too large for it, for what that holds."""
+    if not (is_pointer(value) and isinstance(value["size"], int) and value["size"] > VALUE_LIMIT):
+        return value
+    card = Card.objects.filter(project_id=project_id, sha256=value["card"]).first()
+    return card.content if card else value
 
 
 def pointer(text: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from openvibe.host import Change
 from openvibe.protocol.keys import BUCKETS
 from operators.errors import RevisionMoved, Unknown
 from operators.models import ContextEntry, ContextRevision, Project
-from operators.services import changes
+from operators.services import cards, changes
 
 #: The author of what came in by the mirror in NATS KV.
 NATS = "nats"
@@ -94,7 +94,10 @@ def take(project_id: str, bucket: str, key: str, value: Any, *, kv_revision: int
         return False
     value = None if deleted else canonical.jsonable(value)
     rows = ContextEntry.objects.filter(pk=entry.pk)
-    if (known := _known(entry, value, deleted)) is not None:
+    known = _known(entry, value, deleted)
+    if known is None and (meant := cards.whole(project_id, value)) is not value:
+        value, known = meant, _known(entry, meant, deleted)
+    if known is not None:
         rows.update(kv_revision=kv_revision, mirrored_revision=known)
         return False
     if entry.mirrored_revision < entry.revision:

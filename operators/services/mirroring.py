@@ -13,11 +13,12 @@ import orjson
 from django.db.models import F
 from django.utils import timezone
 
-from openvibe.bus import MOST_BYTES, Bus, Entry
+from openvibe.bus import Bus, Entry
 from openvibe.errors import BusError, RevisionConflict
 from openvibe.protocol import keys, tenancy
 from operators.link import link
 from operators.models import ContextEntry
+from operators.services import cards
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ PATIENCE = 5.0
 SETTLED = timedelta(seconds=10)
 #: How often a value is written again because somebody else has written it in between.
 TRIES = 5
-#: What a message's headers and subject may need, in bytes, and the longest key as NATS spells it.
-MARGIN = 4096
+#: The longest key, as NATS spells it.
 LONGEST_NAME = 2000
 
 
@@ -82,13 +82,15 @@ def _mark(entry: ContextEntry, kv_revision: int) -> None:
 
 async def _put(bus: Bus, entry: ContextEntry) -> int:
     """Write a value, or its deletion, and return what NATS KV calls it."""
-    bucket, data = tenancy.context(entry.project_id, entry.bucket), orjson.dumps(entry.value)
-    if len(data) > MOST_BYTES - MARGIN or len(keys.encoded(entry.key)) > LONGEST_NAME:
-        logger.warning("%s is too large for NATS KV and not mirrored", entry)
+    if len(keys.encoded(entry.key)) > LONGEST_NAME:
+        logger.warning("The key of %s is too long for NATS KV, and not mirrored", entry)
         return entry.kv_revision
+    bucket, data = tenancy.context(entry.project_id, entry.bucket), orjson.dumps(entry.value)
+    if len(data) > cards.VALUE_LIMIT:
+        data = orjson.dumps(await aside(cards.keep, entry.project_id, entry.value, data))
     for _ in range(TRIES):
         last = await bus.entry_kv(bucket, entry.key)
-        if _same(last, entry):
+        if _same(last, entry, data):
             return last.revision if last else 0
         revision = last.revision if last else 0
         try:
@@ -100,12 +102,14 @@ async def _put(bus: Bus, entry: ContextEntry) -> int:
     raise BusError(f"{entry} is written by somebody else all the time")
 
 
-def _same(last: Entry | None, entry: ContextEntry) -> bool:
+def _same(last: Entry | None, entry: ContextEntry, data: bytes) -> bool:
     if last is None or last.deleted or entry.deleted:
         return (last is None or last.deleted) and entry.deleted
     try:
-        return orjson.dumps(orjson.loads(last.value), option=orjson.OPT_SORT_KEYS) == orjson.dumps(
-            entry.value, option=orjson.OPT_SORT_KEYS
-        )
+        return _sorted(last.value) == _sorted(data)
     except orjson.JSONDecodeError:
         return False
+
+
+def _sorted(text: bytes) -> bytes:
+    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)

@@ -18,7 +18,7 @@ from openvibe.errors import BusError
 from operators import definitions
 from operators.bridge import mirror
 from operators.models import ContextEntry, ContextRevision, Project, Wait
-from operators.services import compiled, context, deliveries, mirroring, registration
+from operators.services import cards, compiled, context, deliveries, mirroring, registration
 from tests.bridge.conftest import Bridge, eventually, letters
 from tests.domain.lab import played, started
 from tests.domain.test_changes import Watcher
@@ -156,6 +156,50 @@ def test_what_cannot_be_read_is_a_dead_letter_and_the_next_value_arrives(bridge:
         ("$KV.context-leads.xxxxxx", b"1"),
     ]
     assert context.keys("default", "leads") == ["good"]
+
+
+#: What a value may have over REST, less what makes it a text.
+LARGEST = 1024 * 1024 - 100
+
+
+@pytest.mark.parametrize("key", ["k", "/".join(["acme"] * 80)])
+def test_a_value_that_fits_goes_whole_and_one_that_does_not_as_a_pointer_to_its_card(bridge: Bridge, key: str) -> None:
+    fitting, large = "x" * (cards.VALUE_LIMIT - 2), "y" * LARGEST
+    context.put("default", "leads", key, fitting, author="alice")
+    eventually(lambda: mirrored(bridge, key) == fitting)
+    context.put("default", "leads", key, large, author="alice")
+    eventually(lambda: cards.is_pointer(mirrored(bridge, key)))
+    told = mirrored(bridge, key)
+    assert told["size"] == LARGEST + 2
+    assert cards.content("default", told["card"]) == large
+    # What comes after an echo would have come in order.
+    put(bridge, "other", 1)
+    eventually(lambda: context.value("default", "leads", "other") == 1)
+    assert [value for value, _, _ in history(key)] == [fitting, large]
+
+
+def test_a_pointer_that_comes_back_stands_for_its_value(bridge: Bridge) -> None:
+    large = "y" * LARGEST
+    context.put("default", "leads", "k", large, author="alice")
+    eventually(lambda: at_rest("k"))
+    told = mirrored(bridge, "k")
+    put(bridge, "k", "small")
+    eventually(lambda: context.value("default", "leads", "k") == "small")
+    put(bridge, "k", told)
+    eventually(lambda: context.value("default", "leads", "k") == large)
+    assert [author for _, _, author in history("k")] == ["alice", "nats", "nats"]
+
+
+def test_the_echo_of_a_pointer_and_pointers_of_others_are_what_they_are() -> None:
+    large, small = "y" * LARGEST, {"card": "0" * 64, "size": 40_000}
+    context.put("default", "leads", "k", large, author="alice")
+    echo = cards.keep("default", large, json.dumps(large).encode())
+    # As after a death between the write and the mark that it was written.
+    assert not heard("k", echo, 7)
+    assert mirroring.behind(5) == []
+    assert heard("k", small, 8)
+    assert heard("k", {"card": "0" * 64, "size": LARGEST * 2}, 9)
+    assert [value for value, _, _ in history("k")] == [large, small, {"card": "0" * 64, "size": LARGEST * 2}]
 
 
 def test_other_projects_are_not_mirrored(bridge: Bridge, other_project: Project) -> None:
