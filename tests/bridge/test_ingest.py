@@ -96,6 +96,13 @@ def test_what_says_when_it_was_said_is_one_message_wherever_its_stream_keeps_it(
     assert said() == ["a"]
 
 
+def test_two_agents_that_count_their_own_messages_take_none_from_each_other() -> None:
+    places = [f"cg.v1.default.public.evt.agent.{agent}.message" for agent in ("scout", "critic")]
+    told = [message(place, {"id": "1", "content": place.split(".")[6]}) for place in places]
+    ingest.take([*told, *told])
+    assert said() == ["scout", "critic"]
+
+
 @pytest.mark.parametrize("subject", [OPERATORS, GENERAL])
 def test_a_message_without_an_id_in_its_body_may_bear_one_in_its_headers(subject: str) -> None:
     named = [message(subject, {"content": "a"}, **{"Nats-Msg-Id": name}) for name in ("m1", "m2", "m1")]
