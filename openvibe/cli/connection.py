@@ -85,7 +85,7 @@ class Server:
                 f"{self.url} answers {answer.status_code} and no JSON; is it an OpenVibe?", answer.status_code
             ) from error
         if answer.is_error:
-            raise Refused(_reason(body, answer.status_code), answer.status_code)
+            raise Refused(reason(body, answer.status_code), answer.status_code)
         return body
 
 
@@ -105,6 +105,14 @@ def connect(url: str = "") -> Server:
     return Server(chosen, httpx.Client(headers=headers, timeout=PATIENCE, trust_env=not own))
 
 
+def reason(body: Any, status: int) -> str:
+    """Return why a server said no, as the body of its answer tells it."""
+    detail = body.get("detail") if isinstance(body, dict) else None
+    errors = body.get("errors", ()) if isinstance(body, dict) else ()
+    told = "; ".join(f"{item['field']}: {item['message']}" for item in errors if item.get("message") not in str(detail))
+    return " ".join(filter(None, [str(detail or f"The server answered {status}"), f"({told})" if told else ""]))
+
+
 def _own_url() -> str:
     return f"http://127.0.0.1:{os.environ.get('OPENVIBE_PORT', '').strip() or 8000}"
 
@@ -120,10 +128,3 @@ def _token() -> str:
             f"There is no token in {home.resolve()}: start OpenVibe there with `openvibe serve`, set OPENVIBE_HOME to "
             "its home, or set OPENVIBE_TOKEN."
         ) from error
-
-
-def _reason(body: Any, status: int) -> str:
-    detail = body.get("detail") if isinstance(body, dict) else None
-    errors = body.get("errors", ()) if isinstance(body, dict) else ()
-    told = "; ".join(f"{item['field']}: {item['message']}" for item in errors if item.get("message") not in str(detail))
-    return " ".join(filter(None, [str(detail or f"The server answered {status}"), f"({told})" if told else ""]))

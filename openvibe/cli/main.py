@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from openvibe.cli import decisions, definitions, project, publishing, runs, serving, timeline
+from openvibe.cli import decisions, definitions, project, publishing, runs, serving, soaking, timeline
 from openvibe.errors import OpenVibeError, SetupError
 
 WRONG, FAILED, INTERRUPTED = 2, 1, 130
 #: The modules whose `add` brings commands, in the order of the help.
-GROUPS = (serving, definitions, runs, timeline, decisions, publishing, project)
+GROUPS = (serving, definitions, runs, timeline, decisions, publishing, soaking, project)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`openvibe publish` and `soak`: an agent of any runtime tells what it does, and hears what others did."""
+"""`openvibe publish`: an agent of any runtime tells what it does."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 
 from openvibe.bus.nats import NatsBus
-from openvibe.cli import lines, sentences, timeline
-from openvibe.cli.arguments import Commands, add_server, command
-from openvibe.cli.connection import PATIENCE, Unreachable, connect
+from openvibe.cli import lines
+from openvibe.cli.arguments import Commands, command
 from openvibe.errors import BusError, OpenVibeError, SetupError
 from openvibe.protocol import envelope, headers, workflow
 from openvibe.protocol.workflow import Identity
@@ -39,7 +37,7 @@ class NotStored(OpenVibeError):
 
 
 def add(commands: Commands) -> None:
-    """Add the commands."""
+    """Add the command."""
     publish = command(commands, "publish", _publish, help="Tell what an agent does, one message a line")
     publish.add_argument("--run-uid", default=_env("WORKFLOW_UID"), help="the run's uid (else $WORKFLOW_UID)")
     publish.add_argument("--workflow-name", default=_env("WORKFLOW_NAME"), help="else $WORKFLOW_NAME")
@@ -53,9 +51,6 @@ def add(commands: Commands) -> None:
     publish.add_argument("--nats", default="", help="address (else $NATS_URL, else that in $OPENVIBE_HOME)")
     publish.add_argument("--prefix", default=workflow.PREFIX, help="how the subjects begin (workflow)")
     publish.add_argument("--patience", type=float, default=None, help="seconds to wait for NATS (without end)")
-    soak = command(commands, "soak", _soak, help="Print the last general messages, as context for a new agent")
-    soak.add_argument("--last", type=int, default=50, help="how many (50)")
-    add_server(soak)
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -218,42 +213,6 @@ def _nats_url(given: str) -> str:
         if _env("OPENVIBE_BUS") not in ("", "nats"):
             raise SetupError(f"OPENVIBE_BUS is {_env('OPENVIBE_BUS')!r}: agents are heard over NATS only.") from error
         raise SetupError(f"Where is NATS? Set --nats or NATS_URL; there is no nats.url in {home.resolve()}.") from error
-
-
-def _soak(options: argparse.Namespace) -> int:
-    if options.last < 1:
-        raise SetupError("--last must be 1 or more")
-    server = connect(options.url)
-    for event in _history(server.client, server.url, options.last):
-        print(f"{timeline.clock(event['timestamp'], date=True)} {_sentence(event)}")
-    return 0
-
-
-def _history(client: httpx.Client, url: str, most: int) -> list[dict[str, Any]]:
-    """Return the newest events of the general channel: its stream tells them first, and then that it is alive."""
-    found: list[dict[str, Any]] = []
-    asked: dict[str, str | int] = {"channel": "general", "limit": most}
-    try:
-        with client.stream("GET", f"{url}/api/agents/events", params=asked, timeout=PATIENCE) as answer:
-            if answer.is_error:
-                raise SetupError(f"{url} answers {answer.status_code}: does the token fit it?")
-            for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    found.append(orjson.loads(line.removeprefix("data: ")))
-                if len(found) == most or line == ": alive":
-                    break
-    except httpx.HTTPError as error:
-        raise Unreachable(f"Nobody answers at {url} ({error}): start OpenVibe with `openvibe serve`.") from error
-    return found
-
-
-def _sentence(event: dict[str, Any]) -> str:
-    kind, data = str(event["type"]), event["data"]
-    if not kind.startswith("agent."):
-        return f"{event['run_id'] or 'openvibe'} {sentences.line(event).plain}"
-    told = data["content"] if isinstance(data.get("content"), str) else sentences.shown(data.get("content"))
-    run = f" ({event['run_id']})" if event["run_id"] else ""
-    return f"{event['actor']}{run} [{kind.removeprefix('agent.')}] {told}"
 
 
 def _env(name: str) -> str:

@@ -24,7 +24,8 @@ from operators.models import ApiToken, Event, Project, Run
 from operators.numbers import natural
 from operators.services import agent_records, kinds, session_records
 from operators.services.external import WORKFLOW
-from operators.services.streams import Filter, Stream, Wire, session_named
+from operators.services.filters import Filter, Wire
+from operators.services.streams import Stream, session_named
 
 NEWEST, MOST_NEWEST = 500, 1000
 EVENT_STREAM = "text/event-stream"
@@ -32,11 +33,13 @@ STREAM = {(200, EVENT_STREAM): OpenApiResponse(OpenApiTypes.STR, "Frames with `i
 RESUME = [
     OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Begin after this number"),
     OpenApiParameter("after", int, description="The same, for a first request"),
-    OpenApiParameter("limit", int, description=f"Else begin with so many of the newest ({NEWEST}; {MOST_NEWEST})"),
+    OpenApiParameter("limit", int, description=f"Else with so many of the newest wanted ({NEWEST}; {MOST_NEWEST})"),
     OpenApiParameter("project", str, description="For a signed-in browser: whose general channel"),
 ]
 #: How the caller names his own channel: nobody can name another one's.
 MINE = "mine"
+#: What an agent's message may be about, and the attribute that says so.
+ABOUT = {"repository": "repository", "issue": "issueNumber", "branch": "branch"}
 
 
 class Unnamed(Misfit):
@@ -107,8 +110,7 @@ class Events(EventStream):
         session = request.query_params.get("session", "")
         run_id = request.query_params.get("run_id", "") or session
         place = _thread(request, run_id) if run_id else _aside(request)
-        named = ",".join(request.query_params.getlist("kind"))
-        wanted = kinds.patterns([part.strip() for part in named.split(",") if part.strip()], field="kind")
+        wanted = _kinds(request)
         slug = request.query_params.get("operator", "")
         operators = scope.operators(request).filter(project_id=place.project_id)
         operator = operators.filter(slug=slug).first() if slug and "\0" not in slug else None
@@ -127,21 +129,42 @@ class AgentEvents(EventStream):
             OpenApiParameter("runId", str, description="A run, of ours or of a runtime that posts messages"),
             OpenApiParameter("workflowUid", str, description="The same, by the workflow's uid"),
             OpenApiParameter("channel", enum=["general", MINE], description="The general channel, or the caller's own"),
+            OpenApiParameter("kind", str, many=True, description="Only of these kinds: `status`, `agent.*`, `a,b`"),
+            *[OpenApiParameter(name, str, description=f"Only what was said about this {name}") for name in ABOUT],
             *RESUME,
         ],
     )  # fmt: skip
     def get(self, request: Request) -> HttpResponseBase:
         """Stream one run's thread or the general channel."""
-        asked = request.query_params
+        asked, wanted = request.query_params, Filter(_kinds_of_agents(request), attrs=_about(request))
         name = asked.get("runId", "") or asked.get("workflowUid", "")
         if name:
             place = _thread(request, name)
-            return self.answer(request, place, Filter(), partial(agent_records.of, names=place.names))
+            return self.answer(request, place, wanted, partial(agent_records.of, names=place.names))
         channel = {"general": subjects.PUBLIC, MINE: MINE}.get(asked.get("channel", ""))
         if channel is None:
             message = "name one of runId, workflowUid, channel=general and channel=mine"
             raise Unnamed(f"Which channel? {message}", ok=False, error=message)
-        return self.answer(request, _aside(request, channel), Filter(), partial(agent_records.of, names={}))
+        return self.answer(request, _aside(request, channel), wanted, partial(agent_records.of, names={}))
+
+
+def _kinds(request: Request) -> list[str]:
+    given = ",".join(request.query_params.getlist("kind"))
+    return kinds.patterns([part.strip() for part in given.split(",") if part.strip()], field="kind")
+
+
+def _kinds_of_agents(request: Request) -> list[str]:
+    """Return the same where what an agent said may also go by the kind that the agent gave it."""
+    return [pattern for given in _kinds(request) for pattern in (given, f"agent.{given}")]
+
+
+def _about(request: Request) -> dict[str, str]:
+    found = {name: text for name in ABOUT if (text := request.query_params.get(name, ""))}
+    for name, text in found.items():
+        if "\0" in text:
+            message = "holds a NUL character, which no event can"
+            raise Misfit(f"{name}: {message}", errors=[{"field": name, "message": message}])
+    return {ABOUT[name]: text for name, text in found.items()}
 
 
 def named(request: Request, asked: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 from openvibe.protocol import subjects, workflow
 from operators.models import Run
 from operators.services.external import WORKFLOW
-from operators.services.streams import Wire, session_named
+from operators.services.filters import Wire
+from operators.services.streams import session_named
 
 NAMES = ("workflow_uid", "workflow_name", "workflow_namespace")
 

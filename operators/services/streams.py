@@ -10,13 +10,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from openvibe.protocol import envelope
-from operators.models import Run
-from operators.services import kinds, watching
-
-Wire = dict[str, Any]
+from operators.services import watching
+from operators.services.filters import Filter, Wire
 
 #: Seconds of silence after which a comment shows that the stream lives, and between two looks at the reader's rights.
 HEARTBEAT_SECONDS = 5.0
@@ -25,8 +22,6 @@ RIGHTS_SECONDS = 30.0
 RETRY = 1000
 #: How many events may wait for a slow reader.
 BACKLOG = 2000
-#: How many runs' operators a stream keeps in mind.
-MOST_RUNS = 10_000
 
 
 @dataclass(eq=False)
@@ -93,30 +88,9 @@ def session_named(event: Wire) -> Wire:
 
 
 @dataclass
-class Filter:
-    """Which events of a channel a reader wants: of these kinds, of runs of this operator (its key); empty: all."""
-
-    kinds: Sequence[str] = ()
-    operator_id: int | None = None
-    _operators: dict[str, int] = field(default_factory=dict)
-
-    async def passing(self, events: list[Wire]) -> list[Wire]:
-        """Return those of the events that are wanted."""
-        if self.kinds:
-            events = [event for event in events if kinds.fits(event["type"], self.kinds)]
-        if self.operator_id is None:
-            return events
-        unknown = {event["run_id"] for event in events if event["run_id"]} - self._operators.keys()
-        if unknown:
-            if len(self._operators) > MOST_RUNS:
-                self._operators.clear()
-            self._operators |= await watching.in_thread(_operators, unknown)
-        return [event for event in events if self._operators.get(event["run_id"]) == self.operator_id]
-
-
-@dataclass
 class Stream:
-    """What one reader asked for. `after` is the last number that it has seen; None begins with the `newest` ones.
+    """What one reader asked for. `after` is the last number that it has seen; None begins with so many of the `newest`
+    events that are wanted.
 
     `allowed` tells whether it may still read; it is asked away from the event loop. `record` makes of an event what the
     reader is told.
@@ -155,9 +129,13 @@ class Stream:
     async def _first(self) -> list[Wire]:
         if self.after is not None:
             return []
-        events = await watching.newest(self.project_id, self.channel, limit=max(self.newest, 1))
-        self.after = events[-1]["seq"] if events else 0
-        return events if self.newest else []
+        last = await watching.newest(self.project_id, self.channel, limit=1)
+        self.after = last[-1]["seq"] if last else 0
+        if not self.newest:
+            return []
+        return await watching.newest(
+            self.project_id, self.channel, before=self.after + 1, limit=self.newest, narrow=self.wanted.narrowed
+        )
 
     async def _history(self, first: list[Wire]) -> AsyncIterator[list[Wire]]:
         """Yield what was, at the reader's pace; what happens meanwhile belongs to it."""
@@ -176,7 +154,3 @@ class Stream:
 def frame(seq: int, record: Wire) -> bytes:
     """Return what a reader is told of an event as a frame."""
     return b"id: %d\nevent: message\ndata: %s\n\n" % (seq, envelope.dumps(record))
-
-
-def _operators(run_ids: set[str]) -> dict[str, int]:
-    return dict(Run.objects.filter(id__in=run_ids).values_list("id", "operator_id"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -13,7 +13,7 @@ from django.utils import timezone
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.models import Event, Run
-from operators.models.event import EventRow
+from operators.models.event import EventQuerySet, EventRow
 from operators.models.statements import insert
 from operators.services import announcements, cards
 from operators.services.masking import masked
@@ -77,9 +77,17 @@ def read(
     return list((rows.filter(created_at__gt=since) if since else rows)[:limit])
 
 
-def newest(project_id: str, channel: str, *, before: int | None = None, limit: int = 200) -> list[Event]:
-    """Return a channel's newest events, or the newest ones before a number, in order."""
-    rows = Event.objects.filter(project_id=project_id, channel=channel)
+def newest(
+    project_id: str,
+    channel: str,
+    *,
+    before: int | None = None,
+    limit: int = 200,
+    narrow: Callable[[EventQuerySet], EventQuerySet] | None = None,
+) -> list[Event]:
+    """Return a channel's newest events, or the newest ones before a number, in order; of those that `narrow` leaves."""
+    rows: EventQuerySet = Event.objects.filter(project_id=project_id, channel=channel)
     if before is not None:
         rows = rows.filter(seq__lt=before)
+    rows = narrow(rows) if narrow else rows
     return list(rows.order_by("-seq").select_related("run")[:limit])[::-1]

@@ -218,9 +218,9 @@ class Hub(Generic[Member]):
 _closing: set[asyncio.Task[None]] = set()
 
 
-async def newest(project_id: str, channel: str, *, limit: int) -> list[dict[str, Any]]:
-    """Return a channel's newest events in their wire form, in order."""
-    return _wires(await in_thread(timeline.newest, project_id, channel, limit=limit))
+async def newest(project_id: str, channel: str, **options: Any) -> list[dict[str, Any]]:
+    """Return a channel's newest events in their wire form, in order; see `timeline.newest` for the options."""
+    return _wires(await in_thread(timeline.newest, project_id, channel, **options))
 
 
 async def read(project_id: str, channel: str, after: int) -> list[dict[str, Any]]:

@@ -333,10 +333,24 @@ def test_an_external_run_is_streamed_to_whoever_asks_for_its_uid(errands: Site) 
 def test_publish_and_soak_carry_what_one_agent_did_to_the_next(errands: Site) -> None:
     ours = {**os.environ, "NATS_URL": errands.nats_url, "OPENVIBE_HOME": str(errands.home), "OPENVIBE_URL": errands.url}
     told = ("publish", "--general", "--agent", "ann", "--kind", "status")
-    assert openvibe(ours, *told, given="I mended the door\nand the roof\n") == ""
-    until(lambda: "the roof" in openvibe(ours, "soak", "--last", "500"), "the general channel has both lines")
-    context = openvibe(ours, "soak", "--last", "500")
-    assert context.index("ann [status] I mended the door") < context.index("ann [status] and the roof")
+    assert openvibe(ours, *told, "--attr", "branch=main", given="I mended the door\n") == ""
+    busy(errands, "before")
+    assert openvibe(ours, *told, given="and the roof\n") == ""
+    busy(errands, "after")
+    until(lambda: "the roof" in openvibe(ours, "soak", "--last", "1"), "the general channel has both lines")
+    heard = openvibe(ours, "soak", "--last", "2").splitlines()
+    assert [line.partition(" ann ")[2] for line in heard] == ["[status] I mended the door", "[status] and the roof"]
+    assert openvibe(ours, "soak", "--kind", "run.started", "--last", "3").count("run_x") == 3
+    [line] = openvibe(ours, "soak", "--branch", "main", "--last", "1").splitlines()
+    assert line.endswith("I mended the door")
+
+
+def busy(site: Site, when: str) -> None:
+    """Let sixty runs tell everybody that they have started."""
+    names = [f"busy-{when}-{number}" for number in range(60)]
+    for name in names:
+        site.post(f"workflow.lab.busy.{name}.agent.ben.message", b'{"content": "I begin"}')
+    until(lambda: streamed(site, f"workflowUid={names[-1]}", 2), "the last of them has begun")
 
 
 def openvibe(environ: dict[str, str], *command: str, given: str = "") -> str:

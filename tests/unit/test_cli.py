@@ -51,7 +51,10 @@ class Cellar:
         def look(self, state): ...
 """
 RUN = "/v1/operators/mail/runs/run_1"
-COMMANDS = ("serve", "list", "info", "summary", "run", "runs", "tail", "approve", "reject", "init")
+MOMENT = "2026-03-01T09:00:00+00:00"
+COMMANDS = (
+    "serve", "list", "info", "summary", "run", "runs", "tail", "approve", "reject", "publish", "soak", "init",
+)  # fmt: skip
 #: Path → status and body.
 Answers = dict[str, tuple[int, Any]]
 
@@ -255,6 +258,28 @@ def test_a_run_that_is_not_there_is_told_by_its_id(server: Any, capsys: pytest.C
     server({"/v1/operators": (200, {"operators": [{"id": "cellar"}, {"id": "mail"}]})})
     assert main(["tail", "run_9"]) == 1
     _is_one_sentence(capsys, "There is no run 'run_9' at http://127.0.0.1:")
+
+
+def test_what_agents_said_is_asked_for_by_what_it_is_about(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"type": "agent.status", "data": {"content": "red"}, "run_id": "", "actor": "ann", "timestamp": MOMENT}
+    asked = server({"/api/agents/events": (200, b"data: %s\n\n: alive\n\n" % json.dumps(said).encode())})
+    about = ("--repository", "house", "--issue", "7", "--branch", "main")
+    assert main(["soak", "--last", "2", "--kind", "status", *about]) == 0
+    assert capsys.readouterr().out.endswith(" ann [status] red\n")
+    [(path, _)] = asked
+    wanted = "channel=general&limit=2&kind=status&repository=house&issue=7&branch=main"
+    assert path == f"/api/agents/events?{wanted}"
+
+
+def test_more_than_a_server_tells_is_refused_and_so_is_what_the_server_refuses(
+    server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = server({"/api/agents/events": (422, {"detail": "kind: 'Red' is no kind of event"})})
+    assert main(["soak", "--last", "1001"]) == 2
+    _is_one_sentence(capsys, "--last is 1001; a server tells 1 to 1000")
+    assert asked == []
+    assert main(["soak", "--kind", "Red"]) == 1
+    _is_one_sentence(capsys, "'Red' is no kind of event")
 
 
 def test_the_tail_tells_each_event_once_and_ends_with_the_run(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
