@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
@@ -19,7 +19,7 @@ from langgraph.errors import GraphRecursionError, UnknownInterruptError
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from openvibe import canonical, interrupts
+from openvibe import canonical, interrupts, trace
 from openvibe.compiler import CompiledWorkflow, node_id
 from openvibe.errors import Backoff, EffectUnknown, OpenVibeError, RunError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
@@ -67,13 +67,26 @@ def play(
     start: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
-    """Play a run until it ends or waits.
+    """Play a run until it ends or waits, in its trace.
 
     `start` is the input of a run that never played; without it the run goes on from `saver`'s latest checkpoint, with
     `answers` (interrupt id → what goes into the graph) for the waits that the graph stands at. `saver` collects; its
     rows belong to the same commit as the `Progress` at hand. Faults that are `session.outside` of the run, such as
     those of whatever stores it, are raised; every other one is the run's own end.
     """
+    parts = _played(workflow, saver=saver, thread_id=thread_id, session=session, start=start, answers=answers)
+    return trace.through(parts, session.run.traceparent, session.run.tracestate)
+
+
+def _played(
+    workflow: CompiledWorkflow,
+    *,
+    saver: RowSaver,
+    thread_id: str,
+    session: Session,
+    start: Mapping[str, Any] | None,
+    answers: Mapping[str, Any] | None,
+) -> Generator[Progress]:
     told = _Teller(workflow, session, saver, answered=bool(answers))
     given: Any = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
     parts = _parts(workflow, given, saver=saver, thread_id=thread_id, session=session)

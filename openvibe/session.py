@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from openvibe import canonical, trace
+from openvibe import canonical
 from openvibe.errors import StepTimeout
 from openvibe.events import ATTEMPT_FAILED, Event, Usage
 from openvibe.host import Host, MemoryHost, Tries
@@ -118,8 +118,7 @@ class Session:
     @contextmanager
     def calling(self, notes: StepNotes) -> Iterator[None]:
         """Wait for somebody outside inside the block: not longer than the try's time, nor than the run is ours."""
-        within = trace.within(self.run.traceparent, self.run.tracestate)
-        with notes.line.talking(), within, self.host.calling(notes.line.hang_up):
+        with notes.line.talking(), self.host.calling(notes.line.hang_up):
             yield
 
     def told(self, step_id: str) -> StepNotes:

@@ -65,7 +65,7 @@ def _publish(options: argparse.Namespace) -> int:
         attrs=_attributes(options.attrs),
         prefix=options.prefix,
     )
-    return asyncio.run(_told(voice, Post(_nats_url(options.nats), options.patience), options.log_file))
+    return asyncio.run(_told(voice, Post(_nats_url(options.nats), options.patience, Trace.here()), options.log_file))
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,27 @@ class Voice:
         return {name: value for name, value in body.items() if value}
 
 
+@dataclass(frozen=True)
+class Trace:
+    """The trace that all lines belong to: that of whoever started this program, else one of its own."""
+
+    parent: str
+    passed_on: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Trace:
+        """Read the environment, where OpenTelemetry's programs leave it for those that they start."""
+        given = {"traceparent": _env("TRACEPARENT"), headers.TRACESTATE: _env("TRACESTATE")}
+        return cls(headers.traceparent(given) or headers.new_trace(), headers.passed_on(given))
+
+
 @dataclass
 class Post:
     """Stores messages in their order, each until it is stored; says when NATS is away, and when it is back."""
 
     url: str
     patience: float | None
+    trace: Trace
     waiting: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     _bus: NatsBus | None = None
     _away_since: float | None = None
@@ -117,7 +132,9 @@ class Post:
         stamps = headers.stamped(
             str(body["kind"]),
             message_id=envelope.message_id(subject, str(body["message_id"])),
+            traceparent=self.trace.parent,
             sender="openvibe-publish",
+            passed_on=self.trace.passed_on,
         )
         while True:
             try:

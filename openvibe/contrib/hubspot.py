@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
+from openvibe import trace
 from openvibe.contrib import faults
 from openvibe.errors import OutsideServiceError, TransientServiceError
 
@@ -57,7 +58,7 @@ class HubSpot:
 
     `token` is a private app's access token, by default that of `HUBSPOT_TOKEN`; `timeout` is in seconds. Nothing is
     tried again here: a caller sees each fault, and whether another try may help. Objects are returned as HubSpot's
-    API v3 gives them: `{"id": …, "properties": {…}}`.
+    API v3 gives them: `{"id": …, "properties": {…}}`. A run's calls tell its trace (`traceparent`).
 
     Every method raises:
         TransientServiceError: the same call may succeed later (rate limit, fault of the service or of the network).
@@ -127,7 +128,7 @@ class HubSpot:
         if not self.connected:
             raise OutsideServiceError(f"HubSpot is not connected. {REMEDY}")
         try:
-            response = self._client.request(method, path, **content)
+            response = self._client.request(method, path, headers=trace.headers(), **content)
         except httpx.TransportError as error:
             raise TransientServiceError(f"HubSpot cannot be reached: {error or type(error).__name__}") from error
         if response.is_success:

@@ -16,7 +16,9 @@ from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web import SlackResponse
 
+from openvibe import trace
 from openvibe.contrib import faults
 from openvibe.contrib.slack_gate import Decision, decision, gate_blocks
 from openvibe.errors import OutsideServiceError, TransientServiceError, UncertainServiceError
@@ -42,6 +44,7 @@ class Slack:
     """Posts to a Slack workspace through Slack's own SDK. Safe to share between threads.
 
     `token` is a bot token, by default that of `SLACK_BOT_TOKEN`; `timeout` is in seconds. Nothing is tried again here.
+    A run's calls tell its trace (`traceparent`).
 
     Every method raises:
         UncertainServiceError: the call went out and nobody knows whether Slack obeyed; `posted` can find out.
@@ -53,7 +56,7 @@ class Slack:
         self, token: str | None = None, *, base_url: str = "https://slack.com/api/", timeout: int = 30
     ) -> None:
         self._token = token if token is not None else os.environ.get("SLACK_BOT_TOKEN", "")
-        self._client = WebClient(self._token, base_url=base_url, timeout=timeout, retry_handlers=[])
+        self._client = _Client(self._token, base_url=base_url, timeout=timeout, retry_handlers=[])
 
     @property
     def connected(self) -> bool:
@@ -130,6 +133,14 @@ def signed(secret: str, body: str | bytes, timestamp: str, signature: str, *, no
     content = body if isinstance(body, bytes) else body.encode()
     digest = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + content, hashlib.sha256).hexdigest()
     return hmac.compare_digest(f"v0={digest}".encode(), signature.encode())
+
+
+class _Client(WebClient):
+    """Slack's own client, which takes headers for all of its calls only."""
+
+    def api_call(self, api_method: str, *, headers: dict[str, str] | None = None, **content: Any) -> SlackResponse:
+        """Call one of Slack's methods in the trace of whoever calls."""
+        return super().api_call(api_method, headers={**(headers or {}), **trace.headers()}, **content)
 
 
 @cache

@@ -33,11 +33,9 @@ def listening(client: C) -> C:
 
 
 def _tell_trace(request: Any) -> None:
-    if found := trace.current():
-        # Whatever instruments the client itself knows better.
-        if "traceparent" not in request.headers and (state := trace.state()):
-            request.headers["tracestate"] = state
-        request.headers.setdefault("traceparent", found)
+    # Whatever instruments the client itself knows better.
+    if "traceparent" not in request.headers:
+        request.headers.update(trace.headers())
 
 
 class _Backend:

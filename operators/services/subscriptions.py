@@ -13,6 +13,7 @@ import hmac
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,10 +23,10 @@ from django.db.models import F, OuterRef, Subquery
 from django.utils import timezone
 
 from openvibe.ids import random_text
-from openvibe.protocol import envelope, subjects
+from openvibe.protocol import envelope, headers, subjects
 from operators import seals
 from operators.errors import Misfit
-from operators.models import Channel, Delivery, Emission, Event, Operator, Project, Subscription
+from operators.models import Channel, Delivery, Emission, Event, Operator, Project, Run, Subscription
 from operators.models.event import EventRow
 from operators.services import announcements, cards, channels, doorbell, endpoints, kinds
 from operators.services.masking import masked
@@ -161,12 +162,12 @@ def post(delivery_id: int) -> None:
     except seals.SealBroken as error:
         _failed(delivery, f"The secret cannot be read: {error}. Subscribe anew.", gone=False)
         return
-    headers = {"Content-Type": "application/json", "User-Agent": "OpenVibe", **stamps}
+    told = {"Content-Type": "application/json", "User-Agent": "OpenVibe", **_trace(delivery.body), **stamps}
     if connection.vendor != "sqlite" and not connection.in_atomic_block:
         # A pool gets its connection back while somebody else's server thinks.
         connection.close()
     try:
-        endpoints.post(found.url, body, headers)
+        endpoints.post(found.url, body, told)
     except endpoints.NotTaken as error:
         _failed(delivery, str(error)[:1000], gone=error.gone)
         return
@@ -185,6 +186,15 @@ def signed(secret: str, *, id: str, body: bytes, now: datetime) -> dict[str, str
     digest = hmac.new(_key(secret), text, hashlib.sha256).digest()
     signature = f"v1,{base64.b64encode(digest).decode()}"
     return {"webhook-id": id, "webhook-timestamp": seconds, "webhook-signature": signature}
+
+
+def _trace(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the trace of the run that an event is of; without one each event has its own, the same at every try."""
+    run = Run.objects.filter(id=told["data"].get("run_id") or "").only("traceparent", "passed_on").first()
+    if run is None or not run.traceparent:
+        return {"traceparent": headers.trace_of(told["id"])}
+    state = {headers.TRACESTATE: run.tracestate} if run.tracestate else {}
+    return {"traceparent": run.traceparent, **state}
 
 
 def _key(secret: str) -> bytes:

@@ -18,6 +18,7 @@ import pytest
 from django.db.models import F
 from django.utils import timezone
 
+from openvibe.protocol.headers import valid
 from operators import clock
 from operators.models import Delivery, Emission, Event, Project, Run, Subscription
 from operators.services import announcements, deliveries, endpoints, subscriptions
@@ -128,6 +129,26 @@ def test_each_matching_event_is_posted_and_signed(bob_calls, project, listener):
     page = bob_calls.get(f"{ALL}/{told['id']}").json()
     assert [item["status"] for item in page["deliveries"]] == ["delivered", "delivered"]
     assert (page["pending"], page["failures"]) == (0, 0)
+
+
+def test_what_is_told_bears_the_trace_of_its_run_and_else_one_of_its_own(bob_calls, project, activate, listener):
+    subscribed(bob_calls, listener.url, "run.completed", "gate.opened")
+    run_id = activate("company_intel", "query")
+    Run.objects.filter(id=run_id).update(passed_on={"tracestate": "vendor=1"})
+    announced(run_id)
+    listener.answers = [500]
+    happen(project, "gate.opened")
+    work()
+    make_due()
+    work()
+
+    told = {(json.loads(body)["type"], headers.get("traceparent"), headers.get("tracestate"))
+            for headers, body in listener.heard}  # fmt: skip
+    of_run, own = sorted(told, key=lambda item: item[0] != "run.completed")
+    assert len(listener.heard) == 3
+    assert of_run == ("run.completed", Run.objects.get(id=run_id).traceparent, "vendor=1")
+    assert valid(own[1])
+    assert own[1] != of_run[1]
 
 
 def test_a_secret_of_ones_own_signs_and_is_shown_once(bob_calls, project, listener):

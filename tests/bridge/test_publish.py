@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nats
 import pytest
 
-from openvibe.protocol import workflow
+from openvibe.protocol import headers, workflow
 from operators.models import Event, Run
 from tests.bridge.conftest import SOON, Bridge, eventually, said
 
@@ -50,6 +52,41 @@ def test_lines_of_stdin_arrive_on_the_runs_thread(bridge: Bridge) -> None:
     event = Event.objects.get(channel=f"t_{RUN}", seq=2)
     assert (event.actor, event.kind, event.data["attrs"]["branch"]) == ("coder", "agent.message", "main")
     assert said() == []
+
+
+def test_all_lines_belong_to_one_trace_that_of_whoever_started_it_if_there_is_one(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(uid: str) -> set[tuple[str, str]]:
+        assert publish(bridge.server.url, "one\ntwo\n", "--run-uid", uid, "--general")[0] == 0
+        run = workflow.run_id("default", uid)
+        eventually(lambda: said(f"t_{run}") == ["one", "two"])
+        return asyncio.run(_traces(bridge.server.url, f"workflow.default.workflow.{uid}.agent.agent.message"))
+
+    monkeypatch.delenv("TRACEPARENT", raising=False)
+    [(own, _)] = told("uid-1")
+    [(other, _)] = told("uid-2")
+    assert headers.valid(own)
+    assert own != other
+    mine = headers.new_trace()
+    monkeypatch.setenv("TRACEPARENT", mine)
+    monkeypatch.setenv("TRACESTATE", "vendor=1")
+    assert told("uid-3") == {(mine, "vendor=1")}
+    assert Run.objects.get(id=workflow.run_id("default", "uid-3")).traceparent == mine
+
+
+async def _traces(url: str, subject: str) -> set[tuple[str, str]]:
+    """The traces of all messages that are kept, of this subject and of the general one that came with it."""
+    client = await nats.connect(url)
+    jetstream = client.jetstream()
+    state = (await jetstream.stream_info("agent-comms")).state
+    kept = [await jetstream.get_msg("agent-comms", seq) for seq in range(state.first_seq, state.last_seq + 1)]
+    await client.close()
+    found = [message for message in kept if message.subject == subject]
+    beside = [kept[place + 1] for place, message in enumerate(kept[:-1]) if message in found]
+    return {
+        (told["traceparent"], told.get("tracestate", "")) for message in found + beside if (told := message.headers)
+    }
 
 
 def test_general_tells_everybody_too(bridge: Bridge) -> None:

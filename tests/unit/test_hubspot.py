@@ -16,10 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from openvibe import contrib
+from openvibe import contrib, trace
 from openvibe.contrib import hubspot
 from openvibe.contrib.hubspot import HubSpot
 from openvibe.errors import OutsideServiceError, RunError, TransientServiceError
+from openvibe.protocol import headers
 
 SECRET = "a client secret"
 URI = "https://ops.example.com/v1/webhooks/hubspot"
@@ -39,6 +40,7 @@ class FakeHubSpot(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Any]] = []
         self.tokens: set[str | None] = set()
         self.ports: set[int] = set()
+        self.traces: list[tuple[str | None, str | None]] = []
         self.refusal: tuple[int, dict[str, str], str] | None = None
 
     @property
@@ -65,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         crm.requests.append((self.command, self.path, content))
         crm.tokens.add(self.headers.get("authorization"))
         crm.ports.add(self.client_address[1])
+        crm.traces.append((self.headers.get("traceparent"), self.headers.get("tracestate")))
         if crm.refusal:
             status, headers, text = crm.refusal
             return self._answer(status, text, headers)
@@ -128,6 +131,15 @@ def test_a_contact_is_read_by_its_id(crm: FakeHubSpot, client: HubSpot) -> None:
     assert contact["properties"]["email"] == "ada@example.com"
     assert crm.requests == [("GET", "/crm/v3/objects/contacts/101?properties=email%2Clead_score", None)]
     assert crm.tokens == {"Bearer pat-1"}
+
+
+def test_it_is_asked_in_the_trace_of_whoever_asks(crm: FakeHubSpot, client: HubSpot) -> None:
+    mine = headers.new_trace()
+    with trace.within(mine, "vendor=1"):
+        client.contact("101")
+        client.update_deal("7", {"amount": 1})
+    client.contact("101")
+    assert crm.traces == [(mine, "vendor=1"), (mine, "vendor=1"), (None, None)]
 
 
 def test_an_id_cannot_lead_to_another_path(crm: FakeHubSpot, client: HubSpot) -> None:

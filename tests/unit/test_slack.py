@@ -14,10 +14,11 @@ from urllib.parse import parse_qs
 import pytest
 from slack_sdk.signature import Clock, SignatureVerifier
 
-from openvibe import canonical
+from openvibe import canonical, trace
 from openvibe.contrib import slack
 from openvibe.contrib.slack import Decision, Slack
 from openvibe.errors import OutsideServiceError, TransientServiceError, UncertainServiceError
+from openvibe.protocol import headers
 
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 NOW = 1_760_000_000
@@ -33,6 +34,7 @@ class FakeSlack(ThreadingHTTPServer):
         self.messages: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.tokens: set[str | None] = set()
+        self.traces: list[tuple[str | None, str | None]] = []
         self.reply: tuple[int, dict[str, str], str] | None = None
         self.hangs_up = False
 
@@ -49,6 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         method = self.path.removeprefix("/api/")
         self.server.calls.append(method)
         self.server.tokens.add(self.headers.get("authorization"))
+        self.server.traces.append((self.headers.get("traceparent"), self.headers.get("tracestate")))
         if self.server.hangs_up:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -99,6 +102,16 @@ def client(workspace: FakeSlack) -> Slack:
 def test_a_message_is_posted(workspace: FakeSlack, client: Slack) -> None:
     assert client.post("#ops", "A deal is at risk") == {"channel": "C123", "ts": "1760000000.000000"}
     assert workspace.messages == [{"channel": "#ops", "text": "A deal is at risk", "ts": "1760000000.000000"}]
+    assert workspace.tokens == {"Bearer xoxb-1"}
+
+
+def test_it_is_asked_in_the_trace_of_whoever_asks(workspace: FakeSlack, client: Slack) -> None:
+    mine = headers.new_trace()
+    with trace.within(mine, "vendor=1"):
+        client.post("C123", "Hello")
+        client.posted("C123", "k-1")
+    client.post("C123", "Hello")
+    assert workspace.traces == [(mine, "vendor=1"), (mine, "vendor=1"), (None, None)]
     assert workspace.tokens == {"Bearer xoxb-1"}
 
 
