@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import fanout, flight, ground, ingest, requests, runs, shown, sleepers
+from benchmarks import fanout, figures, flight, ground, ingest, requests, runs, shown, sleepers
 from benchmarks.ground import Ground
 
 #: What is measured, in this order.
@@ -20,16 +21,18 @@ SECTIONS: Mapping[str, Callable[[Ground], None]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     options = _options()
     with ground.prepared(options) as stand:
         for name in options.only or SECTIONS:
             SECTIONS[name](stand)
+    return figures.conclude(strict=options.strict)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=[*SECTIONS], help="one section; may be given several times")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a goal is not met")
     parser.add_argument("--embedded", action="store_true", help="SQLite and the embedded broker in any case")
     parser.add_argument("--runs", type=int, default=900, help="runs for the throughput figure")
     parser.add_argument("--seconds", type=float, default=6.0, help="how long the bare bound is measured")
@@ -42,4 +45,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
