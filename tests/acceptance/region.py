@@ -1,4 +1,4 @@
-"""Operators as they pass a lead on, without models: two live on one server, three on another."""
+"""Operators as they pass a lead on, without models: three live on one server, two on another."""
 
 from __future__ import annotations
 

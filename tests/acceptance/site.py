@@ -163,9 +163,9 @@ def running(home: Path, **environment: str) -> Iterator[Site]:
 
 
 @contextmanager
-def begun(home: Path, **environment: str) -> Iterator[Site]:
+def begun(home: Path, *command: str, **environment: str) -> Iterator[Site]:
     """The same, without waiting until it is there."""
-    site = launch(home, **environment)
+    site = launch(home, *command, **environment)
     try:
         yield site
     finally:
@@ -177,8 +177,8 @@ def await_health(site: Site) -> None:
     until(lambda: _healthy(site), f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
 
 
-def launch(home: Path, **environment: str) -> Site:
-    """Start OpenVibe without waiting for it."""
+def launch(home: Path, *command: str, **environment: str) -> Site:
+    """Start OpenVibe without waiting for it: by a command of `openvibe` if one is given, else as `make run` does."""
     home.mkdir(parents=True, exist_ok=True)
     port = ports.free()
     # Only what is said here counts: a developer's own settings must not decide a test.
@@ -198,7 +198,7 @@ def launch(home: Path, **environment: str) -> Site:
     output = home / "supervisor.out"
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "openvibe_site.supervisor"],
+            [sys.executable, "-m", *(("openvibe", *command) if command else ("openvibe_site.supervisor",))],
             cwd=ROOT,
             env={**ours, **environment},
             stdout=sink,
