@@ -131,14 +131,19 @@ def test_a_page_shows_every_event_in_order_although_nats_stood_still(page: Page,
     sign_in(page, own_site)
     run = _start(page, own_site, "revenue_ops", "engagement")
     expect(page.locator("[id^=step-]").nth(1)).to_be_visible(timeout=60_000)
+    state = page.locator("#live-state")
+    expect(state).to_contain_text("Live", timeout=15_000)
     nats_pid = own_site.kill("nats", signal.SIGSTOP)
     try:
-        page.wait_for_timeout(10_000)
+        # No connection breaks off: that nobody answers has to be noticed.
+        expect(state).to_contain_text("Offline", timeout=30_000)
+        page.wait_for_timeout(5_000)
+        expect(state).to_contain_text("Offline")
     finally:
         os.kill(nats_pid, signal.SIGCONT)
     own_site.wait_for(run, "waiting", *ENDED, seconds=90)
     expect(page.get_by_role("button", name="Approve", exact=True)).to_be_visible(timeout=60_000)
-    expect(page.locator("#live-state")).to_contain_text("Live", timeout=30_000)
+    expect(state).to_contain_text("Live", timeout=30_000)
     shown = _items(page)
     page.reload()
     assert _items(page) == shown
