@@ -17,7 +17,7 @@ _DURATION = r"^(\d+(\.\d+)?[smhd])+$"
 
 def duration(value: Any) -> Any:
     """Read `90s`, `5m`, `24h`, `3d`, `1h30m`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return timedelta(seconds=value)
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
         parts = re.findall(r"([\d.]+)([smhd])", value)
@@ -31,15 +31,15 @@ Duration = Annotated[
     BeforeValidator(duration),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": _DURATION}]}),
 ]
-#: An expression over state fields; a number or a truth value is one too.
+#: An expression over state fields; what is no text stands for itself.
 Formula = Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else repr(value)),
-                    WithJsonSchema({"type": ["string", "number", "boolean"]})]  # fmt: skip
+                    WithJsonSchema({"type": ["string", "number", "boolean", "array", "object", "null"]})]  # fmt: skip
 
 
 class Part(BaseModel):
-    """A part of the file: unknown keys are mistakes."""
+    """A part of the file: unknown keys are mistakes, and so is text where a number is needed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FieldPart(Part):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 VERSION = "1"
+_NUMBER = r"^[0-9]{1,18}$"
 
 
 class Malformed(ValueError):
@@ -37,6 +39,22 @@ class UnknownAgent(Malformed):
     code = "agent_not_found"
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(_NUMBER, value)):
+        raise ValueError("an integer is needed")
+    return value
+
+
+#: A number, which some senders write as text.
+Number = Annotated[
+    int,
+    BeforeValidator(_number),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": _NUMBER}]}),
+]
+#: When it was said: as RFC 3339 writes it, or in seconds or milliseconds since 1970.
+Moment = Annotated[datetime, WithJsonSchema({"type": ["string", "number"], "format": "date-time"})]
+
+
 class Envelope(BaseModel):
     """One message. Unknown fields are ignored; missing ones are filled from the subject by the dialect."""
 
@@ -44,7 +62,7 @@ class Envelope(BaseModel):
 
     version: str = VERSION
     id: str = Field(min_length=1, max_length=200)
-    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    timestamp: Moment = Field(default_factory=lambda: datetime.now(UTC))
     type: str = ""
     project: str = ""
     channel: str = ""
@@ -52,7 +70,7 @@ class Envelope(BaseModel):
     operator_id: str = ""
     workflow_id: str = ""
     step_id: str = ""
-    seq: int | None = None
+    seq: Number | None = None
     role: str = ""
     kind: str = ""
     content: str = ""
@@ -125,9 +143,14 @@ def accepted(current: int) -> tuple[int, ...]:
 
 
 def versioned(type: str) -> tuple[str, int]:
-    """Return a message's type without its version suffix, such as `.v2`, and its version: 1 where it has none."""
+    """Return a message's type without its version suffix, such as `.v2`, and its version: 1 where it has none.
+
+    A suffix such as `.v01` is of no version: 0.
+    """
     name, _, suffix = type.rpartition(".v")
-    return (name, int(suffix)) if name and suffix.isascii() and suffix.isdecimal() else (type, 1)
+    if not name or not suffix.isascii() or not suffix.isdecimal():
+        return type, 1
+    return name, 0 if suffix.startswith("0") else int(suffix)
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
