@@ -103,6 +103,33 @@ def test_a_stranger_hears_its_call_and_its_result_ends_the_wait(calling: Run, br
     assert (calling.waits.get().result, calling.waits.get().decider) == ("nutty", "taster")
 
 
+def test_words_never_move_state_whatever_they_say(calling: Run, bridge: Bridge) -> None:
+    call, headers = called(bridge)
+    _, told, stamps = answer(call, headers, {"result": "nutty"})
+    place = f"cg.v1.{call['project']}.{call['channel']}"
+    stop = {name: call[name] for name in ("agent_id", "agent_turn_id", "turn_epoch")}
+    frame = {**stop, "step_id": "s1", "chunk_type": "content", "content": "All is done"}
+    before = Event.objects.filter(run_id=calling.id).count()
+
+    async def pass_by() -> None:
+        client = await nats.connect(bridge.server.url)
+        for body in (frame, told, {**frame, "status": "success"}, stop, b"no JSON"):
+            for suffix in ("chunk", "tool_result", "task", "state", "stop"):
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                await client.publish(f"{place}.str.agent.critic.{suffix}", data, headers=stamps)
+        await client.flush()
+        await client.close()
+
+    asyncio.run(pass_by())
+    # What is kept by a stream is read, and came later.
+    speak(bridge, (f"{place}.evt.agent.scout.message", {"id": "m1", "content": "I am here"}, {}))
+    eventually(lambda: Event.objects.filter(run_id=calling.id, kind="agent.message").exists())
+    calling.refresh_from_db()
+    assert (calling.status, calling.waits.get().status) == ("waiting", "pending")
+    assert Event.objects.filter(run_id=calling.id).count() == before + 1
+    assert (InboxItem.objects.count(), DeadLetter.objects.count()) == (0, 0)
+
+
 def test_twenty_copies_of_a_result_at_once_are_one_result(calling: Run, bridge: Bridge) -> None:
     call, headers = called(bridge)
     speak(bridge, *[answer(call, headers, "nutty", id=f"copy {number}") for number in range(20)])

@@ -15,6 +15,7 @@ from django.utils import timezone
 from openvibe.bus import Message
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import internal
+from openvibe.protocol.headers import new_trace
 from operators import clock
 from operators.bridge import ingest
 from operators.link import link
@@ -139,6 +140,18 @@ def test_forks_are_joined_once_when_all_have_ended(crier: Operator, memory: Memo
     assert [(end["task_index"], end["status"]) for end in results] == [(0, "success"), (1, "failed"), (2, "success")]
     assert (results[0]["agent_turn_id"], "HEAR 0" in results[0]["summary"]) == (first.turn_id, True)
     assert "no agent 'nobody'" in results[1]["error"]
+
+
+def test_forks_and_their_join_stay_in_the_callers_trace_and_at_its_depth(crier: Operator, memory: MemoryBus) -> None:
+    trace, asked = new_trace(), call("fork_join", {"tasks": tasks("crier", "crier")})
+    ingest.take([Message(asked.subject, asked.data, {**asked.headers, "traceparent": trace})])
+    runs = list(Run.objects.all())
+    assert [(run.traceparent, run.depth) for run in runs] == [(trace, 3)] * 2
+    for run in runs:
+        played(run)
+    look()
+    [(_, _, item)] = answers(memory)
+    assert (item.headers["traceparent"], item.headers["CG-Recursion-Depth"]) == (trace, "2")
 
 
 def test_forks_that_fail_fast_cancel_the_others(crier: Operator, memory: MemoryBus, alice) -> None:
