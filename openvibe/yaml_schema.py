@@ -17,11 +17,18 @@ _DURATION = r"^(\d+(\.\d+)?[smhd])+$"
 
 def duration(value: Any) -> Any:
     """Read `90s`, `5m`, `24h`, `3d`, `1h30m`, or a number of seconds."""
+    try:
+        return timedelta(seconds=_seconds(value))
+    except OverflowError:
+        raise ValueError(f"{value!r:.40} is longer than any duration may be") from None
+
+
+def _seconds(value: Any) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return timedelta(seconds=value)
+        return value
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
         parts = re.findall(r"([\d.]+)([smhd])", value)
-        return timedelta(seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts))
+        return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
     raise ValueError("is no duration; write 90s, 5m, 24h, 3d, 1h30m or a number of seconds")
 
 

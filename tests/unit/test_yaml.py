@@ -302,6 +302,16 @@ WRONG = {
         "10:25: operators[0].workflows[0].nodes[0].max_tokens",
         "'many'",
     ),
+    "a negative duration": (
+        ("user: Write", "timeout: -1"),
+        "9:22: operators[0].workflows[0].nodes[0].timeout",
+        "write 90s, 5m",
+    ),
+    "a duration that never ends": (
+        ("user: Write", "timeout: 1.0e+300"),
+        "9:22: operators[0].workflows[0].nodes[0].timeout",
+        "is longer than any",
+    ),
     "a bad duration": (
         ("user: Write", "timeout: soon"),
         "9:22: operators[0].workflows[0].nodes[0].timeout",
