@@ -259,7 +259,7 @@ def folders(environ: Mapping[str, str], name: str) -> str:
     """Where each run has a folder of its own: an absolute path with `{uid}` in it, or nothing."""
     given = text(environ, name)
     marks = re.findall(r"\{(.*?)\}", given)
-    known = "uid" in marks and set(marks) <= {"uid", "name", "namespace"} and len(set(marks)) == len(marks)
+    known = "uid" in marks and set(marks) <= {"uid", "name", "namespace", "project"} and len(set(marks)) == len(marks)
     if given and not (known and Path(given).is_absolute()):
         raise _wrong(name, given, "an absolute path with {uid} in it, such as /srv/artifacts/{namespace}/{uid}")
     return given

@@ -20,7 +20,7 @@ from django.utils import timezone
 from openvibe.protocol import subjects
 from openvibe.protocol.workflow import Identity
 from operators.bridge import backfill
-from operators.models import Artifact, Event, Run
+from operators.models import Artifact, Event, Project, Run
 from operators.models.project import DEFAULT
 from operators.services import external
 from operators.threads import aside
@@ -66,11 +66,14 @@ def read_due(now: datetime) -> int:
 def scan(now: datetime) -> None:
     """Let files be read that have changed since they were, of runs that nobody tells of any more, known or not."""
     folders = settings.OPENVIBE.artifacts
-    for identity, file in _lying(folders):
+    known = set(Project.objects.values_list("id", flat=True))
+    for project, identity, file in _lying(folders):
+        if project not in known:
+            continue
         changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         if not now - OLDEST < changed < now - QUIET:
             continue
-        run_id = external.begin(DEFAULT, identity)
+        run_id = external.begin(project, identity)
         run = Run.objects.get(id=run_id)
         last = Event.objects.filter(run_id=run_id, channel=subjects.thread(run_id)).order_by("-seq").first()
         fresh = last is not None and last.kind.startswith("agent.") and last.created_at > now - QUIET
@@ -92,7 +95,7 @@ def _read(item: Artifact, now: datetime) -> int:
     identity = Identity(
         run.input.get("workflow_uid", ""), run.input.get("workflow_name", ""), run.input.get("workflow_namespace", "")
     )
-    file = find(settings.OPENVIBE.artifacts, identity)
+    file = find(settings.OPENVIBE.artifacts, identity, project=run.project_id)
     if file is None or run.archived_at:
         return 0
     state = _state(file)
@@ -119,9 +122,14 @@ def _speaker(run: Run) -> tuple[str, bool]:
     return next((actor for actor, _ in told if actor), "agent"), any(role != "system" for _, role in told)
 
 
-def find(pattern: str, identity: Identity) -> Path | None:
-    """Return the file of a run, or None; `pattern` is the folder, with `{uid}` and perhaps `{name}`, `{namespace}`."""
-    names = {"uid": identity.uid, "name": identity.name, "namespace": identity.namespace}
+def find(pattern: str, identity: Identity, *, project: str) -> Path | None:
+    """Return the file of a run, or None. `pattern` is the folder, with `{uid}`, perhaps `{name}` and `{namespace}`.
+
+    A pattern without `{project}` tells of runs of `default` only.
+    """
+    names = {"uid": identity.uid, "name": identity.name, "namespace": identity.namespace, "project": project}
+    if project != DEFAULT and "{project}" not in pattern:
+        return None
     if not all(subjects.token(value) == value for name, value in names.items() if f"{{{name}}}" in pattern):
         # What somebody else chose must not lead out of the folder.
         return None
@@ -132,18 +140,21 @@ def _best(folder: Path) -> Path | None:
     return next((file for name in NAMES for file in sorted(folder.glob(name)) if file.is_file()), None)
 
 
-def _lying(pattern: str) -> Iterator[tuple[Identity, Path]]:
+def _lying(pattern: str) -> Iterator[tuple[str, Identity, Path]]:
     """Yield the file of every run that there is, with whose it is."""
     parts = Path(pattern).parts
     first = next(number for number, part in enumerate(parts) if "{" in part)
     inner = str(Path(*parts[first:]))
-    reader = re.compile(re.sub(r"\\\{(uid|name|namespace)\\\}", r"(?P<\1>[A-Za-z0-9_-]{1,64})", re.escape(inner)))
+    reader = re.compile(
+        re.sub(r"\\\{(uid|name|namespace|project)\\\}", r"(?P<\1>[A-Za-z0-9_-]{1,64})", re.escape(inner))
+    )
     root = Path(*parts[:first])
     for folder in root.glob(re.sub(r"\{\w+\}", "*", inner)):
         told = reader.fullmatch(str(folder.relative_to(root)))
         file = _best(folder) if told and folder.is_dir() else None
         if told and file:
-            yield Identity(**told.groupdict()), file
+            names = told.groupdict()
+            yield names.pop("project", DEFAULT), Identity(**names), file
 
 
 def _state(file: Path) -> str:

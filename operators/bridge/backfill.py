@@ -13,7 +13,7 @@ import orjson
 from django.conf import settings
 
 from openvibe.bus import Message
-from openvibe.protocol import envelope, subjects, workflow
+from openvibe.protocol import envelope, subjects, tenancy, workflow
 from openvibe.protocol.workflow import Identity
 from operators.bridge import ingest
 from operators.models import Event
@@ -56,7 +56,8 @@ def missing(
             "content": text,
             "attrs": {"source": SOURCE, "artifact": artifact, "line": number},
         }
-        yield Message(workflow.subject(identity, agent=agent, kind="message", prefix=prefix), envelope.dumps(body))
+        subject = workflow.subject(identity, agent=agent, kind="message", prefix=prefix)
+        yield Message(tenancy.outward(project, subject), envelope.dumps(body))
 
 
 def fill(file: Path, identity: Identity, *, project: str, agent: str, began: datetime) -> int:

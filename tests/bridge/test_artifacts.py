@@ -34,9 +34,9 @@ def folders(tmp_path: Path, settings: Any) -> Path:
     return tmp_path
 
 
-def left(folders: Path, *texts: str, uid: str = "uid-1", minutes: int = 0) -> Path:
+def left(folders: Path, *texts: str, uid: str = "uid-1", minutes: int = 0, of: str = "lab") -> Path:
     """Write a run's file; nobody has written to it for so many minutes."""
-    folder = folders / "lab" / f"runs-{uid}"
+    folder = folders / of / f"runs-{uid}"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / ".codex-implementation-events.jsonl"
     lines = [{"type": "item.completed", "item": {"type": "agent_message", "text": text}} for text in texts]
@@ -130,8 +130,30 @@ class TestAtRest:
     def test_no_uid_leads_out_of_the_folder(self, folders: Path) -> None:
         left(folders, "secret")
         pattern = str(folders / "lab" / "{uid}")
-        assert artifacts.find(pattern, Identity("runs-uid-1", "", "")) is not None
-        assert artifacts.find(str(folders / "elsewhere" / "{uid}"), Identity("../lab/runs-uid-1", "", "")) is None
+        assert artifacts.find(pattern, Identity("runs-uid-1", "", ""), project="default") is not None
+        outside = str(folders / "elsewhere" / "{uid}")
+        assert artifacts.find(outside, Identity("../lab/runs-uid-1", "", ""), project="default") is None
+
+    @pytest.mark.usefixtures("other_project")
+    def test_each_project_has_its_own_runs_where_the_place_names_it(self, folders: Path, settings: Any) -> None:
+        pattern = str(folders / "{project}" / "runs-{uid}")
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, artifacts=pattern)
+        for project in ("default", "other", "nobodys"):
+            left(folders, f"of {project}", of=project, minutes=5)
+        artifacts.scan(timezone.now())
+        assert read() == 2
+        assert said(THREAD) == ["of default"]
+        assert said(f"t_{workflow.run_id('other', 'uid-1')}", project="other") == ["of other"]
+        artifacts.scan(timezone.now())
+        assert read() == 0
+
+    @pytest.mark.usefixtures("other_project")
+    def test_a_place_that_names_no_project_has_runs_of_the_default_one_only(self, folders: Path) -> None:
+        left(folders, "not theirs")
+        body = {"message_id": "1", "content": "theirs"}
+        ingest.take([Message(f"tenant.other.{PLACE}.run-complete", json.dumps(body).encode())])
+        assert read() == 0
+        assert said(f"t_{workflow.run_id('other', 'uid-1')}", project="other") == ["theirs"]
 
     def test_without_the_setting_an_end_writes_nothing_down(self) -> None:
         heard("run-complete", "done")

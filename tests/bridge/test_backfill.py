@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 THREAD = f"t_{workflow.run_id('default', 'uid-1')}"
 
 
-def backfill(file: Path) -> str:
+def backfill(file: Path, *more: str) -> str:
     output = io.StringIO()
     named = ("--run-uid", "uid-1", "--workflow-name", "fix", "--namespace", "lab", "--agent", "coder")
-    call_command("backfill", str(file), *named, "--began", "2026-02-16T10:00:00+00:00", stdout=output)
+    call_command("backfill", str(file), *named, "--began", "2026-02-16T10:00:00+00:00", *more, stdout=output)
     return output.getvalue().strip()
 
 
@@ -62,6 +62,17 @@ def test_only_what_is_missing_is_added(tmp_path: Path) -> None:
     ingest.take([Message("workflow.lab.fix.uid-1.agent.coder.message", json.dumps(heard).encode())])
     assert backfill(events_file(tmp_path, "one", "two", "three")) == "2 messages added"
     assert said(THREAD) == ["two", "one", "three"]
+
+
+@pytest.mark.usefixtures("other_project")
+def test_a_run_of_another_project_stays_there(tmp_path: Path) -> None:
+    file = events_file(tmp_path, "one", "two")
+    assert backfill(file, "--project", "other") == "2 messages added"
+    assert backfill(file, "--project", "other") == "0 messages added"
+    assert said(f"t_{workflow.run_id('other', 'uid-1')}", project="other") == ["one", "two"]
+    assert said(THREAD) == []
+    with pytest.raises(CommandError, match="There is no project 'nobodys'"):
+        backfill(file, "--project", "nobodys")
 
 
 def test_a_text_too_long_for_a_row_is_added_once(tmp_path: Path) -> None:
