@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from nats.js import JetStreamContext
-from nats.js.api import Header, RawStreamMsg
-from nats.js.errors import APIError, BucketNotFoundError, NoKeysError, NoStreamResponseError, NotFoundError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, RawStreamMsg
+from nats.js.errors import APIError, BucketNotFoundError, NoStreamResponseError, NotFoundError
 from nats.js.kv import KV_DEL, KV_OP, KeyValue
 
 from openvibe.bus.mailbox import Mailbox
-from openvibe.bus.nats_watch import Watch, deleted
+from openvibe.bus.nats_watch import BATCH, FORGOTTEN_AFTER, LOOK_SECONDS, Watch, deleted
 from openvibe.bus.protocol import HISTORY, Entry, Unsubscribe, WatchHandler
 from openvibe.errors import RevisionConflict
 from openvibe.protocol import keys
@@ -63,13 +64,39 @@ class Buckets:
         return _entry(key, found)
 
     async def keys(self, bucket: str, prefix: str) -> list[str]:
-        """Return the keys that have a value."""
-        store = await self._opened(bucket, make=False)
-        try:
-            names = await store.keys() if store else []
-        except NoKeysError:
+        """Return the keys that have a value.
+
+        The library's own way waits for no first message if the server says that none is left to be sent, which it may
+        say before that message has arrived: then it knows no keys.
+        """
+        if await self._opened(bucket, make=False) is None:
             return []
-        return sorted(key for key in map(keys.decoded, names) if key.startswith(prefix))
+        stream = f"KV_{bucket}"
+        wanted = ConsumerConfig(
+            filter_subject=f"$KV.{bucket}.>",
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+            headers_only=True,
+            mem_storage=True,
+            inactive_threshold=FORGOTTEN_AFTER,
+        )
+        made = await self._stream.add_consumer(stream, wanted)
+        reader = await self._stream.pull_subscribe_bind(consumer=made.name, stream=stream)
+        try:
+            present: dict[str, bool] = {}
+            left = made.num_pending or 0
+            # What is written meanwhile may take the place of what was to come.
+            with contextlib.suppress(TimeoutError):
+                while left:
+                    for message in await reader.fetch(min(left, BATCH), timeout=LOOK_SECONDS):
+                        present[message.subject.removeprefix(f"$KV.{bucket}.")] = not deleted(message.headers)
+                        left = message.metadata.num_pending
+        finally:
+            with contextlib.suppress(NotFoundError):
+                await self._stream.delete_consumer(stream, made.name)
+            await reader.unsubscribe()
+        names = (keys.decoded(name) for name, there in present.items() if there)
+        return sorted(key for key in names if key.startswith(prefix))
 
     async def history(self, bucket: str, key: str) -> list[Entry]:
         """Return the last revisions of a key, one question each."""
