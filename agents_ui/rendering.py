@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from agents_ui import items, kinship
+from agents_ui import items, kinship, said
 from agents_ui.entries import Entry
 from agents_ui.items import Item
 from agents_ui.steps import STEP_KINDS, Step
@@ -136,20 +136,18 @@ def _drawn(rows: Iterable[Item], *, public: bool = False, oob: bool = False) -> 
     rows = list(rows)
     runs = _runs(rows) if public else {}
     known = {"public": public, "oob": oob, "children": {} if public else _children(rows)}
-    frames = [_frame(item, public=public) for item in rows]
-    drawn = [
-        render_to_string(frame, {"item": item, "run": runs.get(item.entries[0].run_id), **known})
-        for frame, item in zip(frames, rows, strict=True)
-    ]
-    return mark_safe("".join(drawn))  # noqa: S308  # every part is a rendered template
+    drawn = [_row(item, runs.get(item.entries[0].run_id), known) for item in rows]
+    return mark_safe("".join(drawn))  # noqa: S308  # every part is rendered
 
 
-def _frame(item: Item, *, public: bool) -> str:
+def _row(item: Item, run: Run | None, known: Mapping[str, Any]) -> str:
     if isinstance(item, Step):
-        return "timeline/step.html"
-    if item.from_agent:
-        return "timeline/agent.html"
-    return "general/news.html" if public else "timeline/moment.html"
+        frame = "timeline/step.html"
+    elif item.from_agent:
+        return said.row(item, run, public=known["public"])
+    else:
+        frame = "general/news.html" if known["public"] else "timeline/moment.html"
+    return render_to_string(frame, {"item": item, "run": run, **known})
 
 
 def _runs(rows: Iterable[Item]) -> dict[str, Run]:
