@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ from tests.acceptance import site as sites
 from tests.acceptance.site import ENDED, Site, until
 from tests.contracts import vendors
 from tests.contracts.vendors import VENDORS, Reply
+from tests.threads import serving
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,14 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def outside() -> Iterator[Outside]:
-    with Outside() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Outside()) as server:
+        yield server
 
 
 def stored(url: str, subject: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from benchmarks import baseline_lead_qualification as by_hand
 from tests.catalog.stage import Stage
+from tests.threads import serving
 
 ROOT = Path(__file__).parents[2]
 LEAD = {"contact_id": "", "company_name": "Linden", "lead_data": {"role": "Partner"}}
@@ -99,18 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hand(stage: Stage) -> Iterator[Callable[..., dict[str, Any]]]:
     """Play the workflow that is written by hand with these answers of the model."""
-    with FakeAnthropic() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        with anthropic.Anthropic(api_key="sk-test", base_url=f"http://127.0.0.1:{server.server_port}") as client:
+    with serving(FakeAnthropic()) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        with anthropic.Anthropic(api_key="sk-test", base_url=address) as client:
 
             def play(*answers: str) -> dict[str, Any]:
                 server.answers = list(answers)
                 return by_hand.qualify(LEAD, client=client)
 
             yield play
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

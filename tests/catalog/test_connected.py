@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from socketserver import BaseServer
-from typing import Any
 
 import pytest
 
 from openvibe.contrib import hubspot
 from openvibe.outcomes import Paused
 from tests.catalog.stage import Run, Stage
+from tests.threads import serving
 from tests.unit.test_email import FakeMailServer
 from tests.unit.test_hubspot import FakeHubSpot
 from tests.unit.test_slack import FakeSlack
@@ -19,19 +17,9 @@ from tests.unit.test_slack import FakeSlack
 CUSTOMER = {"customer_id": "7", "customer_name": "Linden", "customer_email": "dana@example.com"}
 
 
-def serving(server: Any) -> Iterator[Any]:
-    made: BaseServer = server
-    with made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield made
-        made.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def crm(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHubSpot]:
-    for server in serving(FakeHubSpot()):
+    with serving(FakeHubSpot()) as server:
         monkeypatch.setenv("HUBSPOT_TOKEN", "pat-1")
         monkeypatch.setenv("HUBSPOT_BASE_URL", server.url)
         yield server
@@ -42,7 +30,7 @@ def crm(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHubSpot]:
 
 @pytest.fixture
 def slack(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlack]:
-    for server in serving(FakeSlack()):
+    with serving(FakeSlack()) as server:
         monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
         monkeypatch.setenv("SLACK_BASE_URL", server.url)
         yield server
@@ -50,7 +38,7 @@ def slack(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlack]:
 
 @pytest.fixture
 def mail(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMailServer]:
-    for server in serving(FakeMailServer(None, implicit=False)):
+    with serving(FakeMailServer(None, implicit=False)) as server:
         settings = {"HOST": "127.0.0.1", "PORT": str(server.port), "SENDER": "Ops <ops@example.com>", "TLS": "none"}
         for name, value in settings.items():
             monkeypatch.setenv(f"SMTP_{name}", value)

@@ -9,7 +9,6 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from openvibe.errors import SetupError
 from openvibe.llm.protocol import ToolCall, Turn
 from openvibe.tracing import NoTracer, RunTrace, Tracer
 from openvibe.tracing.recorder import Recorder
+from tests.threads import serving
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -205,12 +205,8 @@ def _no_fault_is_kept_from_the_test(caplog: pytest.LogCaptureFixture) -> Iterato
 
 @pytest.fixture(params=[True], ids=["compressed"])
 def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
-    with Receiver(compression=request.param) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Receiver(compression=request.param)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def begin(tracer: Tracer, **changed: Any) -> RunTrace:

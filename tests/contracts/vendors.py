@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from openvibe import llm
 from openvibe.llm import ToolCall
+from tests.threads import serving
 
 
 @dataclass
@@ -103,14 +104,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(reply: Reply) -> Iterator[VendorServer]:
-    with VendorServer(reply) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(VendorServer(reply)) as server:
+        yield server
 
 
 class Vendor(Protocol):

@@ -19,6 +19,7 @@ from openvibe import llm
 from openvibe.errors import ModelError, SetupError, TransientModelError
 from openvibe.llm import Tool, ToolCall, Turn, aliases
 from openvibe.llm.anthropic import AnthropicProvider
+from tests.threads import serving
 
 HAIKU = "claude-haiku-4-5-20251001"
 
@@ -119,14 +120,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(handler: type[Handler]) -> Iterator[FakeAnthropic]:
-    with FakeAnthropic(handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(FakeAnthropic(handler)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import socketserver
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from openvibe.contrib import email
 from openvibe.contrib.email import Mailer
 from openvibe.errors import OutsideServiceError, SetupError, TransientServiceError, UncertainServiceError
+from tests.threads import serving
 
 SENDER = "Operators <ops@example.com>"
 
@@ -142,22 +142,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(certificate: Path | None = None, *, implicit: bool = False) -> Iterator[FakeMailServer]:
+def receiving(certificate: Path | None = None, *, implicit: bool = False) -> Iterator[FakeMailServer]:
     context = None
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-    with FakeMailServer(context, implicit=implicit) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(FakeMailServer(context, implicit=implicit)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def server() -> Iterator[FakeMailServer]:
-    with serving() as plain:
+    with receiving() as plain:
         yield plain
 
 
@@ -248,7 +244,7 @@ def test_a_server_that_cannot_be_reached_has_certainly_sent_nothing() -> None:
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 def test_mail_and_password_travel_encrypted(certificate: Path, tls: email.Encryption) -> None:
     trusting = ssl.create_default_context(cafile=str(certificate))
-    with serving(certificate, implicit=tls == "implicit") as server:
+    with receiving(certificate, implicit=tls == "implicit") as server:
         mailer = Mailer(
             "localhost", port=server.port, user="ops", password="s3cret", sender=SENDER, tls=tls, context=trusting
         )
@@ -258,7 +254,7 @@ def test_mail_and_password_travel_encrypted(certificate: Path, tls: email.Encryp
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_trusted(certificate: Path) -> None:
-    with serving(certificate) as server:
+    with receiving(certificate) as server:
         mailer = Mailer("localhost", port=server.port, user="ops", password="s3cret", sender=SENDER)
         with pytest.raises(OutsideServiceError, match="cannot be trusted") as told:
             mailer.send("ada@example.com", "Hello", "…")

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from openvibe.contrib import hubspot
 from openvibe.contrib.hubspot import HubSpot
 from openvibe.errors import OutsideServiceError, RunError, TransientServiceError
 from openvibe.protocol import headers
+from tests.threads import serving
 
 SECRET = "a client secret"
 URI = "https://ops.example.com/v1/webhooks/hubspot"
@@ -111,12 +111,8 @@ def _told(key: str, objects: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def crm() -> Iterator[FakeHubSpot]:
-    with FakeHubSpot() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(FakeHubSpot()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from openvibe.contrib import slack
 from openvibe.contrib.slack import Decision, Slack
 from openvibe.errors import OutsideServiceError, TransientServiceError, UncertainServiceError
 from openvibe.protocol import headers
+from tests.threads import serving
 
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 NOW = 1_760_000_000
@@ -86,12 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def workspace() -> Iterator[FakeSlack]:
-    with FakeSlack() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(FakeSlack()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
