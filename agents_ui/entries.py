@@ -53,6 +53,11 @@ class Entry:
         )
 
     @property
+    def from_agent(self) -> bool:
+        """Whether somebody outside said it: that changes nothing of a run."""
+        return self.kind.startswith("agent.")
+
+    @property
     def anchor(self) -> str:
         """The name of its place on a page."""
         return f"e{self.seq}"

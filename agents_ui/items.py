@@ -52,7 +52,7 @@ class Moment:
     @property
     def from_agent(self) -> bool:
         """Whether somebody outside said it."""
-        return self.entry.kind.startswith("agent.")
+        return self.entry.from_agent
 
     @property
     def told(self) -> str:

@@ -29,8 +29,8 @@ STATES: Mapping[State, str] = {
 }
 #: What a run's head says of other rows.
 SHOWN = ("operator", "workflow", "started_by", "parent__operator", "parent__workflow")
-#: The most bytes of data that are drawn before a thread would have been woken.
-BRIEF = 2_000
+#: The most bytes of data that are drawn without a thread: markdown of more may be written so that it takes long.
+BRIEF = 300
 _STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: How far back an interruption looks for steps that it stopped.
 _REACH = 60
@@ -79,8 +79,8 @@ def brief(channel: str, events: Sequence[Mapping[str, Any]]) -> bool:
     """Whether `pushed` draws these at once: a few words from outside, for which it asks the database nothing."""
     if len(events) != 1 or not subjects.is_thread(channel):
         return False
-    (event,) = events
-    return _from_outside(event["type"]) and len(envelope.dumps(event["data"])) <= BRIEF
+    entry = Entry.read(events[0])
+    return entry.from_agent and len(envelope.dumps(entry.data)) <= BRIEF
 
 
 def words(step_id: str, text: str) -> str:
@@ -142,11 +142,10 @@ def _drawn(rows: Iterable[Item], *, public: bool = False, oob: bool = False) -> 
 
 def _row(item: Item, run: Run | None, known: Mapping[str, Any]) -> str:
     if isinstance(item, Step):
-        frame = "timeline/step.html"
-    elif item.from_agent:
+        return render_to_string("timeline/step.html", {"item": item, "run": run, **known})
+    if item.from_agent:
         return said.row(item, run, public=known["public"])
-    else:
-        frame = "general/news.html" if known["public"] else "timeline/moment.html"
+    frame = "general/news.html" if known["public"] else "timeline/moment.html"
     return render_to_string(frame, {"item": item, "run": run, **known})
 
 
@@ -196,13 +195,8 @@ def _hint(entries: Sequence[Entry]) -> str:
     return '<template data-dispatch="gates-changed"></template>' if told else ""
 
 
-def _from_outside(kind: str) -> bool:
-    """Whether somebody outside says it: that changes nothing of the run."""
-    return kind.startswith("agent.")
-
-
 def _surroundings(entries: Sequence[Entry]) -> str:
-    if all(_from_outside(entry.kind) for entry in entries):
+    if all(entry.from_agent for entry in entries):
         return ""
     run = Run.objects.select_related(*SHOWN).filter(id=entries[0].run_id).first()
     if run is None:
