@@ -21,26 +21,29 @@ from openvibe_site import lifespan  # noqa: E402
 from openvibe_site.threads import ThreadedHandler  # noqa: E402
 from operators.link import link  # noqa: E402
 
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
 _sockets = URLRouter(websocket_urlpatterns)
 
 
-async def _websocket(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
-    """Serve a socket to a known user; its frames go past the session middleware, which looks at each for a change."""
+async def _straight(scope: Scope, receive: Receive, _: Send) -> None:
+    """Let a socket send past the session middleware, which looks at each of its frames for a change of the session."""
+    await _sockets(scope, receive, scope["server_send"])
 
-    async def straight(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], _: Any) -> None:
-        await _sockets(scope, receive, send)
 
-    await AllowedHostsOriginValidator(AuthMiddlewareStack(straight))(scope, receive, send)
+_guarded = AllowedHostsOriginValidator(AuthMiddlewareStack(_straight))
+
+
+async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    await _guarded({**scope, "server_send": send}, receive, send)
 
 
 _router = ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": _websocket})
 
 
-async def application(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one connection; the first one gives the bus its event loop. A server's lifespan is one, too."""
     link.adopt(asyncio.get_running_loop())
     await (lifespan.live if scope["type"] == "lifespan" else _router)(scope, receive, send)
