@@ -85,12 +85,17 @@ class Buckets:
         try:
             present: dict[str, bool] = {}
             left = made.num_pending or 0
-            # What is written meanwhile may take the place of what was to come.
-            with contextlib.suppress(TimeoutError):
-                while left:
-                    for message in await reader.fetch(min(left, BATCH), timeout=LOOK_SECONDS):
-                        present[message.subject.removeprefix(f"$KV.{bucket}.")] = not deleted(message.headers)
-                        left = message.metadata.num_pending
+            while left:
+                try:
+                    messages = await reader.fetch(min(left, BATCH), timeout=LOOK_SECONDS)
+                except TimeoutError:
+                    # What was to come may have gone meanwhile. If it has not, some keys are no answer.
+                    if (await reader.consumer_info()).num_pending:
+                        raise
+                    break
+                for message in messages:
+                    present[message.subject.removeprefix(f"$KV.{bucket}.")] = not deleted(message.headers)
+                    left = message.metadata.num_pending
         finally:
             with contextlib.suppress(NotFoundError):
                 await self._stream.delete_consumer(stream, made.name)
