@@ -110,9 +110,14 @@ def _muster(pool: TaskPool) -> None:
     Whoever starts a thread waits until it runs: in the midst of hundreds that play, and so for each new run anew.
     """
     full = threading.Barrier(pool.limit + 1)
-    for _ in range(pool.limit):
-        pool.executor.submit(full.wait)
-    full.wait()
+    try:
+        for _ in range(pool.limit):
+            pool.executor.submit(full.wait)
+        full.wait()
+    except RuntimeError as error:
+        # Those that there are must not wait for ever for those that the machine does not give.
+        full.abort()
+        logger.warning("Not all of %d threads could be started: %s", pool.limit, error)
 
 
 def _end_with(beat: Any) -> None:
