@@ -133,7 +133,7 @@ class RunPage(Page):
 def _projects(user: Any) -> list[str]:
     if not user.is_authenticated:
         return []
-    return list(Project.objects.visible_to(user).order_by("id").values_list("id", flat=True))
+    return Project.objects.visible_to(user).names()
 
 
 websocket_urlpatterns = [

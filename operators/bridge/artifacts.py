@@ -66,7 +66,7 @@ def read_due(now: datetime) -> int:
 def scan(now: datetime) -> None:
     """Let files be read that have changed since they were, of runs that nobody tells of any more, known or not."""
     folders = settings.OPENVIBE.artifacts
-    known = set(Project.objects.values_list("id", flat=True))
+    known = set(Project.objects.names())
     for project, identity, file in _lying(folders):
         if project not in known:
             continue

@@ -91,7 +91,7 @@ async def furnish() -> None:
 
 def _projects() -> list[str]:
     try:
-        return list(Project.objects.order_by("id").values_list("id", flat=True))
+        return Project.objects.names()
     except DatabaseError:
         # Before there are tables.
         return []

@@ -78,7 +78,7 @@ async def _mirror(bus: Bus) -> None:
 
 async def _watch(bus: Bus, watches: dict[Place, Unsubscribe]) -> None:
     """Follow the buckets of every project, also when projects come or go."""
-    wanted = [Place(project, bucket) for project in await aside(_projects) for bucket in keys.BUCKETS]
+    wanted = [Place(project, bucket) for project in await aside(Project.objects.names) for bucket in keys.BUCKETS]
     for place in watches.keys() - set(wanted):
         await watches.pop(place)()
     for place in wanted:
@@ -121,10 +121,6 @@ async def _take(bus: Bus, place: Place, entry: Entry) -> None:
     except Exception as error:
         message = Message(f"$KV.{place.mirror}.{keys.encoded(entry.key)}", entry.value)
         await aside(letters.bury, message, f"{type(error).__name__}: {error}", project=place.project)
-
-
-def _projects() -> list[str]:
-    return list(Project.objects.order_by("id").values_list("id", flat=True))
 
 
 def _seen(place: Place, key: str) -> int:

@@ -123,4 +123,4 @@ def _of(project: str) -> tuple[Stream, ...]:
 def _projects() -> list[str]:
     if not settings.OPENVIBE.nats_credentials:
         return []
-    return list(Project.objects.order_by("id").values_list("id", flat=True))
+    return Project.objects.names()

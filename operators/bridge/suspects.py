@@ -27,8 +27,11 @@ REMEMBERED = timedelta(days=30)
 
 def parted(messages: Sequence[Message]) -> tuple[list[Message], list[Message]]:
     """Return those that came often, and the others."""
-    often = [message for message in messages if message.deliveries > OFTEN and message.position]
-    return often, [message for message in messages if message.deliveries <= OFTEN or not message.position]
+    often: list[Message] = []
+    others: list[Message] = []
+    for message in messages:
+        (often if message.deliveries > OFTEN and message.position else others).append(message)
+    return often, others
 
 
 def take(message: Message, work: Callable[[Sequence[Message]], Sequence[Message]]) -> Sequence[Message]:

@@ -18,6 +18,10 @@ Actor = AbstractUser | AnonymousUser
 class ProjectQuerySet(models.QuerySet["Project"]):
     """Which projects somebody may enter."""
 
+    def names(self) -> list[str]:
+        """Their ids, in order."""
+        return list(self.order_by("id").values_list("id", flat=True))
+
     def visible_to(self, user: Actor) -> ProjectQuerySet:
         """Those the user is a member of; all of them for a superuser."""
         if user.is_superuser:
