@@ -115,7 +115,8 @@ def _muster(pool: TaskPool) -> None:
             pool.executor.submit(full.wait)
         full.wait()
     except RuntimeError as error:
-        # Those that there are must not wait for ever for those that the machine does not give.
+        # Those that there are must not wait for ever for those that the machine does not give, and no bell asks again.
+        pool.executor._max_workers = len(pool.executor._threads)
         full.abort()
         logger.warning("Not all of %d threads could be started: %s", pool.limit, error)
 

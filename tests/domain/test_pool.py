@@ -38,6 +38,6 @@ def test_where_the_machine_gives_fewer_threads_those_that_there_are_play(
     celery._muster(pool)
     assert "Not all of 8 threads could be started: can't start new thread" in caplog.text
     at_once = threading.Barrier(3)
-    waiting = [pool.executor.submit(at_once.wait, 10) for _ in range(3)]
-    assert sorted(one.result(10) for one in waiting) == [0, 1, 2]
+    waiting = [pool.executor.submit(at_once.wait, 10) for _ in range(9)]
+    assert sorted(one.result(30) for one in waiting) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     pool.on_stop()
