@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             name='DeadLetter',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('subject', models.TextField()),
+                ('subject', models.CharField(max_length=500)),
                 ('headers', models.JSONField(default=dict)),
                 ('body', models.BinaryField()),
                 ('reason', models.TextField()),
@@ -44,14 +44,6 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'processes',
             },
-        ),
-        migrations.CreateModel(
-            name='Suspect',
-            fields=[
-                ('position', models.CharField(max_length=300, primary_key=True, serialize=False)),
-                ('times', models.PositiveIntegerField(default=0)),
-                ('begun_at', models.DateTimeField()),
-            ],
         ),
         migrations.CreateModel(
             name='Project',
