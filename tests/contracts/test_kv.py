@@ -255,8 +255,9 @@ async def test_a_watcher_of_an_empty_bucket_hears_its_first_value(bus: Bus, name
 
 async def test_a_watcher_misses_nothing_that_is_written_while_it_begins(bus: Bus, other: Bus, name: str) -> None:
     async def write() -> None:
+        # Each a key of its own: of one key a bucket keeps a few values only, and who reads slowly misses the others.
         for number in range(200):
-            await other.put_kv(name, "key", str(number).encode())
+            await other.put_kv(name, f"key-{number}", str(number).encode())
 
     writing = asyncio.create_task(write())
     watchers = [Seen() for _ in range(10)]
