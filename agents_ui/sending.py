@@ -43,7 +43,9 @@ class Socket:
         if not frame or self._ended:
             return
         if self._sending is None:
-            self._sending = _begin(self._send(frame))
+            rest = _begin(self._pass_on({"type": "websocket.send", "text": frame}))
+            if rest is not None:
+                self._sending = asyncio.create_task(self._send_on(rest))
         elif len(self._frames) < BACKLOG:
             self._frames.append(frame)
         else:
@@ -55,9 +57,10 @@ class Socket:
         if self._sending is not None:
             self._sending.cancel()
 
-    async def _send(self, frame: str) -> None:
+    async def _send_on(self, rest: Awaitable[None]) -> None:
+        """Wait until a frame is sent, and send those that come meanwhile."""
         try:
-            await self._pass_on({"type": "websocket.send", "text": frame})
+            await rest
             while self._frames and not self._ended:
                 await self._pass_on({"type": "websocket.send", "text": self._next()})
             if not self._ended:
@@ -86,8 +89,8 @@ class Socket:
         return taken
 
 
-def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """Do work at once until it has to wait for something; what is left of it then is done by a task.
+def _begin(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Do work at once until it has to wait for something; return what is left of it then, if there is any.
 
     Hundreds of sockets are sent each frame, and hardly one makes its server wait: a task for each, and the event loop's
     turn that wakes it, would cost more than the sending. (Python 3.12 has eager tasks for this.)
@@ -96,16 +99,18 @@ def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         awaited = work.send(None)
     except StopIteration:
         return None
-    return asyncio.create_task(_rest(work, awaited))
+    except Exception as error:
+        return _failed(error)
+    return _resumed(work, awaited)
 
 
-async def _rest(work: Coroutine[Any, Any, None], awaited: Any) -> None:
-    await _resumed(work, awaited)
+async def _failed(error: Exception) -> None:
+    raise error
 
 
 @coroutine
 def _resumed(work: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """Wait in this task for what the work was waiting for, and let it go on."""
+    """Wait for what the work was waiting for, and let it go on."""
     try:
         yield awaited
     except BaseException:

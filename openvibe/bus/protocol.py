@@ -184,7 +184,7 @@ class Bus(Protocol):
     async def watch_kv(self, bucket: str, handler: WatchHandler) -> Unsubscribe:
         """Hear every value that the bucket holds, then every change, deletions included, in order.
 
-        After an outage what changed meanwhile is heard, at least the last revision of each key.
+        After an outage, and where a key changes faster than it is heard, at least its last revision is heard.
         """
         ...
 
