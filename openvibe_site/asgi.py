@@ -40,6 +40,7 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await _guarded({**scope, "server_send": send}, receive, send)
 
 
+lifespan.end_with_daphne()
 _router = ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": _websocket})
 
 

@@ -82,8 +82,10 @@ class Child:
             self.process.terminate()
 
     def gone(self) -> bool:
-        if self.process is not None and reaped(self.process) is not None:
+        if self.process is not None and (code := reaped(self.process)) is not None:
             self.process = None
+            if code < 0 and -code != signal.SIGTERM:
+                self.say(f"{self.name} did not end in order: {signal.Signals(-code).name}")
         return self.process is None
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""A server's start and end, where it tells of them: uvicorn does, daphne does not."""
+"""A server's start and end, where it tells of them: uvicorn of both, daphne, by its reactor, of its end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,50 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
 from operators.link import link
 from operators.services import announcements
 
 #: How long what was recorded here may take to be announced before the clock is left to do it, in seconds.
 ANNOUNCING = 1.0
+#: How long other work on the loop may take to end once it is cancelled, in seconds.
+ENDING = 1.0
 
 
 async def live(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Begin, and at the end announce what is still to be announced and leave the bus."""
+    """Begin, and end in order."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    await _end()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def end_with_daphne() -> None:
+    """End in order before daphne's reactor does. Under another server that reactor never runs."""
+
+    def ending() -> Deferred[None]:
+        return Deferred.fromFuture(asyncio.ensure_future(_end_all()))
+
+    # Its stubs forget that a phase is named before what happens in it.
+    reactor.addSystemEventTrigger("before", "shutdown", ending)  # type: ignore[arg-type]
+
+
+async def _end() -> None:
+    """Announce what is still to be announced and leave the bus."""
     await asyncio.to_thread(announcements.settle, ANNOUNCING)
     await link.close()
-    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _end_all() -> None:
+    """End, and with it all other work on the loop: daphne would leave it to an interpreter that takes itself apart."""
+    await _end()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=ENDING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,10 +149,12 @@ class Site:
         return done.stdout.strip()
 
     def stop(self, *, seconds: float = 40.0) -> int:
-        """End it as Ctrl-C does; returns the exit status."""
+        """End it as Ctrl-C does; returns the exit status. None of its processes may crash at that."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        status = self.process.wait(seconds)
+        assert not re.search(r"did not end in order: SIG(SEGV|ABRT|BUS)", self.output.read_text(errors="replace"))
+        return status
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,13 +17,11 @@ import nats
 import pytest
 from nats.js.api import StreamConfig
 
-from openvibe_site import children, crew, env, nats_server, ports
+from openvibe_site import env, nats_server, ports
 from openvibe_site.children import Child
-from openvibe_site.crew import Crew
 from openvibe_site.errors import CannotStart
 from openvibe_site.home import Home, kept_secret, secret_key
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
+from tests.unit.processes import alive, eventually, needs_proc
 
 STAND_INS = {
     "openvibe_site/__main__.py": """
@@ -48,53 +45,6 @@ class Ready(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("-p") + 1])), Ready).serve_forever()
 """,
 }
-
-
-def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "this did not become true in time"
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    """False for a zombie too: an orphan may wait long for somebody who reaps it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "home")
-    home.make()
-    return home
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def child(home: Home, said: list[str]) -> Iterator[Callable[..., Child]]:
-    made: list[Child] = []
-
-    def make(*command: str, name: str = "worker-1", mark: str = "worker-1") -> Child:
-        environ = {**os.environ, "OPENVIBE_HOME": str(home.root), crew.MARK: mark}
-        log = home.logs / f"{name}.log"
-        made.append(Child(name, command, environ=environ, folder=home.root, log=log, say=said.append))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.kill()
-
-
-def pid_of(child: Child) -> int:
-    assert child.pid is not None
-    return child.pid
 
 
 def test_the_home_and_its_secrets_are_for_its_owner_alone(home: Home) -> None:
@@ -144,93 +94,6 @@ def test_a_busy_port_is_refused_and_not_picked() -> None:
         assert ports.free(preferred=port) != port
     assert str(caught.value) == f"Port {port} is used by another program. Stop it, or set OPENVIBE_PORT to a free one."
     ports.require_free(port)
-
-
-def test_a_killed_child_comes_back_with_one_line(child: Callable[..., Child], said: list[str]) -> None:
-    sleeper = child("sleep", "1000")
-    sleeper.start()
-    first = pid_of(sleeper)
-    os.kill(first, signal.SIGKILL)
-    eventually(lambda: sleeper.tend() and sleeper.pid)
-    assert pid_of(sleeper) != first
-    assert said == ["worker-1 ended with -9; starting it again"]
-
-
-def test_a_child_that_keeps_dying_is_started_less_and_less_often(child: Callable[..., Child]) -> None:
-    failing = child("false")
-    failing.start()
-    pauses = []
-    for _ in range(3):
-        eventually(lambda: failing.process is None or (failing.tend() and failing.process is None))
-        pauses.append(failing.restart_at - time.monotonic())
-        failing.start()
-    assert 0 < pauses[0] <= 0.2 < pauses[1] <= 0.4 < pauses[2] <= 0.8
-
-
-def test_a_child_that_lived_long_comes_back_at_once(child: Callable[..., Child]) -> None:
-    sleeper = child("sleep", "1000")
-    sleeper.start()
-    sleeper.next_pause = children.LONGEST_PAUSE
-    sleeper.started_at -= children.STEADY_AFTER
-    os.kill(pid_of(sleeper), signal.SIGKILL)
-    eventually(sleeper.tend)
-    assert sleeper.restart_at - time.monotonic() <= children.FIRST_PAUSE
-
-
-def test_a_command_that_does_not_exist_is_tried_again(child: Callable[..., Child], said: list[str]) -> None:
-    missing = child("/no/such/program")
-    missing.start()
-    eventually(missing.tend)
-    assert [line.startswith("worker-1 cannot start") for line in said] == [True, True]
-
-
-@needs_proc
-def test_what_a_dead_child_had_started_ends_too(child: Callable[..., Child], home: Home) -> None:
-    parent = child("sh", "-c", "sleep 1000 & echo $!; wait")
-    parent.start()
-    eventually(lambda: (home.logs / "worker-1.log").read_text().endswith("\n"))
-    grandchild = int((home.logs / "worker-1.log").read_text())
-    os.kill(pid_of(parent), signal.SIGKILL)
-    eventually(parent.tend)
-    eventually(lambda: not alive(grandchild))
-
-
-def test_ending_lets_go_in_order_and_kills_who_does_not_listen(child: Callable[..., Child], home: Home) -> None:
-    polite = child("sleep", "1000", name="polite")
-    stubborn = child("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done", name="stubborn")
-    pids = []
-    for each in (polite, stubborn):
-        each.start()
-        pids.append(pid_of(each))
-    eventually(lambda: (home.logs / "stubborn.log").read_text() == "ready\n")
-    began = time.monotonic()
-    children.end([polite, stubborn], grace=0.3)
-    assert 0.3 <= time.monotonic() - began < 5
-    assert not any(alive(pid) for pid in pids)
-
-
-def test_a_hurried_end_does_not_wait(child: Callable[..., Child], home: Home) -> None:
-    stubborn = child("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done")
-    stubborn.start()
-    eventually(lambda: (home.logs / "worker-1.log").read_text() == "ready\n")
-    began = time.monotonic()
-    children.end([stubborn], grace=60, hurried=lambda: True)
-    assert time.monotonic() - began < 5
-
-
-@needs_proc
-def test_leftovers_of_a_killed_supervisor_end_and_strangers_live(
-    child: Callable[..., Child], home: Home, said: list[str]
-) -> None:
-    ours, stranger = child("sleep", "1000"), child("sleep", "1000", name="web", mark="something else")
-    earlier = Crew(home.children)
-    earlier.start(ours)
-    earlier.start(stranger)
-    assert json.loads(home.children.read_text()) == {"worker-1": ours.pid, "web": stranger.pid}
-    crew.end_leftovers(home, say=said.append)
-    assert not alive(pid_of(ours))
-    assert alive(pid_of(stranger))
-    assert said == ["an earlier OpenVibe left worker-1 running; ending them first"]
 
 
 @pytest.fixture
