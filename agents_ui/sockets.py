@@ -29,8 +29,10 @@ NOT_FOUND = 4404
 #: Close codes for a socket that fell behind, and for one whose user sees other channels now; it may come back at once.
 FELL_BEHIND = 4408
 CHANGED = 4409
-#: How often an open socket makes sure that its user may still look, in seconds.
+#: How often an open socket makes sure that its user may still look, and its page hears that it lives, in seconds.
 RIGHTS_SECONDS = 30.0
+#: What a page hears when there is nothing to show. It takes a socket for lost on which it hears nothing for long.
+BEAT = " "
 
 
 class Page(AsyncWebsocketConsumer):
@@ -48,7 +50,7 @@ class Page(AsyncWebsocketConsumer):
             return
         # What `send` does, without its two more coroutines for every socket and frame.
         socket = Socket(self.base_send, partial(self.close, FELL_BEHIND), after=self._after(), hints=self.hints)
-        watching = asyncio.create_task(self._watch_rights(channels))
+        watching = asyncio.create_task(self._watch_rights(channels, socket))
         joined = [hub.join(project_id, channel, socket) for project_id, channel in channels]
         self._leaving = [*joined, socket.leave, watching.cancel]
 
@@ -68,11 +70,12 @@ class Page(AsyncWebsocketConsumer):
         query: bytes = self.scope["query_string"]
         return parse_qs(query.decode(errors="replace")).get(name, [""])[0]
 
-    async def _watch_rights(self, channels: list[tuple[str, str]]) -> None:
+    async def _watch_rights(self, channels: list[tuple[str, str]], socket: Socket) -> None:
         """Close when the user may no longer look, deactivated or no member any more, or may look at more."""
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await asyncio.sleep(RIGHTS_SECONDS)
+                socket.send(BEAT)
                 now = await database_sync_to_async(self._channels_now)(channels)
                 if now != channels:
                     await self.close(CHANGED if now else NOT_FOUND)

@@ -5,6 +5,9 @@
   if (!page) return;
 
   const PAUSES = [250, 500, 1000, 2000, 4000, 8000]; // ms between attempts to come back
+  const HANDSHAKE = 20000; // ms that an attempt may take
+  const SILENCE = 75000; // ms after which a socket counts as lost: the server says something every 30 s
+  const BEAT = " "; // what it says when there is nothing to say
   const NOT_FOUND = 4404;
   const indicator = () => document.getElementById("live-state");
   let after = Number(page.dataset.after || 0);
@@ -50,27 +53,45 @@
     hints.forEach(dispatch);
   }
 
+  function comeBack() {
+    tell("offline", "Reconnecting…");
+    const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
+    tries += 1;
+    setTimeout(open, pause * (0.75 + Math.random() / 2));
+  }
+
   function open() {
     const socket = new WebSocket(address());
+    let patience = setTimeout(giveUp, HANDSHAKE);
+
+    // A server that stands still closes nothing, nor does a network that is gone; to close would wait for both.
+    function giveUp() {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+      comeBack();
+    }
+
+    function hear() {
+      clearTimeout(patience);
+      patience = setTimeout(giveUp, SILENCE);
+    }
+
     socket.onopen = () => {
       tries = 0;
       everOpen = true;
+      hear();
     };
     socket.onmessage = (event) => {
       heard = true;
-      receive(event.data);
+      hear();
+      if (event.data !== BEAT) receive(event.data);
     };
     socket.onclose = (event) => {
-      if (event.code === NOT_FOUND) {
-        // Whoever belongs to no project misses nothing; whoever was shut out has to know.
-        if (heard) tell("offline", "Not available");
-        else page.removeAttribute("data-live");
-        return;
-      }
-      tell("offline", "Reconnecting…");
-      const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
-      tries += 1;
-      setTimeout(open, pause * (0.75 + Math.random() / 2));
+      clearTimeout(patience);
+      if (event.code !== NOT_FOUND) comeBack();
+      // Whoever belongs to no project misses nothing; whoever was shut out has to know.
+      else if (heard) tell("offline", "Not available");
+      else page.removeAttribute("data-live");
     };
   }
 

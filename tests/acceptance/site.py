@@ -27,14 +27,16 @@ T = TypeVar("T")
 ENDED = {"completed", "failed", "cancelled"}
 
 
-def until(look: Callable[[], T | None], what: str, *, seconds: float = 30.0, pause: float = 0.05) -> T:
+def until(
+    look: Callable[[], T | None], what: str | Callable[[], str], *, seconds: float = 30.0, pause: float = 0.05
+) -> T:
     """Return the first true thing that `look` sees; fail with a sentence if it sees none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(pause)
-    raise AssertionError(f"Not within {seconds:g} s: {what}")
+    raise AssertionError(f"Not within {seconds:g} s: {what() if callable(what) else what}")
 
 
 @dataclass
@@ -177,7 +179,7 @@ def begun(home: Path, *command: str, **environment: str) -> Iterator[Site]:
 
 def await_health(site: Site) -> None:
     """Wait until every part of it is there."""
-    until(lambda: _healthy(site), f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
+    until(lambda: _healthy(site), lambda: f"OpenVibe is healthy; it said:\n{_tail(site)}", seconds=90)
 
 
 def launch(home: Path, *command: str, **environment: str) -> Site:

@@ -162,6 +162,25 @@ def test_a_page_survives_the_death_of_nats_and_of_the_web_server(page: Page, own
     assert _items(page) == shown
 
 
+def test_a_page_whose_server_stands_still_says_so_and_comes_back(page: Page, own_site: Site) -> None:
+    page.clock.install()
+    sign_in(page, own_site)
+    page.goto(f"{own_site.url}/agents/general/")
+    state = page.locator("#live-state")
+    expect(state).to_contain_text("Live", timeout=30_000)
+    web = own_site.kill("web", signal.SIGSTOP)
+    try:
+        page.clock.fast_forward("01:20")
+        expect(state).to_contain_text("Reconnecting", timeout=30_000)
+        # So does an attempt that nobody answers.
+        page.clock.fast_forward("00:30")
+    finally:
+        os.kill(web, signal.SIGCONT)
+    expect(state).to_contain_text("Live", timeout=60_000)
+    own_site.post("cg.v1.default.public.evt.agent.scout.message", b'{"id": "m1", "content": "back again"}')
+    expect(page.locator("#timeline")).to_contain_text("back again", timeout=30_000)
+
+
 def _items(page: Page) -> list[tuple[str, str]]:
     """Return what the timeline shows: each item's id and newest event number, in order."""
     items: list[list[str]] = page.locator("#timeline > li").evaluate_all(

@@ -215,6 +215,17 @@ async def test_a_bus_that_closed_for_good_is_replaced(watch: Watch, bus: MemoryB
     await browser.hears("over the new bus")
 
 
+async def test_a_page_on_which_nothing_happens_hears_again_and_again_that_it_is_heard(
+    watch: Watch, waiting: Run, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "RIGHTS_SECONDS", 0.05)
+    browser = await watch(waiting, alice, after=await _last(waiting))
+    await browser.hears("Live")
+    for _ in range(3):
+        browser.frames = ""
+        assert await browser.hears(sockets.BEAT) == sockets.BEAT
+
+
 async def test_a_user_who_sees_more_comes_back_and_one_who_left_does_not(
     watch: Watch, waiting: Run, vera: User, other_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
