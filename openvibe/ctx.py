@@ -89,7 +89,7 @@ class Ctx:
 
     def idempotency_key(self, key: str) -> str:
         """Return what an outside system may be given to recognise a repeated call: one text per run, visit and key."""
-        text = f"{self.run_id}/{self.step_id}/{key}"
+        text = f"{self.run_id}/{self.session.visits.name(self.node, self.step_id)}/{key}"
         return f"openvibe-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def effect(self, key: str, call: Callable[[], Any], *, reconcile: Callable[[], Any] | None = None) -> Any:

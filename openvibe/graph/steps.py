@@ -71,7 +71,9 @@ class Step:
     def of(cls, node: NodeSpec, runtime: Runtime[Session]) -> Step:
         """Return the step that LangGraph is executing."""
         info = runtime.execution_info
-        return cls(node, runtime.context, info.task_id if info else "")
+        step_id = info.task_id if info else ""
+        runtime.context.visits.begin(node.id, step_id)
+        return cls(node, runtime.context, step_id)
 
     @property
     def attempt(self) -> Attempt:
