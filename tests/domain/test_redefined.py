@@ -57,6 +57,26 @@ class After:
             return {"sent": state["sent"] + 1}
 
 
+@operator(id="campaign")
+class Otherwise:
+    sent: int = 0
+    agreed: str = ""
+
+    @workflow(id="nurture", inputs=())
+    class Nurture:
+        @node
+        def pause(self, state):
+            return {"wait_duration": timedelta(days=14)}
+
+        @human_in_the_loop(prompt="Send it?", decisions=("ship", "drop"))
+        def agreed(self, state):
+            return {}
+
+        @node
+        def send(self, state):
+            return {"sent": state["sent"] + 1}
+
+
 @pytest.fixture
 def resting(project: Project) -> Iterator[Run]:
     with served(project, Before) as found:
@@ -103,3 +123,18 @@ def test_a_decision_about_a_gate_that_is_gone_is_kept_until_it_is_back(project: 
         run = played(run)
         assert (run.status, run.output["sent"], run.output["agreed"]) == ("completed", 1, "approve")
         assert kinds(run).count("gate.opened") == 1
+
+
+def test_a_yes_that_its_gate_no_longer_knows_is_told_as_no_persons_no(project: Project, resting: Run, alice: User):
+    with again(project, Before):
+        run = woken(resting)
+    with again(project, Otherwise):
+        waits.answer(run.waits.pending().get(), waits.Answer("approve"), actor=alice)
+        run = played(run)
+        assert (run.status, run.error["kind"]) == ("failed", "RunError")
+        assert "was decided by 'approve', and now takes 'ship', 'drop'" in run.error["message"]
+
+    with again(project, Before):
+        intake.retry(run, actor=alice)
+        run = played(run)
+        assert (run.status, run.output["sent"]) == ("completed", 1)
