@@ -86,6 +86,11 @@ def apply(item_id: int) -> None:
         if item.type == ACTION:
             actions.again(item)
         return
+    if item.attempts > MOST_ATTEMPTS:
+        # Each of them ended with its process, which the next one would, too.
+        told = f"{MOST_ATTEMPTS} tries to apply it have come to no end; does it end or exhaust the process?"
+        _refuse(item, InboxItem.Status.ERROR, "internal_error", told)
+        return
     if item.type == ACTION:
         actions.accept(item)
     try:

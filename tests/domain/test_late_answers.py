@@ -175,3 +175,18 @@ def test_an_answer_that_the_runs_end_overtook_is_told(gate, alice):
 
     assert item.status == "skipped"
     assert kinds(gate.run)[-2:] == ["run.cancelled", "answer.refused"]
+
+
+def test_an_answer_at_which_processes_end_is_given_up(gate):
+    wait = asking(gate, "tool", {"tool": "taste"})
+    [item] = inbox.receive([Inbound("default", inbox.REPLY, "1", "", {"wait_id": wait.id, "payload": {"result": 1}})])
+    long_ago = timezone.now() - 2 * inbox.PATIENCE
+    InboxItem.objects.update(status="processing", attempts=inbox.MOST_ATTEMPTS, changed_at=long_ago)
+
+    for stuck in inbox.stuck(10):
+        inbox.apply(stuck)
+
+    found = InboxItem.objects.get(pk=item)
+    assert (found.status, "tries to apply it have come to no end" in found.reason) == ("error", True)
+    assert Wait.objects.get(pk=wait.pk).status == "pending"
+    assert not inbox.stuck(10)
