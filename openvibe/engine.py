@@ -119,8 +119,8 @@ def _require_next(workflow: CompiledWorkflow, saver: RowSaver, thread_id: str) -
     if gone := history.gone(workflow, saver.get_tuple({"configurable": {"thread_id": thread_id}})):
         spec = workflow.definition.spec
         raise SetupError(
-            f"The run stands before {', '.join(map(repr, gone))}, which workflow {spec.id!r} no longer has; bring it "
-            "back and let the run try again, or start a new one"
+            f"The run stands before {', '.join(map(repr, gone))}, and workflow {spec.id!r} no longer has that node, or "
+            "the way to it; bring it back and let the run try again, or start a new one"
         )
 
 

@@ -87,15 +87,22 @@ def amended(latest: CheckpointTuple | None) -> bool:
 
 
 def gone(workflow: CompiledWorkflow, latest: CheckpointTuple | None) -> list[str]:
-    """Return the nodes that are next at a checkpoint, and that the workflow no longer has.
+    """Return the nodes that are next at a checkpoint, and that the workflow no longer has, or no longer the way there.
 
     LangGraph plays what it finds: without its next node a run would be told as completed where it stands.
     """
     values = latest.checkpoint["channel_values"] if latest else {}
-    following = {name.removeprefix(_NEXT) for name in values if name.startswith(_NEXT)}
-    following |= {name.rpartition(":")[2] for name in values if name.startswith(_JOINED)}
-    following |= {packet.node for packet in values.get(TASKS, ())}
-    return sorted(node_id(name) for name in following - workflow.graph.nodes.keys() - {END})
+    ways = {name: value for name, value in values.items() if name not in workflow.graph.channels}
+    following = {name.removeprefix(_NEXT) for name in ways if name.startswith(_NEXT)}
+    following |= {name.rpartition(":")[2] for name, value in ways.items() if name.startswith(_JOINED) and _begun(value)}
+    following |= {packet.node for packet in values.get(TASKS, ())} - workflow.graph.nodes.keys()
+    return sorted(node_id(name) for name in following - {END})
+
+
+def _begun(arrived: Any) -> bool:
+    """Tell whether one of the nodes has come to its end for which another one waits."""
+    # Where the last of all is waited for, too, it comes with whether that one has ended.
+    return bool(arrived[0] if isinstance(arrived, tuple) else arrived)
 
 
 def _go_on(rows: Rows, start: CheckpointTuple, values: Mapping[str, Any], *, source: str) -> None:

@@ -102,7 +102,7 @@ def test_a_run_whose_next_node_is_gone_fails_instead_of_being_completed(project:
     with again(project, After):
         run = woken(resting)
         assert (run.status, run.error["kind"]) == ("failed", "SetupError")
-        assert "stands before 'agreed', which workflow 'nurture' no longer has" in run.error["message"]
+        assert "stands before 'agreed', and workflow 'nurture' no longer has" in run.error["message"]
 
     with again(project, Before):
         intake.retry(run, actor=alice)
