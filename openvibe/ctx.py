@@ -137,7 +137,8 @@ class Ctx:
         """Return the result of an effect that may have happened, or `NOT_DONE`; raises if nobody can tell."""
         found = _called(reconcile) if reconcile else None
         if found is None:
-            raise EffectUnknown(self.node, where["key"], self.step_id, attempt)
+            self.notes.pause = EffectUnknown(self.node, where["key"], self.step_id, attempt)
+            raise self.notes.pause
         if found is NOT_DONE:
             self._host.settle(**where, state="failed")
             return NOT_DONE

@@ -41,7 +41,10 @@ class RunInfo:
 
 @dataclass
 class StepNotes:
-    """What a step did besides its update; it counts only when the step is committed."""
+    """What a step did besides its update; it counts only when the step is committed.
+
+    `pause` is what the run is to wait for before the step can go on.
+    """
 
     usages: list[Usage] = field(default_factory=list)
     emitted: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -49,9 +52,12 @@ class StepNotes:
     sleep: timedelta | None = None
     shown: Mapping[str, Any] = field(default_factory=dict)
     line: Line = field(default_factory=Line)
+    pause: Exception | None = None
 
     def check(self) -> None:
-        """Stop a thread that nobody listens to any more before it does something to the outside world."""
+        """Stop a try that nobody listens to any more, or that has to wait, before it does something to the world."""
+        if self.pause is not None:
+            raise self.pause
         self.line.check()
 
     def forget(self) -> None:
