@@ -156,7 +156,7 @@ class Performance:
         # Without a checkpoint the run never came past its start, whatever its epoch.
         latest = None if self._fresh else self._saver.get_tuple({"configurable": {"thread_id": run.id}})
         begun, self._overridden = latest is not None, history.amended(latest)
-        answers = waits.answers(run.id, interrupts)
+        self._answers = waits.answers(run.id, interrupts)
         session.trace = definitions.tracer().run(
             run.id,
             operator_id=run.operator.slug,
@@ -173,7 +173,7 @@ class Performance:
             thread_id=run.id,
             session=session,
             start=None if begun else run.input,
-            answers=answers,
+            answers=self._answers,
         )
 
     def _more_money(self, node: str, cost: Decimal) -> outcomes.WaitRequest | None:
@@ -273,7 +273,7 @@ class Performance:
             return outcome
         # With the run's row in hand nobody answers meanwhile.
         Run.objects.select_for_update(no_key=True).values("id").get(id=self._run.id)
-        opened, answered = seats.reopening(self._run, outcome.waits)
+        opened, answered = seats.reopening(self._run, outcome.waits, given=self._answers)
         return Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:
