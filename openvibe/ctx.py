@@ -89,7 +89,7 @@ class Ctx:
 
     def idempotency_key(self, key: str) -> str:
         """Return what an outside system may be given to recognise a repeated call: one text per run, visit and key."""
-        text = f"{self.run_id}/{self.step_id}/{key}"
+        text = f"{self.run_id}/{self.session.visits.name(self.node, self.step_id)}/{key}"
         return f"openvibe-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def effect(self, key: str, call: Callable[[], Any], *, reconcile: Callable[[], Any] | None = None) -> Any:
@@ -137,7 +137,8 @@ class Ctx:
         """Return the result of an effect that may have happened, or `NOT_DONE`; raises if nobody can tell."""
         found = _called(reconcile) if reconcile else None
         if found is None:
-            raise EffectUnknown(self.node, where["key"], self.step_id, attempt)
+            self.notes.pause = EffectUnknown(self.node, where["key"], self.step_id, attempt)
+            raise self.notes.pause
         if found is NOT_DONE:
             self._host.settle(**where, state="failed")
             return NOT_DONE

@@ -21,9 +21,9 @@ from langgraph.types import Command, interrupt
 
 from openvibe import canonical, interrupts, trace
 from openvibe.compiler import CompiledWorkflow, node_id
-from openvibe.errors import Backoff, EffectUnknown, OpenVibeError, RunError
+from openvibe.errors import Backoff, EffectUnknown, OpenVibeError, RunError, SetupError
 from openvibe.events import STEP_FAILED, STEP_FINISHED, STEP_STARTED, Event, Figures, Usage
-from openvibe.graph import inline, pump
+from openvibe.graph import history, inline, pump
 from openvibe.graph.rows import MemoryRows
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
@@ -91,6 +91,8 @@ def _played(
     given: Any = dict(start) if start is not None else Command(resume=dict(answers)) if answers else None
     parts = _parts(workflow, given, saver=saver, thread_id=thread_id, session=session)
     try:
+        if start is None:
+            _require_next(workflow, saver, thread_id)
         for mode, part in parts:
             if told.task(part) if mode == "tasks" else told.checkpoint(part, fresh=saver.holds(part["config"])):
                 yield told.hand_over(told.rest())
@@ -110,6 +112,16 @@ def _played(
     finally:
         parts.close()
     yield told.hand_over(told.rest() or told.ending())
+
+
+def _require_next(workflow: CompiledWorkflow, saver: RowSaver, thread_id: str) -> None:
+    """Refuse to go on where the workflow's code has changed under a run, so that its next node is gone."""
+    if gone := history.gone(workflow, saver.get_tuple({"configurable": {"thread_id": thread_id}})):
+        spec = workflow.definition.spec
+        raise SetupError(
+            f"The run stands before {', '.join(map(repr, gone))}, and workflow {spec.id!r} no longer has that node, or "
+            "the way to it; bring it back and let the run try again, or start a new one"
+        )
 
 
 def _parts(workflow: CompiledWorkflow, given: Any, *, saver: RowSaver, thread_id: str, session: Session) -> Any:

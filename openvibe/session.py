@@ -20,6 +20,7 @@ from openvibe.llm import LLMProvider
 from openvibe.outcomes import WaitRequest
 from openvibe.tracing import NOT_TRACED, RunTrace, StepTrace
 from openvibe.tracing.provider import TracedProvider
+from openvibe.visits import Visits
 
 #: How long a thread may take to notice, in seconds, that its line was hung up.
 _GRACE = 1.0
@@ -40,7 +41,10 @@ class RunInfo:
 
 @dataclass
 class StepNotes:
-    """What a step did besides its update; it counts only when the step is committed."""
+    """What a step did besides its update; it counts only when the step is committed.
+
+    `pause` is what the run is to wait for before the step can go on.
+    """
 
     usages: list[Usage] = field(default_factory=list)
     emitted: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -48,9 +52,12 @@ class StepNotes:
     sleep: timedelta | None = None
     shown: Mapping[str, Any] = field(default_factory=dict)
     line: Line = field(default_factory=Line)
+    pause: Exception | None = None
 
     def check(self) -> None:
-        """Stop a thread that nobody listens to any more before it does something to the outside world."""
+        """Stop a try that nobody listens to any more, or that has to wait, before it does something to the world."""
+        if self.pause is not None:
+            raise self.pause
         self.line.check()
 
     def forget(self) -> None:
@@ -68,7 +75,8 @@ class Session:
     for them. `abandoned` are the threads of steps that took too long and could not be stopped. A pause between two
     tries that is longer than `patience`, in seconds, becomes a pause of the run. `budget` is asked before
     each step, by its node and what this play has cost so far, whether a person has to be asked for more money. `trace`
-    is told what is played, and `spans` are the traces of the steps that are being executed.
+    is told what is played, and `spans` are the traces of the steps that are being executed. `visits` name what is
+    played, for effects.
     """
 
     provider: LLMProvider
@@ -80,6 +88,7 @@ class Session:
     budget: Callable[[str, Decimal], WaitRequest | None] | None = None
     trace: RunTrace = NOT_TRACED
     spans: dict[str, StepTrace] = field(default_factory=dict)
+    visits: Visits = field(default_factory=Visits)
     abandoned: list[threading.Thread] = field(default_factory=list)
     _notes: dict[str, StepNotes] = field(default_factory=lambda: defaultdict(StepNotes))
     _tries: dict[str, Tries] = field(default_factory=dict)

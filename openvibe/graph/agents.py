@@ -142,7 +142,7 @@ def _made(node: str, step: Step, known: Tools, call: ToolCall) -> Answer:
     if found is None:
         return Answer(f"There is no tool {call.name!r}; there are: {', '.join(known)}", failed=True)
     try:
-        return Answer(step.tried(lambda attempt: found.call(call.arguments, attempt.ctx)))
+        return Answer(step.tried(lambda attempt: attempt.made(lambda: found.call(call.arguments, attempt.ctx))))
     except ToolError as error:
         step.notes.forget()
         return Answer(str(error), failed=True)

@@ -9,17 +9,21 @@ from typing import Any, cast
 from langgraph.channels import BinaryOperatorAggregate, LastValue
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple, copy_checkpoint
 from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.graph import END
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from openvibe import canonical
-from openvibe.compiler import CompiledWorkflow
+from openvibe.compiler import CompiledWorkflow, node_id
 from openvibe.errors import InputError, WrongUpdate
 from openvibe.graph.rows import Rows
 from openvibe.graph.saver import RowSaver
 
 #: How the names of LangGraph's own channels begin.
 _INTERNAL = ("__", "branch:")
+#: How the names of the channels begin that lead to a node: from one node, and from several together.
+_NEXT, _JOINED = "branch:to:", "join:"
 #: LangGraph's word for the checkpoint that its `update_state` writes.
 AMENDED = "update"
 
@@ -80,6 +84,25 @@ def amend(rows: Rows, thread_id: str, values: Mapping[str, Any]) -> None:
 def amended(latest: CheckpointTuple | None) -> bool:
     """Tell whether a thread's latest checkpoint is one that `amend` has written."""
     return latest is not None and latest.metadata.get("source") == AMENDED
+
+
+def gone(workflow: CompiledWorkflow, latest: CheckpointTuple | None) -> list[str]:
+    """Return the nodes that are next at a checkpoint, and that the workflow no longer has, or no longer the way there.
+
+    LangGraph plays what it finds: without its next node a run would be told as completed where it stands.
+    """
+    values = latest.checkpoint["channel_values"] if latest else {}
+    ways = {name: value for name, value in values.items() if name not in workflow.graph.channels}
+    following = {name.removeprefix(_NEXT) for name in ways if name.startswith(_NEXT)}
+    following |= {name.rpartition(":")[2] for name, value in ways.items() if name.startswith(_JOINED) and _begun(value)}
+    following |= {packet.node for packet in values.get(TASKS, ())} - workflow.graph.nodes.keys()
+    return sorted(node_id(name) for name in following - {END})
+
+
+def _begun(arrived: Any) -> bool:
+    """Tell whether one of the nodes has come to its end for which another one waits."""
+    # Where the last of all is waited for, too, it comes with whether that one has ended.
+    return bool(arrived[0] if isinstance(arrived, tuple) else arrived)
 
 
 def _go_on(rows: Rows, start: CheckpointTuple, values: Mapping[str, Any], *, source: str) -> None:

@@ -13,6 +13,7 @@ from openvibe import canonical
 from openvibe.errors import GateRejected, RunError
 from openvibe.fields import Fields
 from openvibe.graph.steps import Attempt, Method, Step
+from openvibe.groups import REJECT
 from openvibe.llm import asking
 from openvibe.marks import Route
 from openvibe.outcomes import SEATS
@@ -137,6 +138,13 @@ def _decided(
     node: NodeSpec, fields: Fields, answer: Mapping[str, Any], leads: Mapping[str, str | None], way: Way
 ) -> Command[Any]:
     decision, notes = answer["decision"], answer.get("notes") or ""
+    known = node.gate.decisions if node.gate else ()
+    if decision not in (*known, REJECT):
+        # Its code has changed since it was asked; nobody has rejected anything.
+        raise RunError(
+            f"Gate {node.id!r} was decided by {decision!r}, and now takes {', '.join(map(repr, known))}; bring that "
+            "decision back and let the run try again, or start a new one"
+        )
     if decision not in leads:
         raise GateRejected(f"Rejected at {node.id}" + (f": {notes}" if notes else ""))
     update: dict[str, Any] = dict(answer.get("values") or {})

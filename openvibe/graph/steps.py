@@ -71,7 +71,9 @@ class Step:
     def of(cls, node: NodeSpec, runtime: Runtime[Session]) -> Step:
         """Return the step that LangGraph is executing."""
         info = runtime.execution_info
-        return cls(node, runtime.context, info.task_id if info else "")
+        step_id = info.task_id if info else ""
+        runtime.context.visits.begin(node.id, step_id)
+        return cls(node, runtime.context, step_id)
 
     @property
     def attempt(self) -> Attempt:
@@ -186,11 +188,24 @@ class Attempt:
     @property
     def ctx(self) -> Ctx:
         """The third parameter of the node's method."""
-        return Ctx(self.step.session, self.step.node.id, self.step.id, self.notes, _Asking(self.step.answers))
+        asking = _Asking(self.step.answers, self.notes)
+        return Ctx(self.step.session, self.step.node.id, self.step.id, self.notes, asking)
 
     def call(self, method: Method, view: Mapping[str, Any]) -> Any:
         """Call the node's method."""
-        return method(view, self.ctx)
+        return self.made(lambda: method(view, self.ctx))
+
+    def made(self, act: Callable[[], T]) -> T:
+        """Do what the author wrote; what has to be waited for ends the try, also where that is caught there."""
+        try:
+            result = act()
+        except Exception as error:
+            if self.notes.pause in (None, error):
+                raise
+            raise self.notes.pause from error
+        if self.notes.pause is not None:
+            raise self.notes.pause
+        return result
 
 
 class _Asking:
@@ -200,18 +215,25 @@ class _Asking:
     more is left out.
     """
 
-    def __init__(self, answers: list[Any]) -> None:
-        self._answers = answers
+    def __init__(self, answers: list[Any], notes: StepNotes) -> None:
+        self._answers, self._notes = answers, notes
         self._asked = 0
 
     def __call__(self, request: dict[str, Any]) -> Any:
         while True:
             self._asked += 1
             if self._asked > len(self._answers):
-                self._answers.append(interrupt(request))
+                self._answers.append(self._interrupted(request))
             answer = self._answers[self._asked - 1]
             if "watched" not in answer or answer["watched"] == _watched(request):
                 return answer
+
+    def _interrupted(self, request: dict[str, Any]) -> Any:
+        try:
+            return interrupt(request)
+        except GraphBubbleUp as pause:
+            self._notes.pause = pause
+            raise
 
 
 def _watched(request: dict[str, Any]) -> str | None:

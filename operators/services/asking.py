@@ -50,7 +50,7 @@ def elsewhere(wait: Wait) -> bool:
 
 def settle(wait: Wait, answer: Any) -> None:
     """Take in an answer: what our servers tell of a run, an object with `error`, or else the result itself."""
-    by = f"{wait.payload['operator']}.{wait.payload['capability']}"[:200]
+    by = answerer(wait)
     if not isinstance(answer, Mapping) or "status" not in answer or "run_id" not in answer:
         told = isinstance(answer, Mapping) and set(answer) <= {"result", "error"} and len(answer) == 1
         _settle(wait, **(answer if told else {"result": answer}), by=by)
@@ -59,6 +59,16 @@ def settle(wait: Wait, answer: Any) -> None:
     elif answer["status"] not in Run.ACTIVE:
         error = f"run {answer['run_id']} {answer['status']}: {answer.get('error') or 'without a reason'}"
         _settle(wait, error=error, by=by)
+
+
+def begun(answer: Any) -> bool:
+    """Tell whether an answer says no more than that a run of one of our servers goes about it."""
+    return isinstance(answer, Mapping) and "run_id" in answer and answer.get("status") in Run.ACTIVE
+
+
+def answerer(wait: Wait) -> str:
+    """Return who answers a request."""
+    return f"{wait.payload['operator']}.{wait.payload['capability']}"[:200]
 
 
 async def _asked(wait: Wait) -> None:

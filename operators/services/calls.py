@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import close_old_connections, connection
 
 from openvibe.calls import Calls, HangUp
 from operators.models import Run
@@ -58,8 +58,8 @@ class Watched:
         try:
             rows = Run.objects.filter(id__in={run_id for run_id, _ in made}).values_list("id", "status", "epoch")
             held = {run_id: epoch if status == Run.Status.RUNNING else None for run_id, status, epoch in rows}
-        except DatabaseError:
-            # Nobody knows then whose the runs are; the lease decides.
+        except Exception:
+            # Nobody knows then whose the runs are; the lease decides. The next look may find out.
             logger.exception("Calls could not be looked after")
             close_old_connections()
             return

@@ -42,9 +42,9 @@ def tell(entry: ContextEntry) -> None:
         payload__bucket=entry.bucket,
         payload__key=entry.key,
     )
-    found = list(rows.values_list("id", flat=True))
+    found = list(rows.select_related("run__operator"))
     # Should every bell be lost, the clock finds who has not been told.
-    Wait.objects.filter(id__in=found).update(sent_at=None)
+    Wait.objects.filter(id__in=[wait.id for wait in found]).update(sent_at=None)
     ContextEntry.objects.filter(pk=entry.pk).update(watched=False)
-    for wait_id in found:
-        transaction.on_commit(partial(doorbell.ask, wait_id))
+    for wait in found:
+        transaction.on_commit(partial(doorbell.ask, wait.id, wait.run.operator))

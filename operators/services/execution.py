@@ -28,6 +28,7 @@ from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
 from openvibe.graph.saver import RowSaver
 from openvibe.ids import random_text
 from openvibe.session import RunInfo, Session
+from openvibe.visits import Visits
 from operators import definitions
 from operators.models import Emission, Event, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
@@ -104,12 +105,10 @@ class Performance:
         if claim.taking and self._workflow is not None and self._workflow.foreign:
             # What it does before its first node, nobody knows.
             self._claim = leases.hold(claim)
-        checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
+        self._checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
         # What keeps nothing between its steps starts over at every claim.
-        self._fresh = claim.fresh or not checkpointed
-        rows = DatabaseRows() if checkpointed else MemoryRows()
-        self._saver = RowSaver(rows, collect=True, fresh=self._fresh)
-        self._checkpointed = checkpointed
+        self._fresh = claim.fresh or not self._checkpointed
+        self._saver = RowSaver(DatabaseRows() if self._checkpointed else MemoryRows(), collect=True, fresh=self._fresh)
         self._overridden = False
         self._words = Words(claim.run)
         self._since = time.monotonic()
@@ -142,11 +141,12 @@ class Performance:
         self._commit(outcomes.Progress(outcome=outcomes.Failed(explained, kind=type(error).__name__, traceback=trace)))
 
     def _progress(self, workflow: CompiledWorkflow) -> Any:
-        run = self._run
+        run, visits = self._run, Visits(starts_over=not self._checkpointed)
         session = Session(
             definitions.provider(),
             models=compiled.models(run, workflow),
-            host=ClaimHost(self._claim, self._change, self._words),
+            host=ClaimHost(self._claim, self._change, self._words, visits),
+            visits=visits,
             run=RunInfo(run.id, run.operator.slug, run.workflow.slug, run.traceparent, run.tracestate),
             outside=OUTSIDE,
             patience=PATIENCE,
@@ -156,7 +156,7 @@ class Performance:
         # Without a checkpoint the run never came past its start, whatever its epoch.
         latest = None if self._fresh else self._saver.get_tuple({"configurable": {"thread_id": run.id}})
         begun, self._overridden = latest is not None, history.amended(latest)
-        answers = waits.answers(run.id, interrupts)
+        self._answers = waits.answers(run.id, interrupts)
         session.trace = definitions.tracer().run(
             run.id,
             operator_id=run.operator.slug,
@@ -173,7 +173,7 @@ class Performance:
             thread_id=run.id,
             session=session,
             start=None if begun else run.input,
-            answers=answers,
+            answers=self._answers,
         )
 
     def _more_money(self, node: str, cost: Decimal) -> outcomes.WaitRequest | None:
@@ -273,7 +273,7 @@ class Performance:
             return outcome
         # With the run's row in hand nobody answers meanwhile.
         Run.objects.select_for_update(no_key=True).values("id").get(id=self._run.id)
-        opened, answered = seats.reopening(self._run, outcome.waits)
+        opened, answered = seats.reopening(self._run, outcome.waits, given=self._answers)
         return Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:

@@ -107,7 +107,7 @@ def fork(
     new.key, new.key_sha256 = key or None, digest if key else ""
 
     def beside() -> None:
-        history.branch(DatabaseRows(), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
+        history.branch(_held(run), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
         told = {"to": new.id, "before": before, "fields": sorted(edited), **overridden}
         timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
 
@@ -126,8 +126,7 @@ def _workflow(run: Run) -> CompiledWorkflow:
 
 
 def _checkpoint(run: Run, step_id: str, *, before: bool) -> str:
-    if run.pruned_at or run.archived_at:
-        raise NotForkable(f"The states of run {run.id} are no longer kept", run_id=run.id)
+    _require_kept(run)
     place = DatabaseRows().places(run.id, [step_id]).get(step_id)
     if place is None:
         message = f"names no step of run {run.id} that has come to an end or to a pause"
@@ -137,6 +136,17 @@ def _checkpoint(run: Run, step_id: str, *, before: bool) -> str:
     if not before and not (place.after and finished.exists()):
         raise NotForkable(f"Step {step_id} of run {run.id} has not finished; fork before it", run_id=run.id)
     return place.before if before else place.after
+
+
+def _require_kept(run: Run) -> None:
+    if run.pruned_at or run.archived_at:
+        raise NotForkable(f"The states of run {run.id} are no longer kept", run_id=run.id)
+
+
+def _held(run: Run) -> DatabaseRows:
+    """Return where a run's states are, which nobody sweeps before the caller's transaction has ended."""
+    _require_kept(Run.objects.select_for_update(no_key=True).only("id", "pruned_at", "archived_at").get(id=run.id))
+    return DatabaseRows()
 
 
 def _edited(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, Any]:

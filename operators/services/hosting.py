@@ -14,6 +14,7 @@ from django.utils import timezone
 from openvibe import canonical, host
 from openvibe.calls import HangUp
 from openvibe.events import Event as Fact
+from openvibe.visits import Visits
 from operators.models import Effect
 from operators.services import attempts, calls, context, effects
 from operators.services.leases import Claim
@@ -29,10 +30,13 @@ def release() -> None:
 
 
 class ClaimHost:
-    """The host of a run's nodes (see `openvibe.host.Host`). `change` writes facts under the run's claim."""
+    """The host of a run's nodes (see `openvibe.host.Host`). `change` writes facts under the run's claim.
 
-    def __init__(self, claim: Claim, change: Callable[[list[Fact]], None], words: Words) -> None:
-        self._claim, self._change, self._words = claim, change, words
+    Effects are kept by the names of the `visits` that they belong to, and told with their steps.
+    """
+
+    def __init__(self, claim: Claim, change: Callable[[list[Fact]], None], words: Words, visits: Visits) -> None:
+        self._claim, self._change, self._words, self._visits = claim, change, words, visits
 
     def record(self, event: Fact) -> None:
         """Commit a fact at once, in the middle of a step."""
@@ -84,8 +88,9 @@ class ClaimHost:
     def effect(self, *, node: str, step_id: str, key: str) -> host.Effect:
         """Look an effect up; a new one is committed as attempted before it is tried."""
         where = {"node": node, "step_id": step_id, "key": key}
+        kept = {"step_id": self._visits.name(node, step_id), "key": key}
         with transaction.atomic():
-            row = effects.known(self._claim.run.id, step_id=step_id, key=key)
+            row = effects.known(self._claim.run.id, **kept)
             if row and row.state == Effect.State.CONFIRMED:
                 self._change([effects.fact("skipped", **where)])
                 found = host.Effect("confirmed", row.result, row.attempts)
@@ -93,7 +98,7 @@ class ClaimHost:
                 self._change([effects.fact("unknown", **where, attempt=row.attempts)])
                 found = host.Effect("unknown", attempt=row.attempts)
             else:
-                found = effects.attempt(self._claim.run.id, row, **where, now=timezone.now())
+                found = effects.attempt(self._claim.run.id, row, node=node, **kept, now=timezone.now())
                 self._change([effects.fact("attempted", **where, attempt=found.attempt)])
         release()
         return found
@@ -103,5 +108,6 @@ class ClaimHost:
         with transaction.atomic():
             fact = effects.fact(state, node=node, step_id=step_id, key=key, result=canonical.jsonable(result))
             self._change([fact])
-            effects.settle(self._claim.run.id, step_id=step_id, key=key, state=state, result=result, now=timezone.now())
+            kept = {"step_id": self._visits.name(node, step_id), "key": key}
+            effects.settle(self._claim.run.id, **kept, state=state, result=result, now=timezone.now())
         release()

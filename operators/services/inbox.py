@@ -86,6 +86,11 @@ def apply(item_id: int) -> None:
         if item.type == ACTION:
             actions.again(item)
         return
+    if item.attempts > MOST_ATTEMPTS:
+        # Each of them ended with its process, which the next one would, too.
+        told = f"{MOST_ATTEMPTS} tries to apply it have come to no end; does it end or exhaust the process?"
+        _refuse(item, InboxItem.Status.ERROR, "internal_error", told)
+        return
     if item.type == ACTION:
         actions.accept(item)
     try:
@@ -140,10 +145,11 @@ def _work_result(item: InboxItem) -> str | None:
             late.tell(meant[-1], by=by, reason=NotWaiting.code)
         open_still = sum(wait.pending for wait in asked)
         return f"{len(fitting)} of the run's {open_still} open waits for work fit this result"
-    waits.settle(fitting[0], result=None if failed else payload, error=error or ("failed" if failed else ""), by=by)
+    result, error = None if failed else payload, error or ("failed" if failed else "")
+    taken = waits.settle(fitting[0], result=result, error=error, by=by)
     # After the run's row, in which order everybody takes them.
     agents.heard(item.project_id, by)
-    return None
+    return None if taken else _overtaken(fitting[0], by=by)
 
 
 def _fits(wait: Wait, payload: Mapping[str, Any]) -> bool:
@@ -188,18 +194,26 @@ def _event(item: InboxItem) -> None:
 def _reply(item: InboxItem) -> str | None:
     kinds = (Wait.Kind.REPLY, Wait.Kind.TOOL)
     wait = Wait.objects.filter(id=item.body["wait_id"], kind__in=kinds, run__project_id=item.project_id).first()
-    if wait is None or not wait.pending:
-        # What another operator answers comes twice, by two ways: of that the second one is nothing to tell.
-        if wait is not None and wait.kind == Wait.Kind.TOOL and wait.status != Wait.Status.RESOLVED:
-            late.tell(wait, by=wait.payload["tool"], reason=NotWaiting.code)
-        return "No run of ours waits for this answer"
     payload = item.body["payload"]
-    if wait.kind == Wait.Kind.TOOL:
-        error = str(payload.get("error") or "")
-        waits.settle(wait, result=payload.get("result"), error=error, by=wait.payload["tool"])
-    else:
+    if wait is None or not wait.pending:
+        # What another operator answers comes twice, by two ways: of that the second one is nothing to tell, and neither
+        # is it that somebody has begun.
+        if wait is not None and wait.status != Wait.Status.RESOLVED and not asking.begun(payload):
+            by = wait.payload["tool"] if wait.kind == Wait.Kind.TOOL else asking.answerer(wait)
+            late.tell(wait, by=by, reason=NotWaiting.code)
+        return "No run of ours waits for this answer"
+    if wait.kind != Wait.Kind.TOOL:
         asking.settle(wait, payload)
-    return None
+        return None
+    by, error = wait.payload["tool"], str(payload.get("error") or "")
+    taken = waits.settle(wait, result=payload.get("result"), error=error, by=by)
+    return None if taken else _overtaken(wait, by=by)
+
+
+def _overtaken(wait: Wait, *, by: str) -> str:
+    """Tell of an answer that was meant for an open wait which somebody has closed a moment before."""
+    late.tell(wait, by=by, reason=NotWaiting.code)
+    return f"{NotWaiting.code}: another answer, or the run's end, was faster"
 
 
 _APPLIED: dict[str, Callable[[InboxItem], str | None]] = {

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import close_old_connections, connection, transaction
 from django.utils import timezone
 
 from openvibe.events import Event as Fact
@@ -209,8 +209,9 @@ class Keeper:
         while not pause.wait(settings.OPENVIBE.lease_seconds / 3):
             try:
                 self._renew()
-            except DatabaseError:
-                # A lease that cannot be renewed runs out, and its run is played elsewhere: safe, only slower.
+            except Exception:
+                # A lease that cannot be renewed runs out, and its run is played elsewhere: safe, only slower. Without
+                # this thread that would come of all of them, whatever its fault was.
                 logger.exception("Leases could not be renewed")
                 close_old_connections()
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from datetime import timedelta
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from operators.link import link
@@ -50,11 +50,12 @@ def _lives(pid: int) -> bool:
 def _beat(kind: Process.Kind, ended: threading.Event) -> None:
     name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
     while True:
-        link.reach(REACH_SECONDS)
         try:
+            link.reach(REACH_SECONDS)
             _say(name, kind)
-        except DatabaseError:
-            logger.exception("This process could not say that it lives")
+        except Exception:
+            # Whoever falls silent for good counts as dead, and its operators as served by nobody.
+            logger.exception("This process could not say that it lives; it says so again")
             close_old_connections()
         if ended.wait(BEAT_SECONDS):
             Process.objects.filter(id=name).delete()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -93,14 +93,16 @@ def settled(wait: Wait, *, now: datetime) -> tuple[bool, dict[str, Any]]:
     return True, told
 
 
-def reopening(run: Run, opened: Sequence[OpenWait]) -> tuple[tuple[OpenWait, ...], bool]:
+def reopening(run: Run, opened: Sequence[OpenWait], *, given: Mapping[str, Any]) -> tuple[tuple[OpenWait, ...], bool]:
     """Return those pauses that are not waits already, and whether an answer to one of the others is there by now.
+
+    `given` are the answers, by interrupts, that this play began with: they are no news.
 
     A graph with branches pauses at several places; while one of them goes on, the others stay open and may be answered.
     So do the waits of a group that goes on after each answer. Part of the transaction that holds the run's row.
     """
     if opened[0].request.rule == EACH:
-        return _taken_along(run, opened)
+        return _taken_along(run, opened, heard=_heard(given))
     rows = Wait.objects.filter(run=run, interrupt_id__in=[item.interrupt_id for item in opened])
     known = dict(rows.values_list("interrupt_id", "status"))
     answered = any(status in (Wait.Status.RESOLVED, Wait.Status.EXPIRED) for status in known.values())
@@ -128,8 +130,16 @@ def decided(wait: Wait) -> AlreadyDecided:
     )  # fmt: skip
 
 
-def _taken_along(run: Run, opened: Sequence[OpenWait]) -> tuple[tuple[OpenWait, ...], bool]:
+def _heard(given: Mapping[str, Any]) -> set[str]:
+    """Return the names by which answers were given that groups go on after."""
+    told = [answer.get("answers") for answer in given.values() if isinstance(answer, Mapping)]
+    return {name for answers in told if isinstance(answers, Mapping) for name in answers}
+
+
+def _taken_along(run: Run, opened: Sequence[OpenWait], *, heard: Collection[str]) -> tuple[tuple[OpenWait, ...], bool]:
     """Return those pauses that are new, and whether an answer to one that is asked again is there by now.
+
+    One that was `heard` before counts only where nobody is left to wait for: else the run would go round and round.
 
     Waits that are asked again by the same name go along to where the run pauses now; those whose names are left out
     are cancelled. Part of the transaction that holds the run's row.
@@ -147,7 +157,8 @@ def _taken_along(run: Run, opened: Sequence[OpenWait]) -> tuple[tuple[OpenWait, 
     first = max((wait.seat for wait in again), default=-1) + 1
     new = [item for name, item in asked.items() if name not in known]
     numbered = tuple(replace(item, seat=seat) for seat, item in enumerate(new, start=first))
-    return numbered, any(not wait.pending for wait in again)
+    waited_for = bool(numbered) or any(wait.pending for wait in again)
+    return numbered, not waited_for or any(not wait.pending and wait.name not in heard for wait in again)
 
 
 def _has_answered(wait: Wait, name: str) -> bool:

@@ -61,6 +61,10 @@ class Watcher:
         def tell(self, state, ctx):
             ctx.context.put("leads", KEY, state["value"])
 
+        @node
+        def rest(self, state):
+            return {"note": "told"}
+
 
 @pytest.fixture
 def watcher(project: Project) -> Iterator[Operator]:
@@ -91,6 +95,23 @@ def test_a_put_wakes_the_run_with_what_was_put(watcher: Operator, django_capture
     run = played(run)
     assert (run.status, run.output["value"], run.output["seen"]) == ("completed", 7, [1])
     assert kinds(run)[-5:] == ["change.requested", "change.answered", "run.resumed", "step.finished", "run.completed"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_that_is_committed_rings_in_the_watchers_queue_and_disturbs_no_writer(
+    watcher: Operator, bells
+) -> None:
+    run = played(started(watcher, "next"))
+    wait = asked(run)
+    bells()
+    writer = played(started(watcher, "tell", value=5))
+    assert (writer.status, writer.error, writer.output["note"]) == ("completed", None, "told")
+    assert ("runs-watcher", "operators.ask", wait.id) in bells()
+    assert asked(run).status == "resolved"
+    again = played(started(watcher, "next", after=1))
+    second = asked(again)
+    put(7)
+    assert ("runs-watcher", "operators.ask", second.id) in bells()
 
 
 def test_what_changed_between_the_look_and_the_watch_is_not_missed(watcher: Operator) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TypedDict
 
 import pytest
@@ -76,6 +78,31 @@ def test_whoever_was_slower_leaves_the_lease_of_the_faster_one_alone(meddled, wh
 
     assert len(times) == len(renewed) == 1
     assert renewed[0] is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_leases_are_renewed_again_after_whatever_kept_them_from_it(meddled, settings):
+    run, _ = meddled
+    settings.OPENVIBE = replace(settings.OPENVIBE, lease_seconds=0.3)
+    keeper, claim = leases.Keeper(), leases.take(run.id)
+
+    def renewed():
+        Run.objects.filter(id=run.id).update(lease_until=None)
+        return eventually(lambda: Run.objects.get(id=run.id).lease_until is not None)
+
+    with keeper.keeping(claim):
+        assert renewed()
+        # Nobody takes this for a number.
+        with keeper.keeping(replace(claim, epoch=object())):
+            assert not renewed()
+        assert renewed()
+
+
+def eventually(act):
+    deadline = time.monotonic() + 1
+    while not (found := act()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
 
 
 def test_a_run_that_is_cancelled_before_it_is_taken_plays_nothing(meddled, alice):

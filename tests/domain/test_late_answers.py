@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
+from django.db import connection
 from django.utils import timezone
 
+from openvibe.ids import random_text
 from operators.errors import AlreadyDecided, NotWaiting, QuoteMismatch
 from operators.models import InboxItem, Run, Wait
 from operators.services import inbox, intake, waits
+from operators.services.inbox import Inbound
 from tests.domain.lab import kinds, played, thread
 
 APPROVE = waits.Answer("approve", notes="go", values={"personalized_sequence": []})
@@ -97,3 +104,89 @@ def test_a_late_approval_from_the_bus_is_told_and_skipped(gate, alice):
     assert item.reason.startswith("not_waiting: ")
     event = thread(gate.run).last()
     assert (event.kind, event.actor) == ("answer.refused", "ann@example.com")
+
+
+def asking(gate: Wait, kind: str, payload: dict[str, Any]) -> Wait:
+    """Let the gate's run wait for somebody else's answer instead."""
+    Wait.objects.filter(pk=gate.pk).update(kind=kind, payload=payload)
+    return Wait.objects.get(pk=gate.pk)
+
+
+def received(wait: Wait, type: str, body: dict[str, Any]) -> InboxItem:
+    [item] = inbox.receive([Inbound("default", type, random_text(8), wait.run_id, body)])
+    inbox.apply(item)
+    return InboxItem.objects.get(pk=item)
+
+
+def test_another_operators_late_answer_is_told_and_that_it_has_begun_is_not(gate, alice):
+    wait = asking(gate, "reply", {"operator": "grocer", "capability": "price", "payload": {}})
+    intake.cancel(gate.run, actor=alice)
+
+    begun = {"run_id": "run_elsewhere", "status": "running"}
+    assert received(wait, inbox.REPLY, {"wait_id": wait.id, "payload": begun}).status == "skipped"
+    assert kinds(gate.run)[-1] == "run.cancelled"
+    done = {"run_id": "run_elsewhere", "status": "completed", "result": {"price": 3}}
+    assert received(wait, inbox.REPLY, {"wait_id": wait.id, "payload": done}).status == "skipped"
+
+    event = thread(gate.run).last()
+    assert (event.kind, event.actor) == ("answer.refused", "grocer.price")
+    assert event.data == {"wait_id": wait.id, "by": "grocer.price", "reason": "not_waiting"}
+
+
+@contextmanager
+def overtaking(act: Callable[[], Any]) -> Iterator[None]:
+    """Do something in the last moment before the next statement that changes a run."""
+    done: list[bool] = []
+
+    def run_first(execute, sql, params, many, context):
+        if not done and 'UPDATE "operators_run"' in sql:
+            done.append(True)
+            act()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(run_first):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "type", "body"),
+    [
+        ("work", {"role": "coding", "task": {}}, inbox.RESULT, {"type": "result.success", "payload": {}}),
+        ("tool", {"tool": "taste"}, inbox.REPLY, {"payload": {"result": "late"}}),
+    ],
+)
+def test_an_answer_that_was_overtaken_in_the_last_moment_is_skipped(gate, alice, kind, payload, type, body):
+    wait = asking(gate, kind, payload)
+    body = {**body, "wait_id": wait.id}
+
+    with overtaking(lambda: waits.settle(Wait.objects.get(pk=wait.pk), result="first", by="somebody")):
+        item = received(wait, type, body)
+
+    assert Wait.objects.get(pk=wait.pk).result == "first"
+    assert (item.status, "was faster" in item.reason) == ("skipped", True)
+    assert kinds(gate.run).count(f"{kind}.answered") == 1
+
+
+def test_an_answer_that_the_runs_end_overtook_is_told(gate, alice):
+    wait = asking(gate, "tool", {"tool": "taste"})
+
+    with overtaking(lambda: intake.cancel(gate.run, actor=alice)):
+        item = received(wait, inbox.REPLY, {"wait_id": wait.id, "payload": {"result": "late"}})
+
+    assert item.status == "skipped"
+    assert kinds(gate.run)[-2:] == ["run.cancelled", "answer.refused"]
+
+
+def test_an_answer_at_which_processes_end_is_given_up(gate):
+    wait = asking(gate, "tool", {"tool": "taste"})
+    [item] = inbox.receive([Inbound("default", inbox.REPLY, "1", "", {"wait_id": wait.id, "payload": {"result": 1}})])
+    long_ago = timezone.now() - 2 * inbox.PATIENCE
+    InboxItem.objects.update(status="processing", attempts=inbox.MOST_ATTEMPTS, changed_at=long_ago)
+
+    for stuck in inbox.stuck(10):
+        inbox.apply(stuck)
+
+    found = InboxItem.objects.get(pk=item)
+    assert (found.status, "tries to apply it have come to no end" in found.reason) == ("error", True)
+    assert Wait.objects.get(pk=wait.pk).status == "pending"
+    assert not inbox.stuck(10)

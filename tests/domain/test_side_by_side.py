@@ -52,6 +52,23 @@ class Crew:
         def more(self, state):
             return {}
 
+    @workflow(id="gather", inputs=("left",))
+    class Gather:
+        @remote_node(roles=("picking",))
+        def work(self, state):
+            asks = {name: {"role": "picking", "task": {"chunk_id": name}} for name in state["left"]}
+            return {"asks": asks, "output_key": "answers"}
+
+        @node
+        def take(self, state):
+            while meanwhile:
+                meanwhile.pop()()
+            return {"heard": [*state["heard"], ",".join(sorted(state["answers"]))]}
+
+        @conditional(routes={"work": lambda s: len(s["answers"]) < len(s["left"]), "end": lambda _: True})
+        def more(self, state):
+            return {}
+
 
 @pytest.fixture
 def crew(project: Project) -> Iterator[Operator]:
@@ -221,3 +238,20 @@ def test_asks_that_make_no_sense_are_refused(project, asks):
         definitions.registry.remove("fool")
         compiled.workflow.cache_clear()
     assert (run.status, run.error["kind"]) == ("failed", "WrongUpdate")
+
+
+def test_who_asks_all_of_them_again_waits_for_those_who_have_not_answered(crew: Operator) -> None:
+    run = played(started(crew, "gather", left=["a", "b", "c"]))
+    waits.settle(run.waits.get(name="b"), result="two")
+    run = played(run)
+    assert (run.status, run.waits.pending().count()) == ("waiting", 2)
+    meanwhile.append(lambda: waits.settle(Wait.objects.get(run=run, name="c"), result="three"))
+    waits.settle(run.waits.get(name="a"), result="one")
+    run = played(run)
+    # What came while it was played is news.
+    assert run.status == "queued"
+    run = played(run)
+    assert (run.status, run.output["heard"]) == ("completed", ["b", "a,b", "a,b,c"])
+    assert {name: told["result"] for name, told in run.output["answers"].items()} == {
+        "a": "one", "b": "two", "c": "three"
+    }  # fmt: skip
