@@ -34,7 +34,6 @@ class Child:
         folder: Path,
         log: Path,
         say: Callable[[str], None],
-        nice: int = 0,
     ) -> None:
         self.name = name
         self.command = tuple(command)
@@ -42,7 +41,6 @@ class Child:
         self.folder = folder
         self.log = log
         self.say = say
-        self.nice = nice
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
@@ -57,12 +55,7 @@ class Child:
         try:
             with self.log.open("ab") as log:
                 self.process = spawn(
-                    self.command,
-                    environ=self.environ,
-                    folder=self.folder,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    nice=self.nice,
+                    self.command, environ=self.environ, folder=self.folder, stdout=log, stderr=subprocess.STDOUT
                 )
         except (OSError, subprocess.SubprocessError) as error:
             self.say(f"{self.name} cannot start ({error}); trying again")
@@ -115,11 +108,9 @@ def spawn(
     folder: Path,
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int,
-    nice: int = 0,
 ) -> subprocess.Popen[bytes]:
     """A session of its own keeps the terminal's Ctrl-C away: the supervisor alone decides the order of ending.
 
-    `nice` is how far it gives way to others where there is not enough processor for all, as in `nice -n`.
     Call it from the main thread: Linux ends the child when the thread that started it ends.
     """
     supervisor = os.getpid()
@@ -132,7 +123,7 @@ def spawn(
         stderr=stderr,
         start_new_session=True,
         # Safe here, since the supervisor has no second thread.
-        preexec_fn=lambda: _begin(supervisor, nice),  # noqa: PLW1509
+        preexec_fn=lambda: _end_with(supervisor),  # noqa: PLW1509
     )
 
 
@@ -165,13 +156,8 @@ def end(children: Sequence[Child], *, grace: float, hurried: Callable[[], bool] 
         child.kill()
 
 
-def _begin(supervisor: int, nice: int) -> None:
+def _end_with(supervisor: int) -> None:
     """Runs in the child before its program: kill -9 of the supervisor then asks the child to end as well."""
-    if nice:
-        os.nice(nice)
-        # Linux may share its processors between sessions first, and inside of each only by niceness.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(nice), "ascii")
     if LIBC is None:
         return
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -29,8 +29,6 @@ READY_PATIENCE = 60.0
 REMINDER_EVERY = 10.0
 # Workers hand their runs back at the next boundary; a run that takes longer is taken over by its lease.
 GRACE = 20.0
-# As `nice -n`: pages, doors and the bridge answer while workers have more to do than there is processor.
-WORKERS_GIVE_WAY = 5
 GLANCE = 0.1
 LOOK_EVERY = 0.5
 
@@ -177,7 +175,7 @@ class Supervisor:
     def start_children(self) -> None:
         self.console.say("starting workers, the bridge and the web …")
         for number in range(1, self.environment.worker_processes + 1):
-            self.start(f"worker-{number}", commands.worker(number, self.environment), nice=WORKERS_GIVE_WAY)
+            self.start(f"worker-{number}", commands.worker(number, self.environment))
         self.start("bridge", commands.BRIDGE)
         self.start("web", commands.web(self.environment))
 
@@ -217,7 +215,7 @@ class Supervisor:
         self.crew.end(last=["nats"], grace=GRACE, hurried=lambda: self.stop.hurried)
         self.console.say("ended")
 
-    def start(self, name: str, command: tuple[str, ...], *, nice: int = 0) -> None:
+    def start(self, name: str, command: tuple[str, ...]) -> None:
         self.crew.start(
             Child(
                 name,
@@ -226,7 +224,6 @@ class Supervisor:
                 folder=self.place.folder,
                 log=self.home.logs / f"{name}.log",
                 say=self.console.say,
-                nice=nice,
             )
         )
 

@@ -103,13 +103,6 @@ def test_leftovers_of_a_killed_supervisor_end_and_strangers_live(
     assert said == ["an earlier OpenVibe left worker-1 running; ending them first"]
 
 
-def test_a_child_that_gives_way_does_so_with_all_its_threads(child: Callable[..., Child]) -> None:
-    one = child("sleep", "1000")
-    one.nice = 5
-    one.start()
-    assert os.getpriority(os.PRIO_PROCESS, pid_of(one)) == os.getpriority(os.PRIO_PROCESS, 0) + 5
-
-
 def test_a_child_that_crashes_while_it_ends_is_told_of(child: Callable[..., Child], said: list[str]) -> None:
     one = child(sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGABRT)")
     one.start()
