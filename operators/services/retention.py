@@ -1,7 +1,8 @@
 """Takes out of the database what a project does not want to keep: first written to the archive, then deleted.
 
 A run's row stays, with its input and its result; what goes is its timeline, its waits and effects, and its
-checkpoints. What somebody is still to be told of stays, however old it is. Each batch is one transaction. A crash
+checkpoints, and with the events what came in. What somebody is still to be told of stays, however old it is. Each batch
+is one transaction. A crash
 between writing and deleting repeats the batch, and what the archive holds already is not written again.
 """
 
@@ -82,6 +83,8 @@ def sweep(now: datetime, *, ended: threading.Event | None = None) -> Swept:
                 while not ended.is_set() and (count := _archive_channel(project, name, old)):
                     swept.public += count
                     ended.wait(PAUSE)
+            while not ended.is_set() and _forget(project, old):
+                ended.wait(PAUSE)
         if project.keep_checkpoints_days is not None:
             old = now - timedelta(days=project.keep_checkpoints_days)
             while not ended.is_set() and (count := _prune(project, old, now)):
@@ -137,6 +140,16 @@ def _archive_channel(project: Project, name: str, old: datetime) -> int:
     archive.add_channel(project.pk, name, events)
     deleted, _ = channel.filter(seq__lte=events[-1].seq).order_by().delete()
     return deleted
+
+
+def _forget(project: Project, old: datetime) -> int:
+    """Delete what came in and is done, and belongs to no run whose events are kept. What it did stands in events."""
+    kept = Run.objects.filter(id=OuterRef("run_id"), archived_at=None)
+    done = (InboxItem.Status.CONSUMED, InboxItem.Status.SKIPPED, InboxItem.Status.ERROR)
+    items = InboxItem.objects.filter(~Exists(kept), project=project, status__in=done, received_at__lt=old)
+    ids = list(items.order_by("id").values_list("id", flat=True)[:EVENTS])
+    InboxItem.objects.filter(id__in=ids).delete()
+    return len(ids)
 
 
 def _heard(project: Project, name: str) -> int:
