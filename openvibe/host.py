@@ -87,7 +87,10 @@ class Host(Protocol):
         """Look an effect up; a new one is noted as attempted before this returns."""
 
     def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
-        """Note how an attempt came out: `confirmed` with its result, or `failed`, which may be tried again."""
+        """Note how an attempt came out: `confirmed` with its result, or `failed`, which may be tried again.
+
+        What was confirmed stays so: an earlier attempt whose time was up may fail late.
+        """
 
 
 @dataclass
@@ -172,7 +175,8 @@ class MemoryHost:
     def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
         """Note how an attempt came out."""
         with self._lock:
+            known = self.effects.get((step_id, key))
             if state == "confirmed":
                 self.effects[step_id, key] = Effect("confirmed", result)
-            else:
-                self.effects.pop((step_id, key), None)
+            elif known is not None and known.state != "confirmed":
+                del self.effects[step_id, key]

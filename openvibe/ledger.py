@@ -194,10 +194,11 @@ class Ledger:
             return Effect("new", attempt=attempt + 1)
 
     def settle(self, run_id: str, step_id: str, key: str, *, state: str, result: Any = None) -> None:
-        """Note how an attempt came out."""
+        """Note how an attempt came out. What was confirmed stays so, whatever an earlier attempt says late."""
         self._database.write(
-            "UPDATE effect SET state = ?, result = ? WHERE run_id = ? AND step_id = ? AND key = ?",
-            (state, canonical.dumps(result), run_id, step_id, key),
+            "UPDATE effect SET state = ?, result = ? "
+            "WHERE run_id = ? AND step_id = ? AND key = ? AND (state != 'confirmed' OR ? = 'confirmed')",
+            (state, canonical.dumps(result), run_id, step_id, key, state),
         )
 
     def _runs(self, condition: str, *values: Any, ordered: bool = False) -> list[Run]:

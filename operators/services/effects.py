@@ -30,8 +30,14 @@ def attempt(run_id: str, row: Effect | None, *, node: str, step_id: str, key: st
 
 
 def settle(run_id: str, *, step_id: str, key: str, state: str, result: Any, now: datetime) -> None:
-    """Note how a try came out; part of the caller's transaction."""
+    """Note how a try came out; part of the caller's transaction.
+
+    What was confirmed stays so: an earlier try whose time was up may fail late, or be denied by a person, when a later
+    one, or itself, has done it.
+    """
     rows = Effect.objects.filter(run_id=run_id, step_id=step_id, key=key)
+    if state != Effect.State.CONFIRMED:
+        rows = rows.exclude(state=Effect.State.CONFIRMED)
     rows.update(state=state, result=result, settled_at=now)
 
 
