@@ -184,7 +184,7 @@ def _started(asked: Asked, message: Message) -> str:
         own = requests.ANSWERS.replace("*", subjects.token(asked.project), 1)
         raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     workflow = _workflow(asked.project, _definition(asked, message.subject))
-    body = envelope.loads(message.data) if message.data else {}
+    body = envelope.received(message.data) if message.data else {}
     envelope.check(body)
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
     # Whoever does not say how deep it stands stands nowhere.
