@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 
 from openvibe.bus import Bus, Message, bus
 from openvibe.bus.nats import NatsBus
@@ -302,6 +303,32 @@ async def test_a_bucket_that_is_made_anew_is_heard_from_its_beginning(real: Nats
         await real._live.publish(f"$KV.context-leads.{key}", b"new")
     await eventually(lambda: len(seen) == 3)
     assert seen.changes == [("a", b"old"), ("b", b"new"), ("c", b"new")]
+
+
+@pytest.mark.parametrize("named", [pytest.param("redis", marks=pytest.mark.redis)])
+async def test_what_others_say_on_a_shared_redis_stops_nobody(real: Bus, server: Server) -> None:
+    await real.ensure(STREAMS)
+    heard, seen = Heard(), Seen()
+    await real.subscribe("operators.>", heard)
+    await real.put_kv("context-leads", "a", b"1")
+    await real.watch_kv("context-leads", seen)
+    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
+    nest = b"[" * 100_000 + b"]" * 100_000
+    other = Redis.from_url(server.url)
+    for frame in (b"", nest, b'[{}, "", 5]', b"[1, 2, 3]"):
+        await other.publish("openvibe:operators.a.events.x", frame)
+        await other.publish("openvibe:kv:context-leads", frame)
+        await other.xadd("openvibe:stream:operators", {"s": "operators.a.events.x", "f": frame})
+    await other.publish("openvibe:kv:context-leads", b"k 1 " + b"9" * 40 + b" 0\n")
+    await other.xadd("openvibe:stream:operators", {"neither": "nor"})
+    await other.aclose()
+    await real.store("operators.a.events.x", b"good")
+    await real.put_kv("context-leads", "b", b"2")
+    await eventually(lambda: heard and heard[-1].data == b"good" and len(seen) == 2)
+    found: list[bytes] = []
+    async with asyncio.timeout(SOON):
+        while b"good" not in found:
+            found += await acknowledged(list(await pull.fetch(10, timeout=1)))
 
 
 async def send_raw(server: Server, frame: bytes) -> None:
