@@ -250,7 +250,13 @@ async def _report(bus: Bus, endings: Endings) -> None:
         endings.news.clear()
         if bus.connected:
             for inquiry in await aside(_unanswered):
-                await _store(bus, inquiry)
+                try:
+                    await _store(bus, inquiry)
+                except BusError as error:
+                    if not bus.connected:
+                        raise
+                    # One that is not kept holds up no other, and ends no service.
+                    logger.info("The answer of run %s is not kept yet: %s", inquiry.run_id, error)
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await endings.news.wait()

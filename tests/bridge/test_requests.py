@@ -134,6 +134,17 @@ def test_a_repeated_request_is_one_run_and_another_body_under_its_name_is_refuse
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "20"}, "409", "recursion_depth_exceeded"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "-1"}, "400", "protocol_violation"),
         (PRICE, {"loaves": 1}, {"OpenVibe_Answer_To": "operators.baker.events.x"}, "422", "OpenVibe-Answer-To"),
+        *(
+            (PRICE, {"loaves": 1}, {"OpenVibe_Answer_To": f"cg.v1.default.{place}"}, "422", "OpenVibe-Answer-To")
+            for place in (
+                "t_1 x.cmd.sys.reply.w",
+                "t_1.cmd.sys.reply.w w",
+                "*.cmd.sys.reply.w",
+                ".cmd.sys.reply.w",
+                "t_1.cmd.sys.reply.>",
+                "t_1.cmd.sys.reply.",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_its_reason(
@@ -175,6 +186,16 @@ def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge
     assert (kept.subject, kept.headers["CG-Context-ID"]) == (ANSWER_TO, "x")
     told = json.loads(kept.data)["payload"]
     assert (told["run_id"], told["status"], told["result"]["loaves"]) == (accepted["run_id"], "completed", 3)
+
+
+def test_an_answer_that_cannot_be_kept_holds_up_no_other_and_ends_no_service(village, bridge, worker) -> None:
+    first = json.loads(ask(bridge, PRICE, {"loaves": 1}).data)
+    # As it was once taken in; it is the oldest, and looked at first.
+    Inquiry.objects.create(
+        run_id=first["run_id"], answer_to="cg.v1.default.t_1 x.cmd.sys.reply.w", asked_at=timezone.now()
+    )
+    ask(bridge, PRICE, {"loaves": 3}, OpenVibe_Answer_To=ANSWER_TO)
+    eventually(lambda: Inquiry.objects.get(answer_to=ANSWER_TO).answered_at)
 
 
 def asking(baker: Operator) -> Wait:
