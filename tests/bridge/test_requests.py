@@ -301,6 +301,26 @@ def test_a_refusal_elsewhere_is_the_askers_error(baker, bridge, stranger) -> Non
     assert settled(wait).error == "409: no bread today"
 
 
+def test_an_answer_that_nobody_can_keep_is_an_error(baker, bridge, stranger) -> None:
+    async def handle(client: Any, message: Any) -> None:
+        await message.respond(b'{"price": ' + b"[" * 300 + b"]" * 300 + b"}")
+
+    stranger(handle)
+    wait = asking(baker)
+    asked(wait)
+    assert settled(wait).error == "the answer has more than 100 levels of lists and objects"
+
+
+def test_an_error_with_a_nul_is_an_error_without(baker, bridge, stranger) -> None:
+    async def handle(client: Any, message: Any) -> None:
+        await message.respond(b'{"error": "no\\u0000bread"}')
+
+    stranger(handle)
+    wait = asking(baker)
+    asked(wait)
+    assert settled(wait).error == "no\N{REPLACEMENT CHARACTER}bread"
+
+
 def test_a_server_of_ours_that_falls_silent_is_asked_again(baker, bridge, stranger) -> None:
     names: list[str] = []
 
