@@ -16,6 +16,9 @@ from openvibe.errors import SetupError
 
 #: What a folder of certificates holds: whom to trust and, where the server asks for them, our own.
 CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
+#: The header by which the server tells how a request went, and how the place for an acknowledgement of what a stream
+#: keeps begins.
+STATUS, STORED = "Status", b"$JS.ACK."
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,23 @@ class NatsClient(Client):
         self._public_nkey = user.public
         self._signature_cb = user.signature
 
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception:
+            # The library's own stops reading at headers that are none, and again whenever their message comes again.
+            return None
+        return found
+
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
         if not (subject.isascii() and reply.isascii()):
             # The library's own stops reading at a subject that is no UTF-8.
             subject, reply = (text.decode(errors="replace").encode() for text in (subject, reply))
+        if headers and STATUS in headers and reply.startswith(STORED):
+            # The library takes it for a word of the server, and the message for none.
+            headers = {name: text for name, text in headers.items() if name != STATUS}
         message: Msg = super()._build_message(sid, subject, reply, data, headers)
         return message
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -20,6 +21,8 @@ from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 from openvibe.bus.mailbox import Mailbox
 from openvibe.bus.protocol import Entry
 from openvibe.protocol import keys
+
+logger = logging.getLogger(__name__)
 
 #: How many changes are read at once, and how long one look for them lasts, in seconds.
 BATCH = 256
@@ -42,6 +45,7 @@ class Watch:
         self._made = made
         self._seen = 0
         self._before = 0
+        self._created: datetime | None = None
         self._consumer: JetStreamContext.PullSubscription | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -68,7 +72,10 @@ class Watch:
             except ConnectionClosedError:
                 # For good. The library also says so when this task is cancelled after that.
                 return
-            except (NATSError, OSError, ValueError):
+            except Exception as error:
+                # Whoever watches would never hear that nobody follows any more.
+                if not isinstance(error, (NATSError, OSError, ValueError)):
+                    logger.exception("Bucket %s could not be followed; it is tried again", self._bucket)
                 await self._drop()
                 await asyncio.sleep(RETRY_PAUSE)
 
@@ -82,10 +89,11 @@ class Watch:
 
     async def _open(self) -> None:
         await self._made()
-        last = int((await self._stream.stream_info(f"KV_{self._bucket}")).state.last_seq)
-        if last < self._seen:
-            # Somebody has made the bucket anew.
-            self._seen = 0
+        found = await self._stream.stream_info(f"KV_{self._bucket}")
+        last = int(found.state.last_seq)
+        if last < self._seen or found.created != self._created:
+            # Somebody has made the bucket anew, in which revisions begin again.
+            self._seen, self._created = 0, found.created
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=FORGOTTEN_AFTER)
         if self._seen:
             config.deliver_policy, config.opt_start_seq = DeliverPolicy.BY_START_SEQUENCE, self._seen + 1
@@ -99,7 +107,7 @@ class Watch:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             # A connection that is gone has forgotten the consumer already.
-            with contextlib.suppress(NATSError, ValueError):
+            with contextlib.suppress(NATSError, OSError, ValueError):
                 await consumer.unsubscribe()
 
     def _take(self, message: Msg) -> None:

@@ -106,6 +106,10 @@ class Channels:
                     logger.info("Redis: %s", error or type(error).__name__)
                 await self._drop()
                 await asyncio.sleep(RECONNECT_PAUSE)
+            except Exception:
+                logger.exception("Redis: hearing broke off; it begins anew")
+                await self._drop()
+                await asyncio.sleep(RECONNECT_PAUSE)
 
     async def _tell_return(self) -> None:
         for act in list(self._returns):
@@ -159,7 +163,11 @@ class Channels:
                 confirmed.set()
         elif heard[0] in (b"message", b"pmessage"):
             for hear in list(self._heard.get((heard[0] == b"pmessage", _text(heard[1])), ())):
-                hear(_text(heard[-2]), heard[-1])
+                try:
+                    hear(_text(heard[-2]), heard[-1])
+                except Exception:
+                    # Anybody may say anything here; what is not understood must not make this process deaf.
+                    logger.exception("What was said on %s is not understood", _text(heard[-2]))
 
     async def _drop(self) -> None:
         self.connected = False

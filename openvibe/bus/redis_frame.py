@@ -19,8 +19,9 @@ def loads(frame: bytes, subject: str) -> Message:
     line, _, data = frame.partition(b"\n")
     try:
         headers, reply, named = json.loads(line)
-        return Message(named or subject, data, {str(key): str(value) for key, value in headers.items()}, str(reply))
-    except (ValueError, TypeError, AttributeError):
+        texts = {str(key): str(value) for key, value in headers.items()}
+        return Message(str(named or subject), data, texts, str(reply))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return Message(subject, frame)
 
 

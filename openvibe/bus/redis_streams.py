@@ -152,7 +152,8 @@ class RedisPull:
             with self._translated(f"A message of {self._key} was not refused"):
                 await self._client.xclaim(self._key, self._group, READER, 0, [name], idle=idle, justid=True)
 
-        message = redis_frame.loads(fields[b"f"], fields[b"s"].decode(errors="replace"))
+        # Whoever adds to a stream by hand may call its fields otherwise.
+        message = redis_frame.loads(fields.get(b"f", b""), fields.get(b"s", b"").decode(errors="replace"))
         return Message(
             message.subject, message.data, message.headers, "", acknowledge, refuse, deliveries,
             f"{self._key}:{name.decode()}",

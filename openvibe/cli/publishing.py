@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -27,8 +28,9 @@ from openvibe.protocol.workflow import Identity
 
 #: Lines that are kept while NATS is away; whoever writes more of them has to wait.
 MOST_WAITING = 100_000
-#: The longest text of one message, in characters; NATS takes 1 MiB. A longer line becomes several messages.
-LONGEST = 200_000
+#: The longest text of one message, in characters; NATS takes 1 MiB, and JSON writes some in six bytes. A longer line
+#: becomes several messages.
+LONGEST = 150_000
 RETRY_SECONDS = 0.5
 
 
@@ -180,6 +182,9 @@ async def _told(voice: Voice, post: Post, log_file: Path | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Whoever ends it wants what was written until then to be stored; asked twice, it ends at once.
         loop.add_signal_handler(number, _end, ended, None if log_file else post.waiting)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # What a tool prints need not be text.
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     source = lines.followed(log_file, ended) if log_file else lines.given(sys.stdin, ended)
     threading.Thread(target=_read, args=(source, post.waiting, loop), name="lines", daemon=True).start()
     try:
@@ -205,7 +210,9 @@ def _read(source: Iterator[str], waiting: asyncio.Queue[str | None], loop: async
     try:
         for line in source:
             if line.strip():
-                asyncio.run_coroutine_threadsafe(waiting.put(line), loop).result()
+                # A log that was cut short while somebody wrote to it begins with NULs, which no database keeps.
+                text = line.replace("\0", "\N{REPLACEMENT CHARACTER}")
+                asyncio.run_coroutine_threadsafe(waiting.put(text), loop).result()
     finally:
         asyncio.run_coroutine_threadsafe(waiting.put(None), loop)
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from openvibe.protocol import nesting
+
 VERSION = "1"
 _NUMBER = r"^[0-9]{1,18}$"
 
@@ -89,6 +91,19 @@ def loads(data: bytes) -> dict[str, Any]:
         raise Malformed(f"The body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise Malformed(f"The body is a JSON {type(body).__name__}; an object is needed")
+    return body
+
+
+def received(data: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body from outside.
+
+    Raises:
+        Malformed: as `loads`, or it is nested so deep that what is kept of it could not be told to everybody.
+    """
+    body = loads(data)
+    # So many brackets cost less to count than one level to look through.
+    if data.count(b"{") + data.count(b"[") > nesting.MOST_LEVELS and nesting.deep(body):
+        raise Malformed(f"The body has more than {nesting.MOST_LEVELS} levels of lists and objects")
     return body
 
 

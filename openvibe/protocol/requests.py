@@ -39,7 +39,10 @@ def heartbeat(project: str, operator: str) -> str:
 def answerable(answer_to: str, project: str) -> bool:
     """Tell whether an answer may be kept on this subject: we may publish everywhere, and lend that to nobody."""
     found = parse(answer_to)
-    if found is None or found.project != token(project) or "." in found.suffix:
+    if found is None or found.project != token(project):
+        return False
+    # What is no token the bus would refuse, however often one tries; or it would be a pattern.
+    if any(token(part) != part for part in (found.channel, found.suffix)):
         return False
     return (found.category, found.component, found.target) == ("cmd", "sys", "reply")
 

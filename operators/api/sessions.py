@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.http import Http404
@@ -234,10 +234,11 @@ def _since(text: str) -> tuple[int, datetime | None]:
         return number or 0, None
     # A plus sign that nobody has escaped arrives as a blank.
     try:
-        since = parse_datetime(text.replace(" ", "+"))
-    except ValueError:
+        given = parse_datetime(text.replace(" ", "+"))
+        since = given.astimezone(UTC) if given and given.tzinfo else None
+    except (ValueError, OverflowError):
         since = None
-    if since is None or since.tzinfo is None:
+    if since is None:
         message = f"{text!r:.60} is neither a number nor a time such as 2026-01-01T00:00:00Z"
         raise Misfit(f"since: {message}", errors=[{"field": "since", "message": message}])
     return 0, since

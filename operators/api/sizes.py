@@ -8,11 +8,10 @@ import orjson
 from rest_framework.exceptions import APIException
 
 from openvibe import canonical
+from openvibe.protocol.nesting import MOST_LEVELS, deep
 from operators.errors import Misfit
 
 MIB = 1024 * 1024
-#: How deep lists and objects may lie within each other: readers in many languages give up soon after.
-MOST_LEVELS = 100
 UNKEEPABLE = "a whole number from 2**53 on, a NUL or half a character cannot be kept"
 
 
@@ -37,7 +36,7 @@ def keepable(value: Any, *, field: str, most: int | None = None) -> Any:
         Misfit: it holds what cannot be kept.
         TooLarge: it is over the limit.
     """
-    if _deep(value):
+    if deep(value):
         message = f"has more than {MOST_LEVELS} levels"
         raise Misfit(f"{field} {message}", errors=[{"field": field, "message": message}])
     if canonical.jsonable(value) != value:
@@ -46,17 +45,3 @@ def keepable(value: Any, *, field: str, most: int | None = None) -> Any:
     if most is not None and size > most:
         raise TooLarge(f"{field} has {size} bytes of JSON; {most} are taken")
     return value
-
-
-def _deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MOST_LEVELS + 1):
-        level = [
-            item
-            for part in level
-            if isinstance(part, (list, dict))
-            for item in (part.values() if isinstance(part, dict) else part)
-        ]
-        if not level:
-            return False
-    return True

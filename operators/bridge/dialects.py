@@ -366,7 +366,7 @@ def _reader(subject: str, prefixes: tuple[str, ...]) -> Reader | None:
 
 
 def _body(message: Message) -> dict[str, Any]:
-    body = envelope.loads(message.data)
+    body = envelope.received(message.data)
     if misplaced := headers.misplaced(body):
         logger.warning("A message on %s has %s in its body; it counts in headers only", message.subject, misplaced)
     # The types of other dialects are whoever's sends them, or are looked at there.

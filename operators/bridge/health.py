@@ -75,7 +75,7 @@ def take(messages: list[Message]) -> None:
 
 
 def _read(message: Message) -> Health:
-    body = envelope.loads(message.data)
+    body = envelope.received(message.data)
     if "\0" in message.subject or b"\\u0000" in message.data:
         raise Malformed("The body holds a NUL character")
     told = sessions.read(body)

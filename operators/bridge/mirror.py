@@ -17,7 +17,7 @@ import orjson
 
 from openvibe.bus import Bus, Entry, Message, Unsubscribe
 from openvibe.errors import BusError
-from openvibe.protocol import keys, tenancy
+from openvibe.protocol import keys, nesting, tenancy
 from operators.bridge import letters
 from operators.link import link
 from operators.models import ContextEntry, Project
@@ -83,40 +83,51 @@ async def _watch(bus: Bus, watches: dict[Place, Unsubscribe]) -> None:
         await watches.pop(place)()
     for place in wanted:
         if place not in watches:
-            watches[place] = await bus.watch_kv(place.mirror, partial(_heard, bus, place))
+            try:
+                watches[place] = await bus.watch_kv(place.mirror, partial(_heard, bus, place))
+            except BusError as error:
+                logger.info("%s cannot be followed yet: %s", place.mirror, error)
 
 
 async def _compare(bus: Bus, places: Sequence[Place]) -> None:
-    """Find what NATS KV has lost, and the deletions that nobody heard."""
+    """Find what NATS KV has lost, and deletions that nobody heard. A bucket that cannot be read hinders no other."""
     for place in places:
-        present = set(await bus.keys_kv(place.mirror))
-        for entry in await aside(mirroring.lost, *place, present):
-            last = await bus.entry_kv(place.mirror, entry.key)
-            if last is None:
-                await aside(mirroring.again, entry)
-            elif last.deleted:
-                await _heard(bus, place, last)
+        try:
+            await _compared(bus, place)
+        except BusError as error:
+            logger.info("%s cannot be compared: %s", place.mirror, error)
+
+
+async def _compared(bus: Bus, place: Place) -> None:
+    present = set(await bus.keys_kv(place.mirror))
+    for entry in await aside(mirroring.lost, *place, present):
+        last = await bus.entry_kv(place.mirror, entry.key)
+        if last is None:
+            await aside(mirroring.again, entry)
+        elif last.deleted:
+            await _heard(bus, place, last)
 
 
 async def _heard(bus: Bus, place: Place, entry: Entry) -> None:
-    while True:
+    # A connection that is closed for good has a successor, whose watcher hears everything anew.
+    while not bus.closed:
         try:
             return await _take(bus, place, entry)
-        except letters.AWAY as error:
+        except (*letters.AWAY, BusError) as error:
             # What a watcher drops does not come again.
-            logger.info("%s/%s waits for the database: %s", place.mirror, entry.key, error)
+            logger.info("%s/%s waits for the database or for NATS: %s", place.mirror, entry.key, error)
             await asyncio.sleep(PAUSE)
 
 
 async def _take(bus: Bus, place: Place, entry: Entry) -> None:
-    if await aside(_seen, place, entry.key) > entry.revision:
-        # An older revision, unless somebody has made the bucket anew.
-        last = await bus.entry_kv(place.mirror, entry.key)
-        if last is None or last.revision != entry.revision:
-            return
     try:
+        if await aside(_seen, place, entry.key) > entry.revision:
+            # An older revision, unless somebody has made the bucket anew.
+            last = await bus.entry_kv(place.mirror, entry.key)
+            if last is None or last.revision != entry.revision:
+                return
         await aside(_written, place, entry)
-    except letters.AWAY:
+    except (*letters.AWAY, BusError):
         raise
     except Exception as error:
         message = Message(f"$KV.{place.mirror}.{keys.encoded(entry.key)}", entry.value)
@@ -132,4 +143,6 @@ def _written(place: Place, entry: Entry) -> None:
     if len(entry.key) > LONGEST_KEY or "\0" in entry.key:
         raise ValueError(f"The key has {len(entry.key)} characters; {LONGEST_KEY} are taken, without NUL")
     value = None if entry.deleted else orjson.loads(entry.value)
+    if nesting.deep(value):
+        raise ValueError(f"The value has more than {nesting.MOST_LEVELS} levels of lists and objects")
     context.take(*place, entry.key, value, kv_revision=entry.revision, deleted=entry.deleted)

@@ -39,15 +39,28 @@ async def beat_for_ever() -> None:
             for project, entry in entries.items():
                 await aside(servers.heard, project, [entry])
             bus = await link.bus()
-            for project, entry in entries.items():
-                await tell(bus, project, entry)
-                await aside(servers.heard, project, await told(bus, project))
+            # What is wrong in the bucket of one project silences this server in no other.
+            for error in [await _beat(bus, project, entry) for project, entry in entries.items()]:
+                if error is not None:
+                    raise error
         except BusError as error:
             logger.info("The registry: %s; trying again", error)
             pause = RETRY_SECONDS
         except Exception:
             logger.exception("The registry could not be kept")
         await asyncio.sleep(pause)
+
+
+async def _beat(bus: Bus, project: str, entry: Mapping[str, Any]) -> Exception | None:
+    """Tell a project and hear what others told it; return what went wrong."""
+    try:
+        await tell(bus, project, entry)
+        await aside(servers.heard, project, await told(bus, project))
+    except Exception as error:
+        if not bus.connected:
+            raise
+        return error
+    return None
 
 
 async def tell(bus: Bus, project: str, entry: Mapping[str, Any]) -> None:

@@ -184,7 +184,7 @@ def _started(asked: Asked, message: Message) -> str:
         own = requests.ANSWERS.replace("*", subjects.token(asked.project), 1)
         raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
     workflow = _workflow(asked.project, _definition(asked, message.subject))
-    body = envelope.loads(message.data) if message.data else {}
+    body = envelope.received(message.data) if message.data else {}
     envelope.check(body)
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
     # Whoever does not say how deep it stands stands nowhere.
@@ -250,7 +250,13 @@ async def _report(bus: Bus, endings: Endings) -> None:
         endings.news.clear()
         if bus.connected:
             for inquiry in await aside(_unanswered):
-                await _store(bus, inquiry)
+                try:
+                    await _store(bus, inquiry)
+                except BusError as error:
+                    if not bus.connected:
+                        raise
+                    # One that is not kept holds up no other, and ends no service.
+                    logger.info("The answer of run %s is not kept yet: %s", inquiry.run_id, error)
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await endings.news.wait()

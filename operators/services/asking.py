@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from openvibe.bus import Message
 from openvibe.errors import BusError, NoResponders, RequestTimeout
-from openvibe.protocol import envelope, headers, requests
+from openvibe.protocol import envelope, headers, nesting, requests
 from operators.errors import DomainError
 from operators.link import link
 from operators.models import Run, Wait
@@ -131,6 +131,10 @@ def _answered(wait: Wait, message: Message) -> None:
         answer = orjson.loads(message.data)
     except orjson.JSONDecodeError as fault:
         _settle(wait, error=f"the answer is no JSON: {fault}")
+        return
+    if nesting.deep(answer):
+        # It could not be written down, and the question would be asked again for ever.
+        _settle(wait, error=f"the answer has more than {nesting.MOST_LEVELS} levels of lists and objects")
     else:
         settle(wait, answer)
 

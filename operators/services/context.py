@@ -90,7 +90,7 @@ def take(project_id: str, bucket: str, key: str, value: Any, *, kv_revision: int
             [ContextEntry(**place, revision=0, deleted=True, updated_at=now)], ignore_conflicts=True
         )
     entry = ContextEntry.objects.select_for_update().filter(**place).first()
-    if entry is None or entry.kv_revision == kv_revision:
+    if entry is None:
         return False
     value = None if deleted else canonical.jsonable(value)
     rows = ContextEntry.objects.filter(pk=entry.pk)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from openvibe.bus import Bus, Entry
 from openvibe.errors import BusError, RevisionConflict
-from openvibe.protocol import keys, tenancy
+from openvibe.protocol import keys, nesting, tenancy
 from operators.link import link
 from operators.models import ContextEntry
 from operators.services import cards
@@ -45,9 +45,17 @@ def push() -> None:
 
 
 async def push_behind(bus: Bus) -> None:
-    """Hand over what is behind."""
+    """Hand over what is behind; a value that cannot be handed over holds up no other one."""
+    failed: BusError | None = None
     for entry in await aside(behind, MOST):
-        await aside(_mark, entry, await _put(bus, entry))
+        try:
+            await aside(_mark, entry, await _put(bus, entry))
+        except BusError as error:
+            if not bus.connected:
+                raise
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def behind(most: int) -> list[ContextEntry]:
@@ -85,6 +93,9 @@ async def _put(bus: Bus, entry: ContextEntry) -> int:
     if len(keys.encoded(entry.key)) > LONGEST_NAME:
         logger.warning("The key of %s is too long for NATS KV, and not mirrored", entry)
         return entry.kv_revision
+    if nesting.deep(entry.value):
+        logger.warning("%s has more than %s levels, and is not mirrored", entry, nesting.MOST_LEVELS)
+        return entry.kv_revision
     bucket, data = tenancy.context(entry.project_id, entry.bucket), orjson.dumps(entry.value)
     if len(data) > cards.VALUE_LIMIT:
         data = orjson.dumps(await aside(cards.keep, entry.project_id, entry.value, data))
@@ -107,7 +118,8 @@ def _same(last: Entry | None, entry: ContextEntry, data: bytes) -> bool:
         return (last is None or last.deleted) and entry.deleted
     try:
         return _sorted(last.value) == _sorted(data)
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, TypeError):
+        # No JSON, or more levels of it than can be written.
         return False
 
 

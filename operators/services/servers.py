@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from openvibe import canonical
 from openvibe.protocol import subjects
 from operators import definitions
 from operators.models import Operator, Project, Run, Server
@@ -68,7 +69,8 @@ def heard(project_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
     """Write down what servers told a project of themselves; an entry that cannot be read is nobody's."""
     now = timezone.now()
     known = dict(Server.objects.filter(project_id=project_id).values_list("name", "beat_at"))
-    for entry in entries:
+    # Programs of others write there, too; no database keeps every text.
+    for entry in (canonical.jsonable(dict(each)) for each in entries):
         beat_at = _moment(entry.get("last_heartbeat"))
         name = entry.get("server")
         if beat_at is None or not isinstance(name, str) or subjects.token(name) != name or known.get(name) == beat_at:
@@ -108,6 +110,7 @@ def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _moment(text: object) -> datetime | None:
     try:
         found = parse_datetime(text) if isinstance(text, str) else None
-    except ValueError:
+        return found.astimezone(UTC) if found and found.tzinfo else None
+    except (ValueError, OverflowError):
+        # No time, or one for which UTC has no name.
         return None
-    return found if found and found.tzinfo else None

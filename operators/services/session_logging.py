@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.utils import timezone
 
 from openvibe.protocol import subjects
@@ -104,9 +104,11 @@ class Keeper:
         assert log is not None
         try:
             return self._added(log, run)
-        except (OSError, ValueError) as error:
-            # One file that cannot be written, or read, must not hold the others up.
-            logger.error("The log of session %s could not be written: %s", run.id, error)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            # One file, or event, that cannot be written, or read, must not hold the others up.
+            logger.error("The log of session %s could not be written: %s: %s", run.id, type(error).__name__, error)
             return -1
 
     def _added(self, log: SessionLog, run: Run) -> int:

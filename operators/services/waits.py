@@ -94,7 +94,7 @@ def settle(wait: Wait, *, result: Any = None, error: str = "", by: str = "", end
         "decision": TERMINATE if ends else "",
         "status": Wait.Status.RESOLVED,
         "result": canonical.jsonable(result),
-        "error": error,
+        "error": canonical.jsonable(error),
         "decider": by,
     }
     return _close(wait, fields)

@@ -246,6 +246,9 @@ def test_the_log_answers_since_a_number_or_a_time(alice_calls: Client, session: 
     assert len(late) < len(whole["events"])
     assert problem(alice_calls.get(f"{place}&since=yesterday"), 422)["errors"][0]["field"] == "since"
     assert problem(alice_calls.get(f"{place}&since=2026-01-01T00:00:00"), 422)["errors"][0]["field"] == "since"
+    # A time for which UTC has no name.
+    for since in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        assert problem(alice_calls.get(place, {"since": since}), 422)["errors"][0]["field"] == "since"
 
 
 def test_what_retention_took_is_read_from_the_disk(

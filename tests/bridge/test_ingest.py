@@ -16,7 +16,7 @@ from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import envelope
 from operators.bridge import ingest
 from operators.models import Card, Channel, DeadLetter, Event, Project, Run
-from operators.services import announcements
+from operators.services import announcements, streams
 from tests.bridge.conftest import letters, make_run, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project", "memory")]
@@ -250,8 +250,11 @@ def test_a_run_of_another_project_cannot_be_spoken_to(run: Run, other_project: P
 
 
 def test_a_message_that_cannot_be_kept_costs_no_other(run: Run) -> None:
-    # Read it can be; but what we write events with gives up on such a nest.
-    poison = message(thread(run.id), b'{"id": "deep", "content": "x", "payload": %b}' % nested(400))
+    # Read it can be; but what is written by UTC has no name for such a time.
+    told = {"agent_id": "coder-1", "role": "coder"}
+    when = {"version": "1", "session_id": run.id, "timestamp": "0001-01-01T00:00:00+14:00"}
+    body = {"id": "m", "type": "event.agent.started", "payload": told, **when}
+    poison = message(f"sessions.{run.id}.events", body)
     ingest.take([hello(1, subject=thread(run.id)), poison, hello(2, subject=thread(run.id)), hello(3)])
     assert (said(f"t_{run.id}"), said()) == (["hello 1", "hello 2"], ["hello 3"])
     assert [(letter[0], letter[1]) for letter in letters()] == [(poison.subject, poison.data)]
@@ -260,7 +263,7 @@ def test_a_message_that_cannot_be_kept_costs_no_other(run: Run) -> None:
     assert run.last_seq == 5
 
 
-@pytest.mark.parametrize("depth", [200, 260, 900, 1020])
+@pytest.mark.parametrize("depth", [90, 200, 253, 900, 1020])
 @pytest.mark.parametrize("field", [b"payload", b"attrs", b"role", b"text"])
 @pytest.mark.parametrize("subject", [PUBLIC, OPERATORS, GENERAL])
 def test_a_deep_nest_is_kept_or_buried_but_stops_nobody(subject: str, field: bytes, depth: int) -> None:
@@ -268,6 +271,17 @@ def test_a_deep_nest_is_kept_or_buried_but_stops_nobody(subject: str, field: byt
     ingest.take([message(subject, body), hello(2)])
     assert "hello 2" in said()
     assert len(said()) + len(letters()) == 2
+
+
+@pytest.mark.parametrize("subject", [PUBLIC, OPERATORS, GENERAL])
+def test_what_is_kept_of_a_deep_nest_can_be_told_to_everybody(subject: str) -> None:
+    # From some depth on it could just be kept, and in a frame, a level deeper, no more.
+    for depth in (90, 101, *range(240, 260)):
+        ingest.take([message(subject, b'{"id": "%d", "text": "x", "attrs": %b, "payload": %b}' % (
+            depth, nested(depth), nested(depth)))])  # fmt: skip
+    for event in Event.objects.all():
+        streams.frame(event.seq, streams.session_named({**event.wire(), "timestamp": event.created_at.isoformat()}))
+    assert len(letters()) == 21
 
 
 @pytest.mark.parametrize("values", [{"operator_id": "o" * 5000}, {"kind": "k" * 5000}, {"role": "r" * 5000}])

@@ -202,6 +202,51 @@ def test_the_echo_of_a_pointer_and_pointers_of_others_are_what_they_are() -> Non
     assert [value for value, _, _ in history("k")] == [large, small, {"card": "0" * 64, "size": LARGEST * 2}]
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_value_with_too_many_levels_of_ours_or_of_others_stops_no_other_one(bridge: Bridge) -> None:
+    put(bridge, "theirs", nested(300))
+    eventually(letters)
+    context.put("default", "leads", "theirs", "ours", author="alice")
+    context.put("default", "leads", "deep", nested(300), author="alice")
+    context.put("default", "leads", "flat", 1, author="alice")
+    eventually(lambda: (mirrored(bridge, "theirs"), mirrored(bridge, "flat")) == ("ours", 1))
+    eventually(lambda: not mirroring.behind(1))
+    assert mirrored(bridge, "deep") is None
+
+
+@pytest.mark.parametrize("key", ["=ED=A0=80", "=00"])
+def test_a_key_that_no_database_keeps_is_a_dead_letter(bridge: Bridge, key: str) -> None:
+    kv(bridge, lambda bus: bus.put_kv(LEADS, "k", b"1"))
+    kv(bridge, lambda bus: bus.publish(f"$KV.{LEADS}.{key}", b"2"))
+    put(bridge, "good", 3)
+    eventually(lambda: context.value("default", "leads", "good") == 3)
+    assert [(subject, body) for subject, body, _ in letters()] == [(f"$KV.{LEADS}.{key}", b"2")]
+
+
+def test_a_bucket_that_cannot_be_read_hinders_no_other(bridge: Bridge) -> None:
+    async def spoil(bus: NatsBus) -> None:
+        await bus._stream.delete_stream(f"KV_{LEADS}")
+        # A stream of that name that keeps no values.
+        await bus._stream.add_stream(name=f"KV_{LEADS}", subjects=["elsewhere"])
+
+    put(bridge, "first", 1)
+    eventually(lambda: context.value("default", "leads", "first") == 1)
+    bridge.stop()
+    kv(bridge, spoil)
+    bridge.start()
+    context.put("default", "leads", "ours", 1, author="alice")
+    context.put("default", "market", "ours", 2, author="alice")
+    eventually(lambda: kv(bridge, lambda bus: bus.get_kv("context-market", "ours")) == b"2")
+    kv(bridge, lambda bus: bus.put_kv("context-market", "theirs", b"3"))
+    eventually(lambda: context.value("default", "market", "theirs") == 3)
+
+
 def test_other_projects_are_not_mirrored(bridge: Bridge, other_project: Project) -> None:
     context.put(other_project.pk, "leads", "secret", 1, author="charlie")
     context.put("default", "leads", "known", 2, author="alice")
@@ -236,6 +281,12 @@ def test_the_same_revision_twice_is_taken_once_and_an_old_value_anew_is_news() -
     assert heard("k", "b", 8)
     assert heard("k", "a", 9)
     assert [value for value, _, _ in history("k")] == ["a", "b", "a"]
+
+
+def test_a_value_of_a_bucket_made_anew_is_news_though_its_revision_is_known() -> None:
+    assert heard("k", "a", 7)
+    assert heard("k", "b", 7)
+    assert context.value("default", "leads", "k") == "b"
 
 
 def test_a_deletion_of_what_nobody_knows_changes_nothing() -> None:

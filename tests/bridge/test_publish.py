@@ -128,6 +128,26 @@ def test_patience_ends_and_says_what_is_lost(bridge: Bridge) -> None:
     assert "the last lines are not stored" in errors
 
 
+@pytest.mark.parametrize("locale", ["C.UTF-8", "en_US.UTF-8"])
+def test_what_is_no_text_loses_no_line(bridge: Bridge, tmp_path: Path, locale: str) -> None:
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"one\n\xff\xfe\n" + b"\0" * 10 + b"two\n" + b"\x1b" * 200_000 + b"\nthree\n")
+    with junk.open("rb") as given:
+        subprocess.run(
+            [sys.executable, "-m", "openvibe", "publish", *NAMED], stdin=given, cwd=ROOT, check=True, timeout=SOON,
+            env={**os.environ, "NATS_URL": bridge.server.url, "LC_ALL": locale, "PYTHONIOENCODING": _strict(locale)},
+        )  # fmt: skip
+    eventually(lambda: len(said(f"t_{RUN}")) == 6)
+    found = said(f"t_{RUN}")
+    assert found[:3] == ["one", "\N{REPLACEMENT CHARACTER}" * 2, "\N{REPLACEMENT CHARACTER}" * 10 + "two"]
+    assert found[-1] == "three"
+
+
+def _strict(locale: str) -> str:
+    # That locale need not be installed here; Python is as strict in it.
+    return "utf-8:strict" if locale == "en_US.UTF-8" else "utf-8:surrogateescape"
+
+
 def test_a_log_file_is_followed_while_it_grows_and_is_replaced(bridge: Bridge, tmp_path: Path) -> None:
     log = tmp_path / "agent.log"
     with publishing(bridge.server.url, *NAMED, "--log-file", str(log)) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from nats.js.errors import NotFoundError
 
 from openvibe.bus import Message
 from openvibe.bus.nats import NatsBus
@@ -54,6 +56,41 @@ def test_a_server_tells_what_it_offers_and_hears_the_others(registered: dict[str
     eventually(lambda: Server.objects.filter(name="far").exists())
     assert [(item.name, item.state) for item in servers.listing("default")] == [("far", "fresh"), ("openvibe", "fresh")]
     assert Server.objects.get(name="far").load == 2
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_an_entry_with_an_impossible_time_is_nobodys_and_costs_no_other(moment: str) -> None:
+    servers.heard("default", [entry("odd", last_heartbeat=moment), entry("far")])
+    assert [server.name for server in servers.listing("default")] == ["far"]
+
+
+def test_what_is_wrong_in_one_projects_registry_silences_this_server_in_no_other(
+    bridge: Bridge, other_project: Project
+) -> None:
+    name = f"tenant-{other_project.id}-registry"
+
+    async def spoil() -> None:
+        bus = NatsBus(bridge.server.url, name="stranger")
+        await bus.connect()
+        for bucket in ("registry", name):
+            with contextlib.suppress(NotFoundError):
+                await bus._stream.delete_stream(f"KV_{bucket}")
+        # A stream of that name that keeps no values.
+        await bus._stream.add_stream(name="KV_registry", subjects=["elsewhere"])
+        await bus.close()
+
+    async def look() -> None:
+        bus = NatsBus(bridge.server.url, name="stranger")
+        await bus.connect()
+        async with asyncio.timeout(SOON):
+            while await bus.get_kv(name, "servers/openvibe") is None:
+                await asyncio.sleep(0.1)
+        await bus.close()
+
+    bridge.stop()
+    asyncio.run(spoil())
+    bridge.start()
+    asyncio.run(look())
 
 
 def test_the_load_is_the_number_of_runs_that_are_played_here(run: Run) -> None:

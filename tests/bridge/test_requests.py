@@ -134,6 +134,17 @@ def test_a_repeated_request_is_one_run_and_another_body_under_its_name_is_refuse
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "20"}, "409", "recursion_depth_exceeded"),
         (PRICE, {"loaves": 1}, {"CG_Recursion_Depth": "-1"}, "400", "protocol_violation"),
         (PRICE, {"loaves": 1}, {"OpenVibe_Answer_To": "operators.baker.events.x"}, "422", "OpenVibe-Answer-To"),
+        *(
+            (PRICE, {"loaves": 1}, {"OpenVibe_Answer_To": f"cg.v1.default.{place}"}, "422", "OpenVibe-Answer-To")
+            for place in (
+                "t_1 x.cmd.sys.reply.w",
+                "t_1.cmd.sys.reply.w w",
+                "*.cmd.sys.reply.w",
+                ".cmd.sys.reply.w",
+                "t_1.cmd.sys.reply.>",
+                "t_1.cmd.sys.reply.",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_its_reason(
@@ -175,6 +186,16 @@ def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge
     assert (kept.subject, kept.headers["CG-Context-ID"]) == (ANSWER_TO, "x")
     told = json.loads(kept.data)["payload"]
     assert (told["run_id"], told["status"], told["result"]["loaves"]) == (accepted["run_id"], "completed", 3)
+
+
+def test_an_answer_that_cannot_be_kept_holds_up_no_other_and_ends_no_service(village, bridge, worker) -> None:
+    first = json.loads(ask(bridge, PRICE, {"loaves": 1}).data)
+    # As it was once taken in; it is the oldest, and looked at first.
+    Inquiry.objects.create(
+        run_id=first["run_id"], answer_to="cg.v1.default.t_1 x.cmd.sys.reply.w", asked_at=timezone.now()
+    )
+    ask(bridge, PRICE, {"loaves": 3}, OpenVibe_Answer_To=ANSWER_TO)
+    eventually(lambda: Inquiry.objects.get(answer_to=ANSWER_TO).answered_at)
 
 
 def asking(baker: Operator) -> Wait:
@@ -278,6 +299,26 @@ def test_a_refusal_elsewhere_is_the_askers_error(baker, bridge, stranger) -> Non
     wait = asking(baker)
     asked(wait)
     assert settled(wait).error == "409: no bread today"
+
+
+def test_an_answer_that_nobody_can_keep_is_an_error(baker, bridge, stranger) -> None:
+    async def handle(client: Any, message: Any) -> None:
+        await message.respond(b'{"price": ' + b"[" * 300 + b"]" * 300 + b"}")
+
+    stranger(handle)
+    wait = asking(baker)
+    asked(wait)
+    assert settled(wait).error == "the answer has more than 100 levels of lists and objects"
+
+
+def test_an_error_with_a_nul_is_an_error_without(baker, bridge, stranger) -> None:
+    async def handle(client: Any, message: Any) -> None:
+        await message.respond(b'{"error": "no\\u0000bread"}')
+
+    stranger(handle)
+    wait = asking(baker)
+    asked(wait)
+    assert settled(wait).error == "no\N{REPLACEMENT CHARACTER}bread"
 
 
 def test_a_server_of_ours_that_falls_silent_is_asked_again(baker, bridge, stranger) -> None:

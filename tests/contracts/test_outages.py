@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 
 from openvibe.bus import Bus, Message, bus
 from openvibe.bus.nats import NatsBus
@@ -258,6 +259,76 @@ async def test_a_subject_that_is_no_text_stops_nobody(real: Bus, server: Server)
     assert heard.subjects == ["operators.\N{REPLACEMENT CHARACTER}.events.x", "operators.a.events.x"]
     assert await acknowledged(await fetched(pull, 2)) == [b"1", b"2"]
     assert list(await pull.fetch(1, timeout=QUIET)) == []
+
+
+@only_nats
+@pytest.mark.parametrize("headers", [b"NATS/1.0", b"NATS/1.0\r\n", b"NATS/1.0\r\n\r\n", b"garbage", b"x"])
+async def test_headers_that_are_none_stop_nobody(real: Bus, server: Server, headers: bytes) -> None:
+    await real.ensure(STREAMS)
+    heard = Heard()
+    await real.subscribe("operators.>", heard)
+    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
+    sizes = b"%d %d" % (len(headers), len(headers) + 1)
+    await send_raw(server, b"HPUB operators.a.events.x " + sizes + b"\r\n" + headers + b"1\r\n")
+    await real.store("operators.a.events.x", b"2")
+    await eventually(lambda: len(heard) == 2)
+    assert await acknowledged(await fetched(pull, 2)) == [b"1", b"2"]
+
+
+@only_nats
+@pytest.mark.parametrize("status", ["100", "404", "409", "503", "999", "no number"])
+async def test_a_value_with_a_status_of_its_own_is_a_value(real: Bus, status: str) -> None:
+    await real.put_kv("context-leads", "a", b"1")
+    seen = Seen()
+    await real.watch_kv("context-leads", seen)
+    await eventually(lambda: seen)
+    await real.publish("$KV.context-leads.b", b"2", headers={"Status": status})
+    await eventually(lambda: len(seen) == 2)
+    await real.put_kv("context-leads", "c", b"3")
+    await eventually(lambda: len(seen) == 3)
+    assert seen.changes == [("a", b"1"), ("b", b"2"), ("c", b"3")]
+    assert await real.keys_kv("context-leads") == ["a", "b", "c"]
+
+
+@only_nats
+async def test_a_bucket_that_is_made_anew_is_heard_from_its_beginning(real: NatsBus) -> None:
+    seen = Seen()
+    await real.put_kv("context-leads", "a", b"old")
+    await real.watch_kv("context-leads", seen)
+    await eventually(lambda: seen)
+    # By the time that anybody looks it has grown past what was heard of the old one.
+    assert await real._stream.delete_key_value("context-leads")
+    await real._stream.create_key_value(bucket="context-leads", history=16)
+    for key in ("b", "c"):
+        await real._live.publish(f"$KV.context-leads.{key}", b"new")
+    await eventually(lambda: len(seen) == 3)
+    assert seen.changes == [("a", b"old"), ("b", b"new"), ("c", b"new")]
+
+
+@pytest.mark.parametrize("named", [pytest.param("redis", marks=pytest.mark.redis)])
+async def test_what_others_say_on_a_shared_redis_stops_nobody(real: Bus, server: Server) -> None:
+    await real.ensure(STREAMS)
+    heard, seen = Heard(), Seen()
+    await real.subscribe("operators.>", heard)
+    await real.put_kv("context-leads", "a", b"1")
+    await real.watch_kv("context-leads", seen)
+    pull = await real.pull("operators", durable="d", patterns=["operators.*.events.>"])
+    nest = b"[" * 100_000 + b"]" * 100_000
+    other = Redis.from_url(server.url)
+    for frame in (b"", nest, b'[{}, "", 5]', b"[1, 2, 3]"):
+        await other.publish("openvibe:operators.a.events.x", frame)
+        await other.publish("openvibe:kv:context-leads", frame)
+        await other.xadd("openvibe:stream:operators", {"s": "operators.a.events.x", "f": frame})
+    await other.publish("openvibe:kv:context-leads", b"k 1 " + b"9" * 40 + b" 0\n")
+    await other.xadd("openvibe:stream:operators", {"neither": "nor"})
+    await other.aclose()
+    await real.store("operators.a.events.x", b"good")
+    await real.put_kv("context-leads", "b", b"2")
+    await eventually(lambda: heard and heard[-1].data == b"good" and len(seen) == 2)
+    found: list[bytes] = []
+    async with asyncio.timeout(SOON):
+        while b"good" not in found:
+            found += await acknowledged(list(await pull.fetch(10, timeout=1)))
 
 
 async def send_raw(server: Server, frame: bytes) -> None:

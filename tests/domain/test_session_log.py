@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from openvibe.events import Event as Fact
-from operators.models import Node, Operator, Project, Run, Workflow
+from operators.models import Event, Node, Operator, Project, Run, Workflow
 from operators.services import session_logging, timeline
 from operators.services.session_log import PARTS, SessionLog
 from operators.services.session_logging import Keeper
@@ -233,6 +233,29 @@ def test_a_log_that_cannot_be_written_holds_up_no_other(session: Run, folder: Pa
     keeper.look()
     keeper.close()
     assert written(session) == [1, 2]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_log_or_an_event_that_nobody_can_make_sense_of_holds_up_no_other(session: Run, folder: Path) -> None:
+    others = [
+        Run.objects.create(
+            id=f"run_{number}", project=session.project, operator=session.operator, workflow=session.workflow,
+            created_at=datetime.now(UTC), updated_at=datetime.now(UTC),
+        )
+        for number in (2, 3)
+    ]  # fmt: skip
+    for run in (session, *others):
+        timeline.note(run.id, Fact("log", data={"message": "x"}))
+    (folder / "default").mkdir(parents=True)
+    (folder / "default" / "run_1.jsonl").write_bytes(b"{}\n")
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    Event.objects.filter(run_id="run_2").update(data={"message": deep})
+    keeper = Keeper(folder)
+    keeper.look()
+    keeper.close()
+    assert written(others[1]) == [1]
 
 
 @pytest.mark.django_db(transaction=True)
