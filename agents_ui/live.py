@@ -19,6 +19,8 @@ from operators.services.watching import CATCH_UP, State
 
 #: How many steps may speak before their start is known; more of them are no steps of this run.
 EARLY_STEPS = 16
+#: How many words of such a step wait; the oldest go first.
+EARLY_WORDS = 1000
 #: After how many bytes of their data events are rendered as a frame of their own.
 PORTION = 64 * 1024
 
@@ -91,7 +93,11 @@ class Watch(watching.Watch[Socket]):
             if body.get("chunk_type", "content") != "content":
                 # Where words begin and end, the page knows from the events.
                 return
-            self._words.setdefault(str(body["step_id"]), []).append(str(body["content"]))
+            step, said = str(body["step_id"]), self._words.setdefault(str(body["step_id"]), [])
+            said.append(str(body["content"]))
+            if step not in self._speaking:
+                # They may wait for ever: a step of a runtime elsewhere has no place on the page.
+                del said[:-EARLY_WORDS]
         except (envelope.Malformed, KeyError):
             return
         self.wake()

@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from agents_ui import sockets
-from agents_ui.live import CATCH_UP, PORTION, Hub
+from agents_ui.live import CATCH_UP, EARLY_WORDS, PORTION, Hub, hub
 from agents_ui.sending import LONGEST
 from openvibe.bus import Handler, Unsubscribe
 from openvibe.bus.memory import MemoryBus
@@ -255,6 +255,19 @@ async def test_one_subscription_serves_every_socket_of_a_run(
     await _announce(bus, waiting, [await _say(waiting, "for everybody")])
     for browser in browsers:
         await browser.hears("for everybody")
+
+
+async def test_words_of_a_step_that_never_starts_do_not_heap_up(
+    watch: Watch, bus: MemoryBus, waiting: Run, alice: User
+) -> None:
+    browser = await watch(waiting, alice, after=await _last(waiting))
+    await browser.hears("Live")
+    place = subjects.chunk(waiting.project_id, subjects.thread(waiting.id), "stranger")
+    for number in range(EARLY_WORDS + 50):
+        await bus.publish(place, envelope.dumps({"step_id": "nowhere", "content": f"word {number} "}))
+    found: Any = hub._watches[waiting.project_id, subjects.thread(waiting.pk)]
+    words = found._words["nowhere"]
+    assert (len(words), words[-1]) == (EARLY_WORDS, f"word {EARLY_WORDS + 49} ")
 
 
 async def test_words_of_a_step_wait_until_its_start_is_shown(
