@@ -6,10 +6,10 @@ Fields beyond these are ignored, and passed on. Only what the reader cannot do w
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
@@ -20,11 +20,21 @@ def _rfc3339(value: Any) -> Any:
     raise ValueError("a time like 2025-10-22T10:00:00Z is needed")
 
 
+def _named_by_utc(value: datetime) -> datetime:
+    # It has no name for some of the first and the last hours of all; PostgreSQL keeps them, and nobody reads them back.
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time between the years 1 and 9999 of UTC is needed") from None
+    return value
+
+
 #: A time with its offset, as RFC 3339 writes it.
 Timestamp = Annotated[
     AwareDatetime,
     Field(strict=False),
     BeforeValidator(_rfc3339),
+    AfterValidator(_named_by_utc),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": f"^{_RFC3339.pattern}$"}),
 ]
 AgentId = Annotated[str, Field(min_length=1, max_length=200)]

@@ -249,20 +249,6 @@ def test_a_run_of_another_project_cannot_be_spoken_to(run: Run, other_project: P
     assert [letter[0] for letter in letters()] == [subject]
 
 
-def test_a_message_that_cannot_be_kept_costs_no_other(run: Run) -> None:
-    # Read it can be; but what is written by UTC has no name for such a time.
-    told = {"agent_id": "coder-1", "role": "coder"}
-    when = {"version": "1", "session_id": run.id, "timestamp": "0001-01-01T00:00:00+14:00"}
-    body = {"id": "m", "type": "event.agent.started", "payload": told, **when}
-    poison = message(f"sessions.{run.id}.events", body)
-    ingest.take([hello(1, subject=thread(run.id)), poison, hello(2, subject=thread(run.id)), hello(3)])
-    assert (said(f"t_{run.id}"), said()) == (["hello 1", "hello 2"], ["hello 3"])
-    assert [(letter[0], letter[1]) for letter in letters()] == [(poison.subject, poison.data)]
-    assert "cannot be kept" in letters()[0][2]
-    run.refresh_from_db()
-    assert run.last_seq == 5
-
-
 @pytest.mark.parametrize("depth", [90, 200, 253, 900, 1020])
 @pytest.mark.parametrize("field", [b"payload", b"attrs", b"role", b"text"])
 @pytest.mark.parametrize("subject", [PUBLIC, OPERATORS, GENERAL])

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
     "module",
     [
         "test_ingest.py",
+        "test_unkeepable.py",
         "test_sessions.py",
         "test_process.py",
         "test_external.py",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 
 from openvibe.bus.memory import MemoryBus
@@ -17,13 +19,14 @@ from tests.domain.lab import Act, Lab, meddling, played
 
 @pytest.fixture(autouse=True)
 def _quiet(db: None) -> Iterator[None]:
-    """No server is asked, and the announcer is done before the database is emptied."""
+    """No server is asked, the announcer is done before the database is emptied, and no archive is left."""
     link.use(MemoryBus())
     yield
     meddling.clear()
     leases.stopping.clear()
     assert announcements.settle(20)
     link.use(None)
+    shutil.rmtree(settings.OPENVIBE.home / "archive", ignore_errors=True)
 
 
 @pytest.fixture

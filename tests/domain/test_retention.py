@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +31,6 @@ from operators.services import archive, forks, intake, retention, waits
 from tests.domain.lab import played, started, thread
 
 ARCHIVE = settings.OPENVIBE.home / "archive"
-
-
-@pytest.fixture(autouse=True)
-def _empty():
-    yield
-    shutil.rmtree(ARCHIVE, ignore_errors=True)
 
 
 def keep(project: Project, *, events: int | None = None, checkpoints: int | None = None) -> None:
