@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.http import Http404
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_field
 from rest_framework import generics, serializers
 from rest_framework.request import Request
@@ -19,6 +18,7 @@ from operators.coders.graphs import Misdrawn
 from operators.errors import Misfit
 from operators.models import Run
 from operators.models.run import RunQuerySet
+from operators.moments import moment
 from operators.numbers import natural
 from operators.services import intake, sessions
 
@@ -233,11 +233,7 @@ def _since(text: str) -> tuple[int, datetime | None]:
     if not text or number is not None:
         return number or 0, None
     # A plus sign that nobody has escaped arrives as a blank.
-    try:
-        given = parse_datetime(text.replace(" ", "+"))
-        since = given.astimezone(UTC) if given and given.tzinfo else None
-    except (ValueError, OverflowError):
-        since = None
+    since = moment(text.replace(" ", "+"))
     if since is None:
         message = f"{text!r:.60} is neither a number nor a time such as 2026-01-01T00:00:00Z"
         raise Misfit(f"since: {message}", errors=[{"field": "since", "message": message}])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import metadata
 from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from openvibe import canonical
 from openvibe.protocol import subjects
 from operators import definitions
 from operators.models import Operator, Project, Run, Server
 from operators.models.server import BEAT_SECONDS
+from operators.moments import moment
 from operators.services import sources
 
 #: How long a server that went silent is remembered.
@@ -71,7 +71,7 @@ def heard(project_id: str, entries: Iterable[Mapping[str, Any]]) -> None:
     known = dict(Server.objects.filter(project_id=project_id).values_list("name", "beat_at"))
     # Programs of others write there, too; no database keeps every text.
     for entry in (canonical.jsonable(dict(each)) for each in entries):
-        beat_at = _moment(entry.get("last_heartbeat"))
+        beat_at = moment(str(entry.get("last_heartbeat")))
         name = entry.get("server")
         if beat_at is None or not isinstance(name, str) or subjects.token(name) != name or known.get(name) == beat_at:
             continue
@@ -105,12 +105,3 @@ def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
         "load": load if isinstance(load, int) and 0 <= load < 2**31 else 0,
         "version": str(entry.get("version") or "")[:40],
     }
-
-
-def _moment(text: object) -> datetime | None:
-    try:
-        found = parse_datetime(text) if isinstance(text, str) else None
-        return found.astimezone(UTC) if found and found.tzinfo else None
-    except (ValueError, OverflowError):
-        # No time, or one for which UTC has no name.
-        return None
