@@ -47,9 +47,11 @@ async def _end() -> None:
 
 async def _end_all() -> None:
     """End, and with it all other work on the loop: daphne would leave it to an interpreter that takes itself apart."""
-    await _end()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    if others:
-        await asyncio.wait(others, timeout=ENDING)
+    try:
+        await _end()
+    finally:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=ENDING)
