@@ -88,7 +88,7 @@ class ClaimHost:
     def effect(self, *, node: str, step_id: str, key: str) -> host.Effect:
         """Look an effect up; a new one is committed as attempted before it is tried."""
         where = {"node": node, "step_id": step_id, "key": key}
-        kept = {"step_id": self._visits.name(node, step_id), "key": key}
+        kept = self._kept(node, step_id, key)
         with transaction.atomic():
             row = effects.known(self._claim.run.id, **kept)
             if row and row.state == Effect.State.CONFIRMED:
@@ -108,6 +108,9 @@ class ClaimHost:
         with transaction.atomic():
             fact = effects.fact(state, node=node, step_id=step_id, key=key, result=canonical.jsonable(result))
             self._change([fact])
-            kept = {"step_id": self._visits.name(node, step_id), "key": key}
+            kept = self._kept(node, step_id, key)
             effects.settle(self._claim.run.id, **kept, state=state, result=result, now=timezone.now())
         release()
+
+    def _kept(self, node: str, step_id: str, key: str) -> dict[str, str]:
+        return {"step_id": self._visits.name(node, step_id), "key": key}
