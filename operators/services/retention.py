@@ -2,8 +2,8 @@
 
 A run's row stays, with its input and its result; what goes is its timeline, its waits and effects, and its
 checkpoints, and with the events what came in. What somebody is still to be told of stays, however old it is. Each batch
-is one transaction. A crash
-between writing and deleting repeats the batch, and what the archive holds already is not written again.
+is one transaction. A crash between writing and deleting repeats the batch, and what the archive holds already is not
+written again.
 """
 
 from __future__ import annotations

@@ -17,6 +17,16 @@ from operators.services import compiled, intake, waits
 from tests.domain.lab import kinds, played, served, started
 
 
+@node
+def pause(self, state):
+    return {"wait_duration": timedelta(days=14)}
+
+
+@node
+def send(self, state):
+    return {"sent": state["sent"] + 1}
+
+
 @operator(id="campaign")
 class Before:
     sent: int = 0
@@ -24,17 +34,13 @@ class Before:
 
     @workflow(id="nurture", inputs=())
     class Nurture:
-        @node
-        def pause(self, state):
-            return {"wait_duration": timedelta(days=14)}
+        pause = pause
 
         @human_in_the_loop(prompt="Send it?")
         def agreed(self, state):
             return {}
 
-        @node
-        def send(self, state):
-            return {"sent": state["sent"] + 1}
+        send = send
 
 
 @operator(id="campaign")
@@ -44,17 +50,13 @@ class After:
 
     @workflow(id="nurture", inputs=())
     class Nurture:
-        @node
-        def pause(self, state):
-            return {"wait_duration": timedelta(days=14)}
+        pause = pause
 
         @human_in_the_loop(prompt="Really send it?")
         def checked(self, state):
             return {}
 
-        @node
-        def send(self, state):
-            return {"sent": state["sent"] + 1}
+        send = send
 
 
 @operator(id="campaign")
@@ -64,17 +66,13 @@ class Otherwise:
 
     @workflow(id="nurture", inputs=())
     class Nurture:
-        @node
-        def pause(self, state):
-            return {"wait_duration": timedelta(days=14)}
+        pause = pause
 
         @human_in_the_loop(prompt="Send it?", decisions=("ship", "drop"))
         def agreed(self, state):
             return {}
 
-        @node
-        def send(self, state):
-            return {"sent": state["sent"] + 1}
+        send = send
 
 
 @pytest.fixture
