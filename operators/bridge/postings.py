@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import orjson
 from django.db import connection, transaction
@@ -111,15 +112,15 @@ def _in_threads(groups: Mapping[Place, list[Posting]], *, patiently: bool) -> li
     if not groups:
         return []
     with transaction.atomic():
-        numbers = _locked({_run_of(channel) for _, channel in groups}, patiently=patiently)
+        numbers, now = _locked({_run_of(channel) for _, channel in groups}, patiently=patiently), timezone.now()
         free = {place: group for place, group in groups.items() if _run_of(place[1]) in numbers}
         lines: list[EventRow] = []
         fresh = _fresh(free)
         for (_, channel), group in fresh.items():
             run = _run_of(channel)
-            lines += _numbered([_row(item, run=run) for item in group], after=numbers[run])
+            lines += _numbered([_row(item, run=run, at=now) for item in group], after=numbers[run])
         _write(lines)
-        now, last = timezone.now(), {line.run_id: line.seq for line in lines}
+        last = {line.run_id: line.seq for line in lines}
         with connection.cursor() as cursor:
             table = quoted(Run)
             sql = f"UPDATE {table} SET last_seq = %s, updated_at = %s, told = false WHERE id = %s"  # noqa: S608  # our own model's name
@@ -141,9 +142,10 @@ def _locked(ids: set[str], *, patiently: bool) -> dict[str, int]:
 @transaction.atomic
 def _aside(place: Place, group: list[Posting], known: Mapping[str, str]) -> None:
     """Write into a channel that no run numbers."""
-    channel = channels.locked(*place)
+    channel, now = channels.locked(*place), timezone.now()
     fresh = _fresh({place: group}).get(place, [])
-    lines = _numbered([_row(item, run=_spoken_of(item, known)) for item in fresh], after=channel.last_seq)
+    rows = [_row(item, run=_spoken_of(item, known), at=now) for item in fresh]
+    lines = _numbered(rows, after=channel.last_seq)
     _write(lines)
     Channel.objects.filter(pk=channel.pk).update(last_seq=F("last_seq") + len(lines))
 
@@ -174,7 +176,7 @@ def _numbered(lines: list[EventRow], *, after: int) -> list[EventRow]:
     return lines
 
 
-def _row(item: Posting, *, run: str | None) -> EventRow:
+def _row(item: Posting, *, run: str | None, at: datetime) -> EventRow:
     data = {"content": item.content, **item.data}
     text = orjson.dumps(data)
     return EventRow(
@@ -185,7 +187,7 @@ def _row(item: Posting, *, run: str | None) -> EventRow:
         actor=item.actor[:200],
         data=text if len(text) <= cards.INLINE_LIMIT else orjson.dumps(cards.stowed(item.project, data)),
         message_id=item.message_id,
-        created_at=timezone.now(),
+        created_at=at,
     )
 
 
