@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
-
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 
 from operators.link import link
 from operators.services import announcements
@@ -30,7 +28,12 @@ async def live(
 
 
 def end_with_daphne() -> None:
-    """End in order before daphne's reactor does. Under another server that reactor never runs."""
+    """End in order before daphne's reactor does, if it is daphne that serves."""
+    if "daphne.server" not in sys.modules:
+        return
+    # Whoever imports it first chooses the reactor, and daphne has.
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
 
     def ending() -> Deferred[None]:
         return Deferred.fromFuture(asyncio.ensure_future(_end_all()))

@@ -17,7 +17,6 @@ NATS_URL = OPENVIBE.nats_url or "nats://127.0.0.1:4222"
 REDIS_URL = OPENVIBE.redis_url
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
