@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.postgres
-@pytest.mark.timeout(320)
+@pytest.mark.timeout(620)
 def test_the_domains_tests_pass_on_postgresql() -> None:
     with servers.postgres() as server:
         environ = {**os.environ, "DATABASE_URL": servers.new_database(server.url)}
         # The database goes with its server; a thread that still holds a connection would keep it from being dropped.
         command = [sys.executable, "-m", "pytest", "-q", "--reuse-db", "tests/domain", f"--ignore={__file__}"]
-        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False)
+        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stdout[-8000:]
