@@ -65,9 +65,16 @@ def over(seats: Sequence[Seat]) -> bool:
         return False
     if seats[0].kind == "approval":
         return verdict(seats) is not None
-    good = sum(seat.status in _ANSWERED and not seat.error for seat in seats)
+    good = _good(seats)
     # Whoever asks for all wants to hear the last one too, whatever the others said.
     return seats[0].rule != "all" and not good < seats[0].needed <= good + open_still
+
+
+def failed(seats: Sequence[Seat]) -> bool:
+    """Tell whether too few gave a good answer to what they were asked. People decide, and never fail."""
+    if seats[0].kind in ("approval", "timer") or seats[0].rule == EACH:
+        return False
+    return _good(seats) < (seats[0].needed if seats[0].rule else 1)
 
 
 def verdict(seats: Sequence[Seat]) -> str | None:
@@ -105,6 +112,10 @@ def standing(seats: Sequence[Seat]) -> dict[str, Any]:
         "decision": verdict(seats),
         "open": [seat.approver for seat in seats if seat.status == "pending"],
     }
+
+
+def _good(seats: Sequence[Seat]) -> int:
+    return sum(seat.status in _ANSWERED and not seat.error for seat in seats)
 
 
 def _single(seat: Seat) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from langgraph.channels import BinaryOperatorAggregate, LastValue
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple, copy_checkpoint
 from langgraph.checkpoint.base.id import uuid6
-from langgraph.checkpoint.serde.types import TASKS
+from langgraph.checkpoint.serde.types import INTERRUPT, RESUME, TASKS
 from langgraph.graph import END
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -79,6 +79,25 @@ def amend(rows: Rows, thread_id: str, values: Mapping[str, Any]) -> None:
     latest = RowSaver(rows).get_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
     assert latest is not None
     _go_on(rows, latest, values, source=AMENDED)
+
+
+def unanswer(rows: Rows, thread_id: str, step_id: str, interrupt_id: str) -> bool:
+    """Forget the last answer of a step at which a thread stands, so that it asks again; False if it is at no such step.
+
+    An answer that the step has not taken yet is none of the thread's.
+    """
+    saver = RowSaver(rows)
+    latest = rows.checkpoints(threads=[thread_id], ns="", limit=1)
+    written = [row for row in rows.writes([row.key for row in latest]) if row.task_id == step_id]
+    told = {row.channel: (row, saver.serde.loads_typed((row.type, row.blob))) for row in written}
+    if not told.keys() & {INTERRUPT, RESUME}:
+        return False
+    _, asked = told.get(INTERRUPT, (None, ()))
+    if RESUME in told and interrupt_id not in [item.id for item in asked]:
+        row, given = told[RESUME]
+        kind, blob = saver.serde.dumps_typed(given[:-1])
+        rows.save([], [replace(row, type=kind, blob=blob)])
+    return True
 
 
 def amended(latest: CheckpointTuple | None) -> bool:

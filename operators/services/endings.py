@@ -11,11 +11,13 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 
-from openvibe import canonical
+from openvibe import canonical, groups
 from openvibe.events import Event as Fact
+from openvibe.graph import history
 from operators.models import Errand, Operator, Run, Wait
+from operators.models.checkpoint import DatabaseRows
 from operators.models.run import RunQuerySet
-from operators.models.wait import OVERRIDDEN
+from operators.models.wait import OVERRIDDEN, WaitQuerySet
 from operators.services import doorbell, limits, timeline, waits
 from operators.services.masking import masked
 
@@ -58,15 +60,24 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
 
 
 def undo(run_id: str) -> None:
-    """Let a run that goes on after its end ask anew what that end has closed; part of the caller's transaction.
+    """Let a run that goes on after its end ask anew what that end has closed, and what has brought it about.
 
-    A graph with branches may stand at a gate while another of its branches fails.
+    Part of the caller's transaction. A graph with branches may stand at a gate while another of its branches fails.
     """
     closed = Wait.objects.filter(run_id=run_id, status=Wait.Status.CANCELLED, rule="")
     # What was overridden is no pause already, and is to be found when it is asked anew.
-    closed = closed.exclude(interrupt_id__startswith=OVERRIDDEN)
+    _set_aside(closed.exclude(interrupt_id__startswith=OVERRIDDEN))
+    pauses = Wait.objects.filter(run_id=run_id).exclude(interrupt_id__contains="/")
+    last = pauses.order_by("-opened_at", "-id").first()
+    # Whatever else a step was told before, it has put up with, since it went on and asked this.
+    bad = last is not None and groups.failed(list(last.group))
+    if last and bad and history.unanswer(DatabaseRows(), run_id, last.step_id, last.interrupt_id):
+        _set_aside(last.group)
+
+
+def _set_aside(waits: WaitQuerySet) -> None:
     # One pause is one wait: those stay as they are, under names that no pause has.
-    closed.update(interrupt_id=Concat(Value("closed/"), F("id")))
+    waits.update(interrupt_id=Concat(Value("closed/"), F("id")))
 
 
 def follow(run_id: str, *, key: str | None, operator: Operator) -> None:
