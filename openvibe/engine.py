@@ -257,8 +257,9 @@ class _Teller:
         }
         self._tell(STEP_FINISHED, part, data)
         self._progress.figures.nodes_executed += 1
+        visit = self._session.visits.name(node_id(part["name"]), part["id"])
         self._progress.emissions += [
-            Emission(name, payload, f"{part['id']}/{number}") for number, (name, payload) in enumerate(notes.emitted)
+            Emission(name, payload, f"{visit}/{number}") for number, (name, payload) in enumerate(notes.emitted)
         ]
         self._progress.puts |= notes.puts
         if notes.sleep:

@@ -26,7 +26,6 @@ from openvibe.events import Event as Fact
 from openvibe.graph import history
 from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
 from openvibe.graph.saver import RowSaver
-from openvibe.ids import random_text
 from openvibe.session import RunInfo, Session
 from openvibe.visits import Visits
 from operators import definitions
@@ -40,6 +39,7 @@ from operators.services import (
     compiled,
     context,
     doorbell,
+    emissions,
     endings,
     leases,
     limits,
@@ -216,8 +216,9 @@ class Performance:
         now = timezone.now()
         outcome = self._reopened(self._waitable(progress.outcome))
         facts, opened, changes = _outcome(self._run, outcome, now=now, overridden=self._overridden)
-        emissions = _emissions(self._run, progress, now=now)
-        told = [*self._untold(progress.reopened), *progress.events, *map(_emitted, emissions), *facts]
+        again = self._fresh and not self._claim.fresh
+        emitted = emissions.new(self._run, progress.emissions, now=now, again=again)
+        told = [*self._untold(progress.reopened), *progress.events, *map(emissions.told, emitted), *facts]
         if not (self._claim.taking or checkpoints or writes or told or progress.puts or changes):
             return
         kept = stored(checkpoints, writes) if self._checkpointed else []
@@ -227,7 +228,7 @@ class Performance:
         updates = [waits.closing(self._run.id, now=now)] if ended and not self._claim.fresh else []
         self._change(
             told,
-            inserts=[*kept, Insert(Wait, asked), Insert(Emission, emissions)],
+            inserts=[*kept, Insert(Wait, asked), Insert(Emission, emitted)],
             updates=[*updates, *(overrides.again(wait) for wait in opened if wait.version > 1)],
             grown=_grown(progress),
             **_headway(progress),
@@ -240,10 +241,10 @@ class Performance:
             endings.follow(self._run.id, key=self._run.key, operator=self._run.operator)
         elif changes.get("status") == Run.Status.WAITING:
             limits.freed(self._run.operator)
-        self._ring(opened, emissions, changes)
+        self._ring(opened, emitted, changes)
 
-    def _ring(self, opened: list[Wait], emissions: list[Emission], changes: Mapping[str, Any]) -> None:
-        for emission in emissions:
+    def _ring(self, opened: list[Wait], emitted: list[Emission], changes: Mapping[str, Any]) -> None:
+        for emission in emitted:
             transaction.on_commit(partial(doorbell.deliver, emission.id, self._run.operator))
         for wait in opened:
             if wait.kind != Wait.Kind.TIMER:
@@ -337,24 +338,6 @@ class Requeued:
     """The run pauses at these places, and an answer to an older one is there already: it goes on at once."""
 
     waits: tuple[outcomes.OpenWait, ...]
-
-
-def _emissions(run: Run, progress: outcomes.Progress, *, now: datetime) -> list[Emission]:
-    return [
-        Emission(
-            id=f"emission_{random_text(16)}",
-            project_id=run.project_id,
-            run=run,
-            name=item.name,
-            payload=canonical.jsonable(item.payload),
-            emitted_at=now,
-        )
-        for item in progress.emissions
-    ]
-
-
-def _emitted(emission: Emission) -> Fact:
-    return Fact("event.emitted", data={"id": emission.id, "name": emission.name, "payload": emission.payload})
 
 
 def _grown(progress: outcomes.Progress) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import pytest
 from django.contrib.auth.models import User
 
 from openvibe import node, operator, workflow
-from operators.models import Effect, Operator, Project, Run
+from operators.models import Effect, Emission, Operator, Project, Run
 from operators.services import compiled, intake
 from tests.domain.lab import kinds, played, served, started
 
 #: What the shop was asked to do, by the keys that it was given; and what happens in the middle of that.
 orders: list[str] = []
 accidents: list[Callable[[], Any]] = []
+#: What was told to others, once for each play.
+told: list[str] = []
 
 
 def order(ctx: Any, what: str) -> dict[str, int]:
@@ -42,6 +44,12 @@ class Hasty:
             return {"receipt": ctx.effect("flour", lambda: order(ctx, "flour"))}
 
         @node
+        def tell(self, state, ctx):
+            for _ in range(2):
+                ctx.emit("bought", {"number": len(told)})
+            told.append("bought")
+
+        @node
         def carry(self, state, ctx):
             if accidents:
                 accidents.pop()()
@@ -57,6 +65,7 @@ def hasty(project: Project) -> Iterator[Operator]:
     compiled.workflow.cache_clear()
     orders.clear()
     accidents.clear()
+    told.clear()
 
 
 def lost(run: Run) -> Callable[[], Any]:
@@ -97,3 +106,15 @@ def test_an_outside_system_is_given_the_same_key_in_every_play(hasty: Operator) 
     assert played(run).status == "completed"
     assert len(orders) == 2
     assert len(set(orders)) == 1
+
+
+def test_what_others_were_told_before_a_crash_they_are_not_told_again(hasty: Operator) -> None:
+    run = started(hasty, "buy")
+    accidents.append(lambda: accidents.append(lost(run)))
+    played(run)
+    first = list(Emission.objects.filter(run=run).order_by("id").values_list("id", "payload"))
+    run = played(run)
+    assert (run.status, len(told)) == ("completed", 2)
+    assert [payload for _, payload in first] == [{"number": 0}, {"number": 0}]
+    assert list(Emission.objects.filter(run=run).order_by("id").values_list("id", "payload")) == first
+    assert kinds(run).count("event.emitted") == 2
