@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 
 from openvibe import answers, interrupts
 from openvibe.outcomes import EACH, TERMINATE
@@ -43,6 +45,11 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         """Those that wait for a person."""
         return self.filter(kind=Wait.Kind.APPROVAL)
 
+    def cancel(self, *, now: datetime) -> int:
+        """Close those that nobody has answered, and return how many; who may have been told counts as told."""
+        sent_at = Coalesce("sent_at", "tried_at")
+        return self.pending().update(status=Wait.Status.CANCELLED, closed_at=now, sent_at=sent_at)
+
 
 class Wait(models.Model):
     """One pause of one run.
@@ -50,7 +57,7 @@ class Wait(models.Model):
     `payload_sha256` covers what the person saw, and `version` rises when that changes; a decision quotes both.
     `interrupt_id` is LangGraph's name for the pause: the answer goes there and nowhere else. An engine wait, which lies
     between super-steps, has a name with a `/` in it and no answer. `form` is how a foreign graph wants its answer.
-    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `tried_at` when the clock
+    `sent_at` is when whoever is to answer was told, where that is not a person or the clock, `tried_at` when somebody
     tried last to tell them, `recalled_at` when they were told that nobody waits for it any more. Gates have a
     `decision`, the other kinds a `result` or an `error`; the decision of a tool's result may be `TERMINATE`: it ends
     the run.

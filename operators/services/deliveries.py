@@ -136,6 +136,9 @@ def ask(wait_id: str) -> bool:
     wait = Wait.objects.pending().select_related("run").filter(id=wait_id).first()
     if wait is None:
         return True
+    if wait.kind in (Wait.Kind.WORK, Wait.Kind.TOOL):
+        # A worker that dies in between must not leave somebody at work whom nobody calls off.
+        Wait.objects.filter(id=wait_id).update(tried_at=timezone.now())
     match wait.kind:
         case Wait.Kind.REPLY:
             sent = _request(wait)

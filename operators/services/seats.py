@@ -89,7 +89,7 @@ def settled(wait: Wait, *, now: datetime) -> tuple[bool, dict[str, Any]]:
     told = {"approver": wait.approver, "group": groups.standing(together)} if wait.approver else {}
     if not groups.over(together):
         return False, told
-    wait.group.pending().update(status=Wait.Status.CANCELLED, closed_at=now)
+    wait.group.cancel(now=now)
     return True, told
 
 
@@ -151,8 +151,7 @@ def _taken_along(run: Run, opened: Sequence[OpenWait], *, heard: Collection[str]
     again = [wait for name, wait in known.items() if name in asked]
     # Their seats stay as they are; those of the new ones follow.
     rows.filter(pk__in=[wait.pk for wait in again]).update(interrupt_id=place)
-    left = rows.pending().exclude(pk__in=[wait.pk for wait in again])
-    if left.update(status=Wait.Status.CANCELLED, closed_at=timezone.now()):
+    if rows.exclude(pk__in=[wait.pk for wait in again]).cancel(now=timezone.now()):
         transaction.on_commit(partial(doorbell.recall, run.id, run.operator))
     first = max((wait.seat for wait in again), default=-1) + 1
     new = [item for name, item in asked.items() if name not in known]

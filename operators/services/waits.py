@@ -118,7 +118,9 @@ def expire(wait: Wait) -> bool:
         case _:
             assert wait.deadline is not None
             error = answers_of.silence(wait.kind, wait.deadline)
-            return _close(wait, {"status": Wait.Status.EXPIRED, "error": error, "decider": CLOCK})
+            # Whoever may have been told counts as told: a worker may have died before it noted that.
+            sent = {} if wait.sent_at or not wait.tried_at else {"sent_at": wait.tried_at}
+            return _close(wait, {"status": Wait.Status.EXPIRED, "error": error, "decider": CLOCK, **sent})
 
 
 @transaction.atomic
@@ -144,7 +146,7 @@ def _escalate(wait: Wait) -> bool:
 
 def cancel_open(run_id: str, *, now: datetime) -> int:
     """Close every wait of a run that ends, and return how many; part of the caller's transaction."""
-    return Wait.objects.pending().filter(run_id=run_id).update(status=Wait.Status.CANCELLED, closed_at=now)
+    return Wait.objects.filter(run_id=run_id).cancel(now=now)
 
 
 def closing(run_id: str, *, now: datetime) -> Update:

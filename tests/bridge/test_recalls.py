@@ -106,7 +106,28 @@ def test_a_clock_tells_an_agent_whose_time_is_up_or_whose_bell_was_lost(waiting:
 
 def test_an_agent_that_was_never_asked_hears_nothing(waiting: Run, alice: Any) -> None:
     [wait] = sent(waiting, ("work", CODING))
-    Wait.objects.filter(id=wait.id).update(sent_at=None)
+    Wait.objects.filter(id=wait.id).update(sent_at=None, tried_at=None)
     intake.cancel(waiting, actor=alice)
     recalls.recall_all(waiting.id)
     assert withdrawn() == []
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "expired", "not needed"])
+def test_an_agent_whose_worker_died_when_it_had_asked_hears_of_the_end_too(
+    waiting: Run, alice: Any, ending: str
+) -> None:
+    first, second = sent(waiting, ("work", CODING), ("work", CODING), rule="any", needed=1)
+    # What the worker did not come to note.
+    Wait.objects.filter(id=first.id).update(sent_at=None)
+    match ending:
+        case "cancelled":
+            Wait.objects.filter(id=second.id).delete()
+            intake.cancel(waiting, actor=alice)
+        case "expired":
+            Wait.objects.filter(id=second.id).delete()
+            Wait.objects.filter(id=first.id).update(deadline=timezone.now())
+            clock.meet_deadlines()
+        case _:
+            assert waits.settle(second, result={"summary": "done"}, by="ada")
+    recalls.recall_all(waiting.id)
+    assert [item["payload"]["work_id"] for item in withdrawn()] == [first.id]
