@@ -305,8 +305,11 @@ def _name_later_ones_after(checkpoint_id: str) -> None:
     with suppress(ValueError):
         made = ids.UUID(checkpoint_id)
         if made.version == 6:
-            known = vars(ids)
-            known[_REACHED] = max(known[_REACHED] or 0, made.time)
+            known, reached = vars(ids), made.time
+            # No call between the look and the change, as in LangGraph itself: threads take turns at calls only, and
+            # what another one has named meanwhile must not be taken back.
+            if (known[_REACHED] or 0) < reached:
+                known[_REACHED] = reached
 
 
 def _place(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:

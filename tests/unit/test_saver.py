@@ -1,10 +1,13 @@
 """LangGraph's public conformance suite over our checkpointer: written through at once, and collected."""
 
 import asyncio
+import sys
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint
+from langgraph.checkpoint.base import id as ids
 from langgraph.checkpoint.conformance import validate
 from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 from langgraph.checkpoint.conformance.initializer import RegisteredCheckpointer
@@ -100,3 +103,28 @@ def test_a_saver_holds_only_what_it_collected():
 
 def test_a_thread_without_rows_waits_for_nothing():
     assert RowSaver(MemoryRows()).pending_interrupts("t") == []
+
+
+def test_reading_a_checkpoint_takes_no_name_back_that_another_thread_gives(monkeypatch):
+    saver, ended, made = RowSaver(MemoryRows()), threading.Event(), []
+    read = place(put(saver))
+    # As on a host whose clock has been set back: there names are told apart by counting alone.
+    monkeypatch.setattr(ids, "_last_v6_timestamp", ids.uuid6().time + 36_000_000_000)
+
+    def reading() -> None:
+        while not ended.is_set():
+            saver.get_tuple(read)
+
+    readers = [threading.Thread(target=reading) for _ in range(2)]
+    turns = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reader in readers:
+            reader.start()
+        made += [ids.uuid6().time for _ in range(20_000)]
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+        sys.setswitchinterval(turns)
+    assert made == sorted(set(made))
