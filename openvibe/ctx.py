@@ -13,6 +13,7 @@ from typing import Any, Final
 from openvibe import canonical, groups, loop, subscriptions
 from openvibe.errors import EffectUnknown, RunError, SetupError, UncertainServiceError, WrongUpdate
 from openvibe.events import LOG, Event
+from openvibe.fields import kept
 from openvibe.host import Change, Host
 from openvibe.outcomes import SEATS, Rule
 from openvibe.protocol.keys import BUCKETS
@@ -70,7 +71,7 @@ class Ctx:
     def log(self, message: str, **data: Any) -> None:
         """Say something on the run's timeline, at once; `data` is shown with it."""
         self.notes.check()
-        told = {"message": message, **canonical.jsonable(data)}
+        told = {"message": message, **kept(f"What node {self.node!r} logged", data)}
         self._host.record(Event(LOG, node=self.node, step_id=self.step_id, data=told))
 
     def emit(self, type: str, payload: Mapping[str, Any] | None = None) -> None:
@@ -85,7 +86,7 @@ class Ctx:
             name = subscriptions.canonical(type, owner=self.operator_id)
         except ValueError as error:
             raise WrongUpdate(f"Node {self.node!r} emitted {error}") from error
-        self.notes.emitted.append((name, canonical.jsonable(dict(payload or {}))))
+        self.notes.emitted.append((name, kept(f"What node {self.node!r} emitted", dict(payload or {}))))
 
     def idempotency_key(self, key: str) -> str:
         """Return what an outside system may be given to recognise a repeated call: one text per run, visit and key."""
@@ -145,9 +146,9 @@ class Ctx:
         return self._settled(where, found)
 
     def _settled(self, where: dict[str, str], result: Any) -> Any:
-        kept = canonical.jsonable(result)
-        self._host.settle(**where, state="confirmed", result=kept)
-        return kept
+        done = kept(f"What effect {where['key']!r} of node {self.node!r} returned", result)
+        self._host.settle(**where, state="confirmed", result=done)
+        return done
 
     @property
     def _host(self) -> Host:
@@ -167,7 +168,7 @@ class Ctx:
             RunError: nobody offers the capability, the other run failed, or no answer came before `timeout`.
         """
         self.notes.check()
-        answer = self.ask({**self._asked(timeout), **_question(operator, capability, payload)})
+        answer = self.ask({**self._asked(timeout), **self._question(operator, capability, payload)})
         if answer.get("error"):
             raise RunError(f"Node {self.node!r} asked {operator} for {capability}: {answer['error']}")
         return answer.get("result")
@@ -193,7 +194,7 @@ class Ctx:
         if not operators or len(set(operators)) < len(operators):
             raise SetupError(f"{where}: name each operator once")
         chosen, needed = groups.needed(where, rule, quorum, len(operators))
-        asked = [_question(operator, capability, payload) for operator in operators]
+        asked = [self._question(operator, capability, payload) for operator in operators]
         told = self.ask({**self._asked(timeout), "rule": chosen, "needed": needed, SEATS: asked})
         heard = {operator: answer for operator, answer in zip(operators, told["answers"], strict=True) if answer}
         good = {operator: answer["result"] for operator, answer in heard.items() if not answer["error"]}
@@ -206,6 +207,11 @@ class Ctx:
 
     def _asked(self, timeout: timedelta | None) -> dict[str, Any]:
         return {"kind": "reply", "node": self.node, "timeout_seconds": timeout.total_seconds() if timeout else None}
+
+    def _question(self, operator: str, capability: str, payload: Mapping[str, Any] | None) -> dict[str, Any]:
+        told = kept(f"What node {self.node!r} asked {operator}", dict(payload or {}))
+        asked = {"operator": operator, "capability": capability, "payload": told}
+        return {"prompt": f"{capability} of {operator}", "payload": asked}
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,7 @@ class SharedContext:
     def put(self, bucket: str, key: str, value: Any) -> None:
         """Keep a value (any JSON)."""
         known_bucket(bucket)
-        self.notes.puts[bucket, key] = canonical.jsonable(value)
+        self.notes.puts[bucket, key] = kept(f"What node {self.node!r} put", value)
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         """Return a bucket's keys that begin with `prefix`, sorted."""
@@ -297,11 +303,6 @@ def _keepable(node: str, key: str) -> str:
     if canonical.jsonable(key) != key:
         raise RunError(f"Node {node!r} named an effect {key!r}, which holds a NUL or half a character")
     return key
-
-
-def _question(operator: str, capability: str, payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    asked = {"operator": operator, "capability": capability, "payload": canonical.jsonable(dict(payload or {}))}
-    return {"prompt": f"{capability} of {operator}", "payload": asked}
 
 
 def _called(function: Callable[[], Any]) -> Any:

@@ -40,6 +40,7 @@ from openvibe.outcomes import (
     Progress,
     WaitRequest,
 )
+from openvibe.protocol import nesting
 from openvibe.session import Session, StepNotes
 
 #: LangGraph's internal name for "refuse an answer to an interrupt that is not pending"; `strict_resume_works` tests it.
@@ -250,6 +251,8 @@ class _Teller:
         notes = self._session.told(part["id"])
         result = part["result"] or {}
         update = result if self._foreign else {key: value for key, value in result.items() if key in self._fields}
+        if self._foreign and nesting.deep(update, most=nesting.MOST_LEVELS + 1):
+            raise RunError(f"What node {part['name']!r} returned {nesting.FAULT}")
         data = {
             "update": canonical.jsonable(update),
             **canonical.jsonable(notes.shown),

@@ -12,7 +12,8 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticUndefined
 
 from openvibe import canonical
-from openvibe.errors import InputError, SetupError, WrongUpdate
+from openvibe.errors import InputError, RunError, SetupError, WrongUpdate
+from openvibe.protocol import nesting
 
 #: The key of an update that is no state field: how long the run sleeps after the step.
 REST = "wait_duration"
@@ -74,6 +75,8 @@ class Fields:
             raise WrongUpdate(
                 f"Node {node!r} wrote {name!r}, which is no state field of its operator; declare `{name}: <type>`"
             )
+        if nesting.deep(value):
+            raise WrongUpdate(f"What node {node!r} wrote to {name!r} {nesting.FAULT}")
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
@@ -113,6 +116,8 @@ def check_input(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, 
     Raises:
         InputError: a field is missing, unknown or of a wrong type; every problem is named.
     """
+    if problems := [_deep(model, name) for name, value in values.items() if nesting.deep(value)]:
+        raise InputError("; ".join(f"{p['field']}: {p['message']}" for p in problems), problems)
     try:
         checked = model.model_validate(dict(values))
     except ValidationError as error:
@@ -123,6 +128,18 @@ def check_input(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, 
     if problems:
         raise InputError("; ".join(f"{p['field']}: {p['message']}" for p in problems), problems)
     return given
+
+
+def _deep(model: type[BaseModel], field: str) -> dict[str, str]:
+    known = model.model_fields.get(field)
+    return {"field": field, "type": _name(known.annotation) if known else "", "message": nesting.FAULT}
+
+
+def kept(what: str, value: Any) -> Any:
+    """Return a value as the JSON that is kept of it; raises `RunError` about `what` it is, if it lies too deep."""
+    if nesting.deep(value):
+        raise RunError(f"{what} {nesting.FAULT}")
+    return canonical.jsonable(value)
 
 
 def _unkept(model: type[BaseModel], field: str) -> dict[str, str]:

@@ -9,9 +9,8 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel, Field, create_model
 
-from openvibe import canonical
 from openvibe.errors import GateRejected, RunError
-from openvibe.fields import Fields
+from openvibe.fields import Fields, kept
 from openvibe.graph.steps import Attempt, Method, Step
 from openvibe.groups import REJECT
 from openvibe.llm import asking
@@ -119,7 +118,7 @@ def gate(node: NodeSpec, method: Method, fields: Fields, *, leads: Mapping[str, 
                 "kind": "approval",
                 "node": node.id,
                 "prompt": spec.prompt,
-                "payload": canonical.jsonable(payload),
+                "payload": kept(f"What node {node.id!r} shows", payload),
                 "decisions": list(spec.decisions),
                 "schema": schema,
                 "edits": list(spec.edits),

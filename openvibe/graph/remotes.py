@@ -11,9 +11,8 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
-from openvibe import canonical
 from openvibe.errors import RunError, WrongUpdate
-from openvibe.fields import Fields
+from openvibe.fields import Fields, kept
 from openvibe.graph.nodes import Play, answer_schema
 from openvibe.graph.steps import Method, Step
 from openvibe.outcomes import EACH, SEATS
@@ -37,7 +36,7 @@ def remote(node: NodeSpec, method: Method, fields: Fields) -> Play:
     def play(state: dict[str, Any], runtime: Runtime[Session]) -> dict[str, Any]:
         told = Step.of(node, runtime).tried(lambda attempt: attempt.call(method, fields.view(state)))
         _check_task(node.id, told, fields)
-        task = canonical.jsonable(told["task"])
+        task = kept(f"The task of node {node.id!r}", told["task"])
         _check_fit(node.id, spec.role, task)
         answer = interrupt(
             {
@@ -66,12 +65,15 @@ def _several(node: NodeSpec, spec: RemoteSpec, method: Method, fields: Fields) -
         for name, ask in asks.items():
             named = {"name": name, "node": str(ask.get("node") or node.id)[:80]}
             if "role" not in ask:
-                question = {"prompt": str(ask["prompt"]), "payload": canonical.jsonable(ask["payload"])}
+                question = {
+                    "prompt": str(ask["prompt"]),
+                    "payload": kept(f"What node {node.id!r} shows", ask["payload"]),
+                }
                 seats.append({**named, **gate, **question})
                 continue
             if ask["role"] not in spec.roles:
                 raise WrongUpdate(f"Node {node.id!r} has no role {ask['role']!r}; it has: {', '.join(spec.roles)}")
-            task = canonical.jsonable(ask["task"])
+            task = kept(f"The task of node {node.id!r}", ask["task"])
             _check_fit(node.id, ask["role"], task)
             seats.append({**named, **_work(spec, ask["role"], task)})
         answers = interrupt({"kind": "work", "node": node.id, "rule": EACH, "needed": 1, SEATS: seats})["answers"]

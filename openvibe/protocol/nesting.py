@@ -8,14 +8,18 @@ from typing import Any
 MOST_LEVELS = 100
 
 
-def deep(value: Any) -> bool:
+#: What is wrong with a value that has more.
+FAULT = f"has more than {MOST_LEVELS} levels of lists and objects"
+
+
+def deep(value: Any, *, most: int = MOST_LEVELS) -> bool:
     """Tell whether a value has more levels than are taken."""
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(most + 1):
         level = [
             item
             for part in level
-            if isinstance(part, (list, dict))
+            if isinstance(part, (list, tuple, dict))
             for item in (part.values() if isinstance(part, dict) else part)
         ]
         if not level:

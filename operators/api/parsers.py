@@ -8,6 +8,10 @@ from typing import Any
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 
+from openvibe.protocol import nesting
+
+TOO_DEEP = "JSON parse error - too many levels"
+
 
 class DocumentParser(parsers.JSONParser):
     """Takes every body for JSON: the API speaks nothing else, and `curl -d` sends a form's content type."""
@@ -18,9 +22,13 @@ class DocumentParser(parsers.JSONParser):
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         """Return what the body holds."""
         try:
-            return super().parse(stream, media_type, parser_context)
+            body = super().parse(stream, media_type, parser_context)
         except RecursionError as error:
-            raise ParseError("JSON parse error - too many levels") from error
+            raise ParseError(TOO_DEEP) from error
+        # What is only a little too deep is refused by its own field, where one may say so.
+        if nesting.deep(body, most=2 * nesting.MOST_LEVELS):
+            raise ParseError(TOO_DEEP)
+        return body
 
 
 class JSONParser(DocumentParser):

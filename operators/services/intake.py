@@ -19,7 +19,7 @@ from openvibe import canonical, ids
 from openvibe.errors import BudgetRefused, GateRejected, InputError
 from openvibe.events import Event as Fact
 from openvibe.fields import check_input
-from openvibe.protocol import headers
+from openvibe.protocol import headers, nesting
 from operators import definitions
 from operators.errors import (
     AgentBusy,
@@ -190,7 +190,8 @@ def checked(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
 def _fitting(workflow: Workflow, input: Mapping[str, Any]) -> dict[str, Any]:
     """Return input as its schema takes it: the code is on another server."""
     given = dict(input)
-    problems = [
+    problems = [{"field": name, "message": nesting.FAULT} for name, value in given.items() if nesting.deep(value)]
+    problems = problems or [
         {"field": ".".join(map(str, error.path)), "message": error.message}
         for error in jsonschema.Draft202012Validator(workflow.input_schema).iter_errors(given)
     ]

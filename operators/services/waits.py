@@ -19,6 +19,7 @@ from openvibe import canonical
 from openvibe.budgets import FORM
 from openvibe.events import Event as Fact
 from openvibe.outcomes import TERMINATE
+from openvibe.protocol import nesting
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
 from operators.models import Event, Operator, Run, Wait
 from operators.models.lookup import listed
@@ -186,6 +187,8 @@ def _check_quote(wait: Wait, given: Answer) -> None:
 def _check_fit(wait: Wait, given: Answer) -> None:
     body = {"decision": given.decision, "notes": given.notes, **({"values": given.values} if given.values else {})}
     errors = sorted(jsonschema.Draft202012Validator(wait.schema).iter_errors(body), key=lambda error: list(error.path))
+    if nesting.deep(given.values):
+        raise Misfit(f"values: {nesting.FAULT}")
     if not errors and canonical.jsonable(body) != body:
         raise Misfit("values: a whole number from 2**53 on, a NUL or half a character cannot be kept")
     if errors:

@@ -151,3 +151,14 @@ def test_callers_who_come_at_the_same_time_with_one_key_start_one_run(alice_call
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
     assert len({answer.json()["run_id"] for answer in answers}) == 1
     assert Run.objects.count() == 1
+
+
+@pytest.mark.parametrize(("levels", "status"), [(150, 422), (480, 400), (900, 400)])
+def test_a_body_with_too_many_levels_is_refused_before_anybody_reads_its_key(alice_calls, levels, status):
+    deep = "[" * levels + "]" * levels
+
+    answer = _activate(alice_calls, f'{{"trigger": "query", "input": {{"company_name": {deep}}}}}')
+
+    assert answer.status_code == status
+    assert "levels" in answer.json()["detail"]
+    assert Run.objects.count() == 0
