@@ -7,6 +7,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -66,7 +67,10 @@ class Player:
             run_id = agenda.popleft()
             agenda += play(self.scene, run_id)
             run = self._ledger.run(run_id)
-            if run is not None and run.ended and self._reply(run):
+            if run is None:
+                continue
+            self._call_back(run)
+            if run.ended and self._reply(run):
                 agenda.append(run.parent)
 
     def decide(
@@ -120,6 +124,7 @@ class Player:
             self._ledger.change(run)
         self._hooks.tell(run, "run.cancelled", at=self._now(), duration=run.metrics.duration_seconds)
         self.scene.calls.hang_up(run_id, Overtaken(run_id))
+        self._call_back(run)
         self.work([], ended=[run])
         return run
 
@@ -155,7 +160,10 @@ class Player:
         for run in left:
             run.status = "queued"
             self._ledger.change(run)
-        self.work([run.id for run in left], ended=[run for run in self._ledger.runs() if run.ended and run.asked_by])
+        kept = self._ledger.runs()
+        for run in kept:
+            self._call_back(run)
+        self.work([run.id for run in left], ended=[run for run in kept if run.ended and run.asked_by])
         return [run.id for run in left]
 
     def _reply(self, run: Run) -> bool:
@@ -164,6 +172,15 @@ class Player:
             return False
         error = run.error or ("" if run.status == "completed" else f"run {run.id} was {run.status}")
         return self.answer(run.parent, run.asked_by, result=run.output, error=error)
+
+    def _call_back(self, run: Run) -> None:
+        """Cancel the runs that were to answer this one, where it waits for their answers no more."""
+        needless = {wait.id for wait in run.waits if wait.kind == "reply" and wait.status == "cancelled"}
+        for asked in self._ledger.left() if needless else ():
+            if asked.asked_by in needless:
+                # One that has ended meanwhile is called back no more.
+                with suppress(RunError):
+                    self.cancel(asked.id)
 
     def _close(self, run: Run, wait: Wait) -> None:
         """Note an answer and queue the run; part of the caller's transaction."""
