@@ -1,4 +1,4 @@
-"""What is answered when a view broke: that the database is away for a moment, or that the fault is ours."""
+"""What is answered where no view does: that the database is away for a moment, a fault of ours, a body too large."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def answer(request: HttpRequest) -> HttpResponse:
     told = {"again": outages.RETRY_SECONDS if request.method == "GET" else None}
     headers = {"Retry-After": str(outages.RETRY_SECONDS)}
     return HttpResponse(render_to_string("503.html", told), status=503, headers=headers)
+
+
+def too_large(path: str, detail: str) -> HttpResponse:
+    """Answer a request whose body is over the limit."""
+    return problems.too_large(detail) if path.startswith(PROGRAMS) else HttpResponse(detail, status=413)

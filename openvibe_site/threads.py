@@ -22,6 +22,8 @@ from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
+from openvibe_site import failures
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
@@ -83,9 +85,8 @@ class ThreadedHandler(ASGIHandler):
         size = body.seek(0, os.SEEK_END)
         body.seek(0)
         if size > (settings.DATA_UPLOAD_MAX_MEMORY_SIZE or size):
-            return HttpResponse(
-                f"The body has {size} bytes; {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} are taken", status=413
-            )
+            told = f"The body has {size} bytes; {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} are taken"
+            return failures.too_large(scope["path"], told)
         request, refusal = self.create_request(scope, body)
         if request is None:
             assert refusal is not None
@@ -93,6 +94,8 @@ class ThreadedHandler(ASGIHandler):
         # A chunked body comes without a length, and readers of the length would take it for none.
         request.META.setdefault("CONTENT_LENGTH", str(size))
         response: HttpResponseBase = self._views.get_response(request)
+        if request.method == "HEAD":
+            _empty(response)
         # Closing ends the request: its database connection may go on to the next one.
         if not response.streaming:
             response.close()
@@ -100,3 +103,11 @@ class ThreadedHandler(ASGIHandler):
             # It may last for hours, and the thread's connection goes on to the next request.
             close_old_connections()
         return response
+
+
+def _empty(response: HttpResponseBase) -> None:
+    """Take the body away. Daphne drops only its first part, and a stream of events would never end."""
+    if isinstance(response, StreamingHttpResponse):
+        response.streaming_content = ()
+    elif isinstance(response, HttpResponse):
+        response.content = b""

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from operators import outages
@@ -22,6 +23,8 @@ RETRY = {"Retry-After": str(outages.RETRY_SECONDS)}
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn an exception of a view into a response; None lets Django answer 500."""
+    # A view that draws pages or YAML refuses in JSON, too.
+    context["request"].accepted_renderer = JSONRenderer()
     if isinstance(error, DomainError):
         return _problem(error.status, error.code, error.message, **error.detail)
     if isinstance(error, Http404):
@@ -66,6 +69,11 @@ def not_found(request: HttpRequest, path: str = "") -> JsonResponse:
     """Answer a path under /v1/ that does not exist."""
     detail = f"There is no {request.path}; see /v1/docs/"
     return JsonResponse(_body(404, "not_found", detail), status=404, content_type=CONTENT_TYPE)
+
+
+def too_large(detail: str) -> JsonResponse:
+    """Answer a program whose body no view gets to see."""
+    return JsonResponse(_body(413, "too_large", detail), status=413, content_type=CONTENT_TYPE)
 
 
 def away() -> JsonResponse:

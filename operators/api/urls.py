@@ -23,7 +23,7 @@ from operators.api import (
 
 urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="schema", metadata_class=None), name="api-docs"),
     path("operators", registrations.Operators.as_view()),
     path("operators/<slug:slug>", registrations.OperatorPage.as_view()),
     path("operators/<slug:slug>/activate", views.Activate.as_view()),

@@ -214,3 +214,10 @@ def test_a_pages_session_comes_in_and_needs_its_csrf_token_to_change(alice, alic
     assert page.get(waiting).status_code == 200
     _problem(page.delete(waiting), 403)
     assert page.get(waiting).json()["status"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("method", "address"), [("PATCH", "/v1/schema/"), ("PATCH", "/v1/docs/"), ("OPTIONS", "/v1/docs/")]
+)
+def test_a_document_with_a_shape_of_its_own_is_refused_as_everything_else(db, method, address):
+    assert _problem(Client().generic(method, address), 405)["title"] == "method_not_allowed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
     assert b"bytes" in content
 
 
+async def test_a_program_is_told_of_it_by_a_problem() -> None:
+    body = b"x" * (settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
+    status, headers, content = await ask("/v1/operators/company_intel/activate", method="POST", body=body)
+    assert (status, headers[b"Content-Type"]) == (413, b"application/problem+json")
+    assert json.loads(content)["title"] == "too_large"
+
+
 async def test_a_file_is_sent_whole_and_without_a_warning() -> None:
     path = Path(settings.STATICFILES_DIRS[0]) / "icons.svg"
     status, headers, content = await ask("/static/icons.svg")
@@ -84,6 +92,19 @@ async def test_a_file_is_sent_whole_and_without_a_warning() -> None:
 async def test_a_head_of_a_file_has_no_body() -> None:
     status, _, content = await ask("/static/icons.svg", method="HEAD")
     assert (status, content) == (200, b"")
+
+
+async def test_a_head_of_what_is_sent_in_parts_has_no_body() -> None:
+    status, headers, content = await ask("/v1/schema/", method="HEAD")
+    assert (status, content) == (200, b"")
+    assert int(headers[b"Content-Length"]) > 64 * 1024
+
+
+async def test_a_head_of_a_stream_ends(alice_token: str) -> None:
+    headers = {"authorization": f"Bearer {alice_token}"}
+    status, told, content = await ask("/v1/events/stream", method="HEAD", headers=headers)
+    assert (status, content) == (200, b"")
+    assert told[b"Content-Type"] == b"text/event-stream"
 
 
 async def test_an_unknown_host_is_refused() -> None:
