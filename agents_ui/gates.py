@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agents_ui import questions, schemas
 from agents_ui.schemas import Input
+from openvibe import canonical
 from operators.errors import Misfit
 from operators.models import Wait
 from operators.numbers import natural
@@ -40,6 +41,8 @@ class Editor:
 
     name: str
     label: str
+    #: A hash of the value that the gate asks about, by which a page knows whether it is still the same.
+    basis: str
     single: Input | None = None
     fields: list[Input] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
@@ -134,18 +137,19 @@ class GateForm:
         label = questions.LABELS.get(name, "") if self.wait.form else ""
         label = label or part.get("title") or name.replace("_", " ").capitalize()
         item = schemas.resolved(part.get("items", {}), root)
+        editor = Editor(name, label, canonical.sha256(value)[:12])
         if part.get("type") == "array" and item.get("properties") and isinstance(value, list):
-            return Editor(name, label, records=self._records(name, item, value))
+            return replace(editor, records=self._records(name, item, value))
         if self.wait.form and part.get("properties"):
             fields = schemas.inputs(part, root, value or {}, prefix=f"values.{name}.")
-            return Editor(name, label, fields=fields)
+            return replace(editor, fields=fields)
         wrapped = {"properties": {name: part}, "required": self._required}
         (single,) = schemas.inputs(wrapped, root, {name: value}, prefix="values.")
         if self.wait.form == "value" and single.control == "json" and not part.get("type"):
             single.control = "free"
         if self.wait.form:
             single.label = label
-        return Editor(name, label, single=single)
+        return replace(editor, single=single)
 
     def _records(self, name: str, item: schemas.Schema, value: list[Any]) -> list[Record]:
         return [

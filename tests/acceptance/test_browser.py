@@ -88,6 +88,38 @@ def test_a_page_stays_useful_when_a_gate_is_asked_anew(page: Page, site: Site) -
     assert site.wait_for(run, *ENDED)["status"] == "completed"
 
 
+def test_what_somebody_is_changing_outlives_a_gate_that_is_asked_anew(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    gate = site.wait_for(run, "waiting", *ENDED)["waits"][0]
+    page.goto(f"{site.url}/agents/{run.rpartition('/')[2]}/")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    first, last = page.get_by_label("Subject").first, page.get_by_label("Subject").last
+    first.fill("Half a subject")
+    last.fill("The last subject")
+    page.locator("[data-drop]").nth(1).check()
+    # Another value was changed: what is being written stands where it was.
+    override = {"wait_id": gate["id"], "version": 1, "values": {"segment": "elsewhere"}, "reason": "Moved"}
+    assert site.call("POST", f"{run}/overrides", override).status_code == 200
+    expect(page.locator(f"#gate-{gate['id']}-2")).to_contain_text("Moved")
+    expect(first).to_have_value("Half a subject")
+    expect(page.locator("[data-drop]").nth(1)).to_be_checked()
+    # This very value was changed: it is shown as it is now, and what was written can still be read.
+    sequence = gate["payload"]["personalized_sequence"][:1]
+    override |= {"version": 2, "values": {"personalized_sequence": sequence}, "reason": "One will do"}
+    assert site.call("POST", f"{run}/overrides", override).status_code == 200
+    anew = page.locator(f"#gate-{gate['id']}-3")
+    expect(anew).to_contain_text("One will do")
+    expect(first).to_have_value(sequence[0]["subject"])
+    expect(anew.get_by_role("alert")).to_contain_text("Half a subject")
+    expect(anew.get_by_role("alert")).to_contain_text("The last subject")
+    first.fill("A whole subject")
+    page.get_by_role("button", name="Approve with changes").click()
+    ended = site.wait_for(run, *ENDED)
+    assert ended["status"] == "completed", ended["error"]
+    assert [touch["subject"] for touch in ended["output"]["final_plan"]["sequence"]] == ["A whole subject"]
+
+
 def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
     sign_in(page, site)
     page.goto(f"{site.url}/agents/")
