@@ -1,4 +1,5 @@
-// A gate's Edit button opens the editors; only open editors are sent. "Discard changes" closes and empties them.
+// A gate's Edit button opens the editors; only open editors are sent. "Discard changes" closes and empties them; after a
+// refusal, when they begin with what was sent, it asks for the gate anew.
 (() => {
   "use strict";
   document.addEventListener("click", (event) => {

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 
+import httpx
 from playwright.sync_api import Page, expect
 
 from tests.acceptance import chromium
@@ -118,6 +119,74 @@ def test_what_somebody_is_changing_outlives_a_gate_that_is_asked_anew(page: Page
     ended = site.wait_for(run, *ENDED)
     assert ended["status"] == "completed", ended["error"]
     assert [touch["subject"] for touch in ended["output"]["final_plan"]["sequence"]] == ["A whole subject"]
+
+
+def test_discarding_changes_that_were_refused_brings_back_what_is_asked(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    gate = site.wait_for(run, "waiting", *ENDED)["waits"][0]
+    # Browsers tell of an answer of 422 as of an error.
+    tab = page.context.new_page()
+    tab.goto(f"{site.url}/agents/{run.rpartition('/')[2]}/")
+    tab.get_by_role("button", name="Edit", exact=True).click()
+    subject = tab.get_by_label("Subject").first
+    subject.fill("Half a subject")
+    tab.locator("[data-drop]").first.check()
+    # The browser itself would not send what does not fit.
+    tab.locator(".gate-form").evaluate("form => { form.noValidate = true }")
+    tab.get_by_label("Wait days").last.fill("99")
+    tab.get_by_label("Note").fill("Half a note")
+    with tab.expect_response(re.compile("/gates/")) as answer:
+        tab.get_by_role("button", name="Approve with changes").click()
+    assert answer.value.status == 422
+    tab.get_by_role("button", name="Discard changes").click()
+    tab.get_by_role("button", name="Edit", exact=True).click()
+    expect(subject).to_have_value(gate["payload"]["personalized_sequence"][0]["subject"])
+    expect(tab.locator("[data-drop]").first).not_to_be_checked()
+    expect(tab.get_by_label("Note")).to_have_value("Half a note")
+
+
+WORD = "Donaudampfschifffahrtsgesellschaftskapitaenskajuetentuerschluesselloch"
+WIDE = f"""
+operators:
+  - id: wide
+    name: {WORD}
+    description: About {WORD}
+    fields: {{name: str}}
+    workflows:
+      - id: ask
+        name: {WORD}
+        inputs: [name]
+        sample_input: {{name: {WORD}}}
+        nodes:
+          - {{id: look, type: gate, prompt: "See https://example.org/{WORD}", shows: [name], edits: [name]}}
+"""
+
+
+def test_long_words_do_not_widen_a_page_on_a_phone(page: Page, site: Site) -> None:
+    headers = {"Authorization": f"Bearer {site.token}"}
+    answer = httpx.post(f"{site.url}/v1/operators", content=WIDE, headers=headers, timeout=15, trust_env=False)
+    assert answer.status_code in {200, 201}, answer.text
+    run = site.start_run("wide", "ask")
+    site.wait_for(run, "waiting", *ENDED)
+    sign_in(page, site)
+    page.set_viewport_size({"width": 390, "height": 844})
+    of_run = run.rpartition("/")[2]
+    for place in (
+        "",
+        "operators/",
+        "operators/wide/",
+        "operators/wide/ask/runs/",
+        "approvals/",
+        "general/",
+        f"{of_run}/",
+    ):
+        page.goto(f"{site.url}/agents/{place}")
+        expect(page.get_by_text(WORD[:20]).locator("visible=true").first).to_be_visible()
+        if place in ("approvals/", f"{of_run}/"):
+            expect(page.get_by_role("button", name="Approve", exact=True).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, place
+    site.call("DELETE", run)
 
 
 def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
