@@ -16,6 +16,10 @@ from operators.services.waits import Answer
 
 #: More records than this nobody sends by hand.
 MOST_RECORDS = 200
+#: What is said of a control that was left empty: of an answer, and of a value that is shown and may be changed.
+NEEDED, FULL = "This is needed for an answer", "This cannot be empty"
+#: Controls whose values may be empty.
+EMPTIABLE = ("text", "area", "check")
 #: Nothing was given; null is something.
 MISSING: Any = object()
 
@@ -133,6 +137,7 @@ class GateForm:
         # A graph's own schema brings the definitions that it refers to.
         root = {**self.wait.schema, "$defs": {**self.wait.schema.get("$defs", {}), **part.get("$defs", {})}}
         value = questions.prefilled(self.wait, name)
+        kept = value is not None and not schemas.nullable(part)
         part = schemas.resolved(part, root)
         label = questions.LABELS.get(name, "") if self.wait.form else ""
         label = label or part.get("title") or name.replace("_", " ").capitalize()
@@ -149,6 +154,8 @@ class GateForm:
             single.control = "free"
         if self.wait.form:
             single.label = label
+        else:
+            single.required = kept and single.control not in EMPTIABLE
         return replace(editor, single=single)
 
     def _records(self, name: str, item: schemas.Schema, value: list[Any]) -> list[Record]:
@@ -168,10 +175,10 @@ class GateForm:
     def _values(self) -> dict[str, Any]:
         """Return what was given; of our own gates' fields, those that differ from what the gate shows."""
         values = {editor.name: self._edited(editor) for editor in self.editors}
+        for editor in self.editors:
+            if editor.single and editor.single.required and values[editor.name] is MISSING:
+                editor.single.errors = editor.single.errors or [NEEDED if self.wait.form else FULL]
         if self.wait.form:
-            for editor in self.editors:
-                if editor.single and values[editor.name] is MISSING and editor.name in self._required:
-                    editor.single.errors = editor.single.errors or ["This is needed for an answer"]
             return {name: value for name, value in values.items() if value is not MISSING}
         values = {name: None if value is MISSING else value for name, value in values.items()}
         return {name: value for name, value in values.items() if value != self.wait.payload.get(name)}

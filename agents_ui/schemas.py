@@ -83,6 +83,12 @@ def resolved(schema: Schema, root: Schema) -> Schema:
     return schema
 
 
+def nullable(schema: Schema) -> bool:
+    """Tell whether null fits, as far as the schema itself says what fits."""
+    options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())] or [schema]
+    return any("null" in option.get("type", "null") for option in options)
+
+
 def inputs(schema: Schema, root: Schema, values: Mapping[str, Any], *, prefix: str = "") -> list[Input]:
     """Return a control for each property of an object's schema."""
     required = schema.get("required", ())

@@ -197,6 +197,28 @@ def test_a_field_of_another_kind_is_edited_as_one_control(gate: Wait, bob: User,
     assert Wait.objects.get(id=gate.id).values == {"plan": {"a": 2}}
 
 
+def test_a_value_that_is_neither_a_text_nor_null_cannot_be_emptied(gate: Wait, bob: User, browse: Browse) -> None:
+    fields = {
+        "rounds": {"type": "integer"},
+        "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "unset": {"type": "integer"},
+        "word": {"type": "string"},
+    }
+    schema = {"properties": {"values": {"properties": fields}}}
+    payload = {"rounds": 3, "limit": 4, "unset": None, "word": "yes"}
+    Wait.objects.filter(id=gate.id).update(schema=schema, edits=list(fields), payload=payload)
+    page = browse(bob).get(place(gate), headers=HTMX).content.decode()
+    assert 'name="values.rounds" required' in page
+    assert page.count(" required") == 1
+    empty = {f"values.{name}": "" for name in fields}
+    refused = decide(browse(bob), gate, **quoted(gate, decision="approve", **empty))
+    assert refused.status_code == 422
+    assert refused.content.decode().count("field-error") == 1
+    assert "This cannot be empty" in refused.content.decode()
+    decide(browse(bob), gate, **quoted(gate, decision="approve", **empty | {"values.rounds": "5"}))
+    assert Wait.objects.get(id=gate.id).values == {"rounds": 5, "limit": None, "word": ""}
+
+
 def test_approvals_list_open_gates_first_and_then_decisions(
     gate: Wait, rejected_too: Wait, vera: User, browse: Browse
 ) -> None:
