@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine
+import logging
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
+
+logger = logging.getLogger(__name__)
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+#: How long a work rests that broke off, in seconds.
+PAUSE = 0.5
+
+
+async def lasting(name: str, work: Work) -> None:
+    """Do a work to its end; whenever it breaks off, by whatever, that is told, and it begins anew."""
+    while True:
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody wants this to end: what it waited for was cancelled.
+            logger.warning("%s broke off, since what it waited for was cancelled; it begins anew", name)
+        except Exception:
+            logger.exception("%s broke off; it begins anew", name)
+        await asyncio.sleep(PAUSE)
 
 
 async def cancel(tasks: Collection[asyncio.Task[Any]], *, pause: float) -> None:

@@ -8,7 +8,7 @@ import logging
 from typing import Literal
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseFault
 from nats.errors import Error as NATSError
 
 from openvibe.bus.nats_access import Access, NatsClient
@@ -92,7 +92,7 @@ async def furnish() -> None:
 def _projects() -> list[str]:
     try:
         return Project.objects.names()
-    except DatabaseError:
+    except DatabaseFault:
         # Before there are tables.
         return []
 

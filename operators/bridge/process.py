@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -49,18 +50,22 @@ async def serve(ended: asyncio.Event) -> None:
     absent = presence.announce(Process.Kind.BRIDGE)
     consumers = furnishing.consumers()
     reading = {consumer.stream: asyncio.Event() for consumer in consumers}
-    works = [asyncio.create_task(_read_for_ever(consumer, reading[consumer.stream])) for consumer in consumers]
-    works += [
-        asyncio.create_task(furnishing.furnish()),
-        asyncio.create_task(requests.serve_for_ever()),
-        asyncio.create_task(mirror.mirror_for_ever()),
-        asyncio.create_task(registry.beat_for_ever()),
-        asyncio.create_task(artifacts.read_for_ever(reading[AGENTS])),
-        asyncio.create_task(health.hear_for_ever()),
-        asyncio.create_task(readers.serve_for_ever()),
-    ]
+    works: dict[str, companions.Work] = {
+        f"Reading {consumer.stream}": partial(_read_for_ever, consumer, reading[consumer.stream])
+        for consumer in consumers
+    }
+    works |= {
+        "Furnishing NATS": furnishing.furnish,
+        "Serving requests": requests.serve_for_ever,
+        "Mirroring the shared context": mirror.mirror_for_ever,
+        "Keeping the registry": registry.beat_for_ever,
+        "Reading artifacts": partial(artifacts.read_for_ever, reading[AGENTS]),
+        "Hearing agents' health": health.hear_for_ever,
+        "Making readers of agents": readers.serve_for_ever,
+    }
+    tasks = [asyncio.create_task(companions.lasting(name, work)) for name, work in works.items()]
     await ended.wait()
-    await companions.cancel(works, pause=0.5)
+    await companions.cancel(tasks, pause=0.5)
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseFault
 
 from openvibe.bus import Bus, Message, matches
 from openvibe.errors import BusError
@@ -49,7 +49,7 @@ def streams() -> tuple[Stream, ...]:
     """Return the streams of all projects' agents; none on an open server, or before there are tables."""
     try:
         return tuple(stream for name in _projects() for stream in _of(name))
-    except DatabaseError:
+    except DatabaseFault:
         return ()
 
 
@@ -58,12 +58,26 @@ async def _serve(bus: Bus) -> None:
     made: set[str] = set()
     try:
         while await link.bus() is bus:
-            for project in set(await aside(_projects)) - made:
-                await bus.ensure(_of(project))
-                made.add(project)
+            await _make(bus, made)
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         await end()
+
+
+async def _make(bus: Bus, made: set[str]) -> None:
+    """Make the streams of projects that have none yet. What cannot be made now closes the gate to nobody."""
+    try:
+        missing = set(await aside(_projects)) - made
+    except DatabaseFault as error:
+        logger.info("Whether there are new projects is not known yet: %s", error)
+        return
+    for project in missing:
+        try:
+            await bus.ensure(_of(project))
+        except BusError as error:
+            logger.info("The readers of %s find no streams yet: %s", project, error)
+        else:
+            made.add(project)
 
 
 async def _answered(bus: Bus, message: Message) -> bytes:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import shutil
+import socketserver
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import nats
@@ -14,7 +18,10 @@ import pytest
 from openvibe.bus import MOST_BYTES
 from openvibe.bus.nats import NatsBus
 from openvibe.protocol import envelope, headers, subjects
+from operators.link import link
 from operators.models import Channel, DeadLetter, Event, Run
+from operators.services import announcements
+from tests import servers
 from tests.bridge.conftest import SOON, Bridge, eventually, letters, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
@@ -170,6 +177,50 @@ def test_an_observer_with_a_reader_of_its_own_costs_the_bridge_no_message(bridge
     seen = asyncio.run(observe())
     eventually(lambda: len(said()) == 20)
     assert [json.loads(data)["content"] for data in seen] == said() == [f"hello {number}" for number in range(20)]
+
+
+def test_nats_is_furnished_also_after_a_fault_that_nobody_expected(
+    transactional_db: None, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with servers.nats() as server, _babbler() as babbler:
+        # What is there already its readers leave as it is.
+        asyncio.run(_age(server.url, made=60))
+        settings.NATS_URL = babbler
+        bridge = Bridge(server)
+        bridge.start()
+        try:
+            eventually(lambda: any("furnish" in str(record.exc_text) for record in caplog.records))
+            settings.NATS_URL = server.url
+            eventually(lambda: asyncio.run(_age(server.url)) > 60)
+        finally:
+            bridge.stop()
+            announcements.settle(SOON)
+            link.submit(link.close()).result(SOON)
+
+
+@contextlib.contextmanager
+def _babbler() -> Iterator[str]:
+    """The address of a server that says of itself what no client expects."""
+
+    class Babble(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"INFO []\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Babble) as babbler:
+        threading.Thread(target=babbler.serve_forever, daemon=True).start()
+        yield f"nats://127.0.0.1:{babbler.server_address[1]}"
+        babbler.shutdown()
+
+
+async def _age(url: str, *, made: float | None = None) -> float:
+    """Return for how long the events are kept, after making it so if asked to."""
+    client = await nats.connect(url)
+    stream = client.jetstream()
+    if made:
+        await stream.add_stream(name="cg_evt_v1", subjects=["cg.v1.*.*.evt.>"], max_age=made)
+    found = await stream.stream_info("cg_evt_v1")
+    await client.close()
+    return float(found.config.max_age or 0)
 
 
 @pytest.fixture

@@ -189,6 +189,30 @@ async def test_a_stream_that_was_lost_is_there_again_for_the_next_reader(agent: 
     assert await texts(reader, 1) == ["lost and found"]
 
 
+async def test_a_project_whose_streams_cannot_be_made_closes_the_gate_to_no_other(
+    bridge: Bridge, site: JetStreamContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "operators.bridge.readers")
+    folder = bridge.server.folder / "jetstream/jetstream/OPENVIBE/streams/sessions-odd"
+    # A file in the place of a stream's folder, which the server clears away when it stumbles over it.
+    folder.write_bytes(b"")
+    await in_thread(lambda: Project.objects.create(id="odd", name="Odd"))
+    await in_thread(lambda: eventually(lambda: asyncio.run(_has(bridge.server, "sessions-odd"))))
+    assert "sessions-odd" in caplog.text
+    # Whoever begins anew has closed it meanwhile, to all.
+    assert "trying again" not in caplog.text
+    for stream in readers.streams("odd"):
+        await site.delete_stream(stream.name)
+
+
+async def _has(server: Server, stream: str) -> bool:
+    try:
+        await kept(server, stream)
+    except NotFoundError:
+        return False
+    return True
+
+
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
