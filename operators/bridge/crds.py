@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Any
 
 import yaml
 
-from openvibe.protocol.streams import Consumer, Stream
+from openvibe.protocol.streams import STREAMS, Consumer, Stream
 
 API = "jetstream.nats.io/v1beta2"
 #: Copies of each stream in a cluster, where nobody has set more than one.
@@ -61,7 +62,16 @@ def text(resources: list[dict[str, Any]]) -> str:
 
 
 def _name(text: str) -> str:
-    # Kubernetes takes small letters, digits and hyphens.
+    """Name a resource as Kubernetes takes it, in small letters, digits and hyphens; what it cannot say a hash tells."""
+    plain, own = _plain(text), text
+    for origin in STREAMS:
+        own = own.removeprefix(origin.name)
+    if own == _plain(own) and not own.endswith("-"):
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _plain(text: str) -> str:
     return text.lower().replace("_", "-")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -342,3 +343,18 @@ def test_the_yaml_says_what_a_server_needs_as_it_is_set(settings: Any, project: 
     assert {item["durableName"] for item in found} == {"openvibe-bridge-mill"}
     assert {item["maxAckPending"] for item in found} == {50}
     assert [item["filterSubjects"] for item in found] == [list(row.patterns) for row in table.consumers]
+
+
+@pytest.mark.parametrize("kind", ["stream", "consumer"])
+def test_no_two_resources_have_one_name(settings: Any, project: Project, kind: str) -> None:
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_credentials="openvibe-site.nk")
+    for name in ("acme_one", "acme-one", "Acme-one", "acme-", "acme_"):
+        Project.objects.create(id=name, name=name)
+    names = []
+    for server in ("mill", "Mill", "mill_", "mill-"):
+        settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, server=server)
+        found = [item for item in yaml.safe_load_all(bus("yaml")) if item["kind"] == kind.title()]
+        names += [item["metadata"]["name"] for item in found if kind == "consumer" or server == "mill"]
+    assert len(names) == len(set(names)) >= 15
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) for name in names)
+    assert {"cg-cmd-v1", "cg-cmd-v1-acme-one", "cg-evt-v1-openvibe-bridge-mill"} & set(names)
