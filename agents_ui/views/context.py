@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 from agents_ui.access import PageRequest, signed_in
 from openvibe.protocol.keys import BUCKETS
 from operators.models import ContextEntry, Project
+from operators.services import mirroring
 
 PAGE = 50
 #: How many former values a page shows.
@@ -50,4 +51,5 @@ def detail(request: PageRequest, entry_id: int) -> HttpResponse:
         raise Http404("No database counts that far")
     entries = ContextEntry.objects.visible_to(request.user).select_related("project")
     entry = get_object_or_404(entries.distinct(), id=entry_id)
-    return render(request, "context/entry.html", {"entry": entry, "history": entry.history.all()[:HISTORY]})
+    found = {"entry": entry, "history": entry.history.all()[:HISTORY], "hindrance": mirroring.hindrance(entry)}
+    return render(request, "context/entry.html", found)

@@ -64,6 +64,15 @@ def behind(most: int) -> list[ContextEntry]:
     return list(rows.order_by("updated_at")[:most])
 
 
+def hindrance(entry: ContextEntry) -> str:
+    """Return why NATS KV never has a value as it is here, or an empty text."""
+    if (length := len(keys.encoded(entry.key))) > LONGEST_NAME:
+        return f"its key has {length:,} characters as NATS spells it, and {LONGEST_NAME:,} are mirrored"
+    if nesting.deep(entry.value):
+        return f"it has more than {nesting.MOST_LEVELS} levels of lists and objects"
+    return ""
+
+
 def lost(project_id: str, bucket: str, present: set[str]) -> list[ContextEntry]:
     """Return values that NATS KV had and whose keys are not among those that it has."""
     rows = ContextEntry.objects.present().filter(project_id=project_id, bucket=bucket, kv_revision__gt=0)
@@ -90,11 +99,8 @@ def _mark(entry: ContextEntry, kv_revision: int) -> None:
 
 async def _put(bus: Bus, entry: ContextEntry) -> int:
     """Write a value, or its deletion, and return what NATS KV calls it."""
-    if len(keys.encoded(entry.key)) > LONGEST_NAME:
-        logger.warning("The key of %s is too long for NATS KV, and not mirrored", entry)
-        return entry.kv_revision
-    if nesting.deep(entry.value):
-        logger.warning("%s has more than %s levels, and is not mirrored", entry, nesting.MOST_LEVELS)
+    if reason := hindrance(entry):
+        logger.warning("%s is not mirrored to NATS KV: %s", entry, reason)
         return entry.kv_revision
     bucket, data = tenancy.context(entry.project_id, entry.bucket), orjson.dumps(entry.value)
     if len(data) > cards.VALUE_LIMIT:

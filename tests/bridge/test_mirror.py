@@ -229,6 +229,18 @@ def test_a_key_that_no_database_keeps_is_a_dead_letter(bridge: Bridge, key: str)
     assert [(subject, body) for subject, body, _ in letters()] == [(f"$KV.{LEADS}.{key}", b"2")]
 
 
+@pytest.mark.parametrize("key", ["a=b", "a=41", "a=3Db"])
+def test_a_key_with_an_equals_sign_is_the_same_here_and_there(bridge: Bridge, key: str) -> None:
+    place = f"$KV.{LEADS}.{key}"
+    put(bridge, "first", 1)
+    kv(bridge, lambda bus: bus.publish(place, b"1"))
+    eventually(lambda: context.value("default", "leads", key) == 1)
+    context.put("default", "leads", key, 2, author="alice")
+    eventually(lambda: at_rest(key))
+    found = kv(bridge, lambda bus: bus._stream.get_last_msg(f"KV_{LEADS}", place))
+    assert found.data == b"2"
+
+
 def test_a_bucket_that_cannot_be_read_hinders_no_other(bridge: Bridge) -> None:
     async def spoil(bus: NatsBus) -> None:
         await bus._stream.delete_stream(f"KV_{LEADS}")

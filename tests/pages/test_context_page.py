@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 from django.contrib.auth.models import User
 
@@ -48,6 +50,24 @@ def test_a_deleted_value_is_gone_from_the_list_and_keeps_its_history(
     page = text(browse, vera, f"{PLACE}{entry.pk}/")
     assert "This value was deleted" in page
     assert "&quot;score&quot;: 61" in page
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("ü" * 400, 1, "its key has 2,400 characters"),
+        ("deep", reduce(lambda inner, _: [inner], range(150), 1), "levels"),
+    ],
+)
+def test_a_value_that_nats_never_has_says_so(
+    project: Project, vera: User, browse: Browse, key: str, value: object, reason: str
+) -> None:
+    entry = context.put("default", "leads", key, value, author="alice")
+    assert reason in text(browse, vera, f"{PLACE}{entry.pk}/")
+
+
+def test_a_value_that_nats_has_says_nothing_of_it(entry: ContextEntry, vera: User, browse: Browse) -> None:
+    assert "NATS" not in text(browse, vera, f"{PLACE}{entry.pk}/")
 
 
 def test_values_are_found_by_bucket_and_part_of_a_key(entry: ContextEntry, vera: User, browse: Browse) -> None:
