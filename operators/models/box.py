@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Project
 
 
@@ -15,7 +16,7 @@ class Box(models.Model):
     # The constraint begins with it.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="boxes", db_index=False)
     name = models.CharField(max_length=LONGEST)
-    cards = models.JSONField(default=list)
+    cards = JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

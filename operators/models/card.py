@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Project
 
 
@@ -13,7 +14,7 @@ class Card(models.Model):
     # The constraint begins with it.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="cards", db_index=False)
     sha256 = models.CharField(max_length=64)
-    content = models.JSONField()
+    content = JSONField()
     size = models.PositiveIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Actor, Project
 
 
@@ -30,7 +31,7 @@ class ContextEntry(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="context")
     bucket = models.CharField(max_length=40)
     key = models.CharField(max_length=400)
-    value = models.JSONField(null=True)
+    value = JSONField(null=True)
     revision = models.PositiveIntegerField(default=1)
     deleted = models.BooleanField(default=False)
     author = models.CharField(max_length=200, blank=True)
@@ -60,7 +61,7 @@ class ContextRevision(models.Model):
 
     entry = models.ForeignKey(ContextEntry, on_delete=models.CASCADE, related_name="history")
     revision = models.PositiveIntegerField()
-    value = models.JSONField(null=True)
+    value = JSONField(null=True)
     deleted = models.BooleanField(default=False)
     author = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.db import models
 
+from operators.models.jsonfield import JSONField
+
 
 class DeadLetter(models.Model):
     """One message that the bridge refused. `replayed_at` is when it was read after all."""
 
     subject = models.TextField()
-    headers = models.JSONField(default=dict)
+    headers = JSONField(default=dict)
     body = models.BinaryField()
     reason = models.TextField()
     digest = models.CharField(max_length=64, unique=True)

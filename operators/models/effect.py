@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from operators.models.jsonfield import JSONField
 from operators.models.run import Run
 
 
@@ -23,7 +24,7 @@ class Effect(models.Model):
     key = models.CharField(max_length=200)
     state = models.CharField(max_length=12, choices=State)
     attempts = models.PositiveSmallIntegerField(default=1)
-    result = models.JSONField(null=True, blank=True)
+    result = JSONField(null=True, blank=True)
     attempted_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True, blank=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Project
 from operators.models.run import Run
 
@@ -18,7 +19,7 @@ class Emission(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="emissions")
     name = models.CharField(max_length=200)
-    payload = models.JSONField(default=dict)
+    payload = JSONField(default=dict)
     emitted_at = models.DateTimeField()
     delivered_at = models.DateTimeField(null=True, blank=True)
     published_at = models.DateTimeField(null=True, blank=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Project
 
 
@@ -28,16 +29,16 @@ class Errand(models.Model):
     id = models.CharField(primary_key=True, max_length=64)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
     tool = models.CharField(max_length=40)
-    caller = models.JSONField(default=dict)
+    caller = JSONField(default=dict)
     wait_id = models.CharField(max_length=64, blank=True)
     depth = models.PositiveSmallIntegerField(default=0)
     traceparent = models.CharField(max_length=64, blank=True)
-    passed_on = models.JSONField(default=dict)
-    tasks = models.JSONField(default=list)
+    passed_on = JSONField(default=dict)
+    tasks = JSONField(default=list)
     fail_fast = models.BooleanField(default=False)
     status = models.CharField(max_length=12, choices=Status, default=Status.RUNNING)
     outcome = models.CharField(max_length=12, blank=True)
-    result = models.JSONField(null=True, blank=True)
+    result = JSONField(null=True, blank=True)
     created_at = models.DateTimeField()
     deadline = models.DateTimeField(null=True, blank=True)
     look_at = models.DateTimeField()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import orjson
 from django.db import models
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -61,7 +62,7 @@ class Event(models.Model):
     node = models.CharField(max_length=80, blank=True)
     step_id = models.CharField(max_length=64, blank=True)
     actor = models.CharField(max_length=200, blank=True)
-    data = models.JSONField(default=dict)
+    data = JSONField(default=dict)
     message_id = models.CharField(max_length=200, null=True, blank=True)
     created_at = models.DateTimeField()
 

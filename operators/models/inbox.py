@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Project
 
 
@@ -24,7 +25,7 @@ class InboxItem(models.Model):
     type = models.CharField(max_length=40)
     correlation_id = models.CharField(max_length=200)
     run_id = models.CharField(max_length=64, blank=True)
-    body = models.JSONField(default=dict)
+    body = JSONField(default=dict)
     status = models.CharField(max_length=12, choices=Status, default=Status.PENDING)
     reason = models.TextField(blank=True)
     attempts = models.PositiveSmallIntegerField(default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from operators.models.jsonfield import JSONField
 from operators.models.run import Run
 
 
@@ -17,8 +18,8 @@ class Notice(models.Model):
     run = models.ForeignKey(Run, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
     traceparent = models.CharField(max_length=64, blank=True)
     depth = models.PositiveIntegerField(default=0)
-    passed_on = models.JSONField(default=dict)
-    body = models.JSONField(default=dict)
+    passed_on = JSONField(default=dict)
+    body = JSONField(default=dict)
     written_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True, blank=True)
 

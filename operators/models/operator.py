@@ -8,6 +8,7 @@ from django.core.validators import MinValueValidator
 from django.db import models
 
 from openvibe.subscriptions import Listen
+from operators.models.jsonfield import JSONField
 from operators.models.project import Actor, Project
 
 #: The operator that every external run belongs to; nobody sees it in lists, and nobody can start it.
@@ -57,7 +58,7 @@ class Operator(models.Model):
     budget_month_usd = models.DecimalField(
         "the runs of a month may cost", **AMOUNT, help_text="Those that began that month, UTC. Empty: no limit."
     )
-    declared_budget = models.JSONField(null=True, blank=True, editable=False)
+    declared_budget = JSONField(null=True, blank=True, editable=False)
     registered_at = models.DateTimeField(auto_now=True)
     source = models.CharField(max_length=64, blank=True, editable=False)
     retired = models.BooleanField(default=False, editable=False, help_text="Removed; its runs are kept.")
@@ -97,7 +98,7 @@ class Workflow(models.Model):
     trigger_id = models.SlugField(max_length=64)
     trigger = models.CharField(max_length=200)
     version = models.CharField(max_length=12)
-    spec = models.JSONField(default=dict)
+    spec = JSONField(default=dict)
     position = models.PositiveSmallIntegerField(default=0)
     retired = models.BooleanField(default=False, help_text="No longer defined in code; its runs are kept.")
 

@@ -7,6 +7,8 @@ from datetime import timedelta
 from django.db import models
 from django.utils import timezone
 
+from operators.models.jsonfield import JSONField
+
 #: How often a process says that it lives, and after how much silence it counts as gone, in seconds.
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -23,7 +25,7 @@ class Process(models.Model):
 
     id = models.CharField(primary_key=True, max_length=200)
     kind = models.CharField(max_length=10, choices=Kind)
-    operators = models.JSONField(default=list)
+    operators = JSONField(default=list)
     bus_connected = models.BooleanField(default=False)
     seen_at = models.DateTimeField()
 

@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
 from openvibe.protocol import headers, turns
+from operators.models.jsonfield import JSONField
 from operators.models.operator import Node, Operator, Workflow
 from operators.models.project import Actor, Project
 from operators.models.statements import update_returning
@@ -103,7 +104,7 @@ class Run(models.Model):
         db_index=False,
     )
     traceparent = models.CharField(max_length=64, blank=True)
-    passed_on = models.JSONField(default=dict)
+    passed_on = JSONField(default=dict)
     parent = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="children", db_index=False
     )
@@ -127,9 +128,9 @@ class Run(models.Model):
     announced_seq = models.PositiveIntegerField(default=0)
     told = models.BooleanField(default=False)
 
-    input = models.JSONField(default=dict)
-    output = models.JSONField(null=True, blank=True)
-    error = models.JSONField(null=True, blank=True)
+    input = JSONField(default=dict)
+    output = JSONField(null=True, blank=True)
+    error = JSONField(null=True, blank=True)
 
     tokens_in = models.PositiveIntegerField(default=0)
     tokens_out = models.PositiveIntegerField(default=0)

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from operators.models.jsonfield import JSONField
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -34,8 +35,8 @@ class Server(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="servers")
     name = models.CharField(max_length=64)
-    operators = models.JSONField(default=list)
-    capabilities = models.JSONField(default=dict)
+    operators = JSONField(default=list)
+    capabilities = JSONField(default=dict)
     load = models.PositiveIntegerField(default=0)
     version = models.CharField(max_length=40, blank=True)
     beat_at = models.DateTimeField()

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from operators import seals
+from operators.models.jsonfield import JSONField
 from operators.models.operator import Operator
 from operators.models.project import Project
 
@@ -22,7 +23,7 @@ class Subscription(models.Model):
     id = models.CharField(primary_key=True, max_length=64)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="subscriptions")
     url = models.CharField(max_length=2000)
-    kinds = models.JSONField(default=list)
+    kinds = JSONField(default=list)
     operator = models.ForeignKey(Operator, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
     sealed_secret = models.TextField()
     created_by = models.ForeignKey(
@@ -62,7 +63,7 @@ class Delivery(models.Model):
     subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE, related_name="deliveries")
     source = models.CharField(max_length=120)
     kind = models.CharField(max_length=80)
-    body = models.JSONField()
+    body = JSONField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField()

@@ -12,6 +12,7 @@ from django.db.models.functions import Coalesce
 
 from openvibe import answers, interrupts
 from openvibe.outcomes import EACH, TERMINATE
+from operators.models.jsonfield import JSONField
 from operators.models.project import Actor, Project
 from operators.models.run import Run
 
@@ -102,10 +103,10 @@ class Wait(models.Model):
     version = models.PositiveIntegerField(default=1)
     payload_sha256 = models.CharField(max_length=64)
     prompt = models.TextField()
-    payload = models.JSONField(default=dict)
-    schema = models.JSONField(default=dict)
-    decisions = models.JSONField(default=list)
-    edits = models.JSONField(default=list)
+    payload = JSONField(default=dict)
+    schema = JSONField(default=dict)
+    decisions = JSONField(default=list)
+    edits = JSONField(default=list)
     deadline = models.DateTimeField(null=True, blank=True)
     on_timeout = models.CharField(max_length=80, blank=True)
     timeout_seconds = models.FloatField(null=True, blank=True)
@@ -119,8 +120,8 @@ class Wait(models.Model):
     closed_at = models.DateTimeField(null=True, blank=True)
     decision = models.CharField(max_length=80, blank=True)
     notes = models.TextField(blank=True)
-    values = models.JSONField(null=True, blank=True)
-    result = models.JSONField(null=True, blank=True)
+    values = JSONField(null=True, blank=True)
+    result = JSONField(null=True, blank=True)
     error = models.TextField(blank=True)
     decided_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"

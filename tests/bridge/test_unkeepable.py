@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from django.db import DataError
 
+from openvibe.protocol import envelope
 from operators.bridge import ingest, postings
-from operators.models import Run
+from operators.models import Event, Run
 from operators.models.event import EventRow
 from tests.bridge.conftest import letters, said
 from tests.bridge.test_ingest import hello, message, thread
@@ -41,3 +42,11 @@ def test_a_time_for_which_utc_has_no_name_is_refused(run: Run, when: str) -> Non
     assert "hello 1" in said(f"t_{run.id}")
     assert [(letter[0], letter[1]) for letter in letters()] == [(poison.subject, poison.data)]
     assert "between the years 1 and 9999" in letters()[0][2]
+
+
+@pytest.mark.parametrize("number", ["1e30", "-1e25", "12345678901234567890123", "1e308"])
+def test_a_number_that_databases_spell_otherwise_is_told_to_others_as_it_came(run: Run, number: str) -> None:
+    ingest.take([message(thread(run.id), b'{"id": "m", "content": "much", "payload": {"much": %b}}' % number.encode())])
+    [event] = Event.objects.filter(channel=f"t_{run.id}", kind__startswith="agent.")
+    assert event.data["payload"] == {"much": float(number)}
+    assert envelope.loads(envelope.dumps(event.wire()))["data"]["payload"] == {"much": float(number)}
