@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-import rfc8785
 from django.http import Http404
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -13,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from openvibe import canonical
 from operators.api import scope
 from operators.api.sizes import MIB, given
 from operators.models import Card
@@ -58,9 +57,8 @@ class Cards(APIView):
         """Keep a value, once. Its name is the SHA-256 of its canonical JSON (RFC 8785)."""
         project = scope.project(request, operable=True)
         content = given(request.data, "content", most=MOST_BYTES)
-        text = rfc8785.dumps(content)
-        known = Card.objects.filter(project=project, sha256=hashlib.sha256(text).hexdigest()).exists()
-        pointer = cards.keep(project.pk, content, text)
+        known = cards.known(project.pk, cards.name(content))
+        pointer = cards.keep(project.pk, content, canonical.text(content))
         return Response(
             Pointer(pointer).data, status=200 if known else 201, headers={"Location": f"/v1/cards/{pointer['card']}"}
         )

@@ -91,7 +91,7 @@ def _outcome(item: InboxItem) -> dict[str, Any]:
     except DomainError as error:
         status = "busy" if isinstance(error, AgentBusy) else "rejected"
         return {"status": status, "error_code": error.code, "error": str(error)}
-    card = cards.keep(item.project_id, result, orjson.dumps(result, option=orjson.OPT_SORT_KEYS))
+    card = cards.keep(item.project_id, result, orjson.dumps(result))
     return {"status": "done", "tool_result_card_id": card["card"]}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import orjson
 from django.db import transaction
 from django.utils import timezone
 
@@ -57,7 +56,7 @@ def said(run_id: str, facts: Iterable[Any]) -> list[dict[str, Any]]:
 
 def deliverable(output: Any) -> str:
     """Return the name of the card that holds what a turn delivered."""
-    return str(output["card"]) if cards.is_pointer(output) else str(cards.pointer(_text(output))["card"])
+    return str(output["card"]) if cards.is_pointer(output) else cards.name(output)
 
 
 def delivered(run: Run) -> str:
@@ -110,11 +109,6 @@ def _rows(project_id: str, boxes: Mapping[str, Sequence[Any]], *, now: datetime)
         for sha256, value in zip(listed, boxes[name], strict=True):
             # What is a pointer already points at a card that is kept.
             if sha256 not in fresh and not cards.is_pointer(value):
-                size = len(_text(value))
+                size = len(canonical.text(value))
                 fresh[sha256] = Card(project_id=project_id, sha256=sha256, content=value, size=size, created_at=now)
     return lists, [fresh[sha256] for sha256 in sorted(fresh)]
-
-
-def _text(value: Any) -> bytes:
-    # Sorted, because a database gives keys back in an order of its own, and the same value is the same card.
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

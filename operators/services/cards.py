@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from openvibe import canonical
 from openvibe.bus import MOST_BYTES
 from operators.models import Card
 
@@ -27,10 +28,18 @@ def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: light(project_id, value) for key, value in inside.items()}
 
 
-def pointed(data: Mapping[str, Any]) -> dict[str, Any]:
+def pointed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return `data` with the same pointers as `stowed`, without keeping anything: the events have done that."""
     texts = {key: orjson.dumps(value) for key, value in data.items()}
-    return {key: value if len(texts[key]) <= INLINE_LIMIT else pointer(texts[key]) for key, value in data.items()}
+    large = {key: pointer(data[key], text) for key, text in texts.items() if len(text) > INLINE_LIMIT}
+    # A card that was kept before all were called by their canonical text is called by its bytes.
+    older = {key: hashlib.sha256(texts[key]).hexdigest() for key in large}
+    known = Card.objects.filter(project_id=project_id, sha256__in=older.values()) if older else Card.objects.none()
+    names = set(known.values_list("sha256", flat=True))
+    return {
+        **data,
+        **{key: item | ({"card": older[key]} if older[key] in names else {}) for key, item in large.items()},
+    }
 
 
 def _stowed_inside(project_id: str, value: Any) -> Any:
@@ -50,8 +59,8 @@ def content(project_id: str, pointer: str) -> Any:
 
 
 def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
-    """Keep a value as a card and return its pointer."""
-    found = pointer(text)
+    """Keep a value, of which this is some text, as a card and return its pointer."""
+    found = pointer(value, text)
     card = Card(project_id=project_id, sha256=found["card"], content=value, size=len(text))
     Card.objects.bulk_create([card], ignore_conflicts=True)
     return found
@@ -88,6 +97,11 @@ def whole(project_id: str, value: Any) -> Any:
     return card.content if card else value
 
 
-def pointer(text: bytes) -> dict[str, Any]:
-    """Return the pointer to the card of a value, by its JSON."""
-    return {"card": hashlib.sha256(text).hexdigest(), "size": len(text)}
+def pointer(value: Any, text: bytes) -> dict[str, Any]:
+    """Return the pointer to the card of a value, of which this is some text."""
+    return {"card": name(value), "size": len(text)}
+
+
+def name(value: Any) -> str:
+    """Return what the card of a value is called: the SHA-256 of its canonical text, which any reader can check."""
+    return hashlib.sha256(canonical.text(value)).hexdigest()

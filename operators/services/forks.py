@@ -70,7 +70,9 @@ def _step(run: Run, workflow: CompiledWorkflow | None, event: Event, place: Plac
     fields = None if workflow is None or workflow.foreign else workflow.definition.fields.types
     over = finished and bool(place.after)
     values = history.state(DatabaseRows(), run.id, place.after if over else place.before, fields=fields)
-    return Step(event.step_id, event.node, event.seq, over, event.created_at, cards.pointed(masked(values)))
+    return Step(
+        event.step_id, event.node, event.seq, over, event.created_at, cards.pointed(run.project_id, masked(values))
+    )
 
 
 def fork(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from operators.models import Box
+import hashlib
+
+import orjson
+import rfc8785
+
+from operators.models import Box, Card
+from operators.services import cards
 from tests.api.test_api_context import problem
 
 JSON = "application/json"
@@ -42,3 +48,24 @@ def test_what_a_turn_delivered_is_read_by_its_box_and_its_card(activate, alice_c
     [instruction] = alice_calls.get(f"/v1/boxes/{run_id}-context").json()["cards"]
     assert alice_calls.get(f"/v1/cards/{instruction}").json()["content"] == run["input"]
     assert Box.objects.count() == 2
+
+
+def test_whoever_reads_a_card_can_check_its_name_whoever_kept_it(activate, alice_calls):
+    activate("company_intel", "query")
+    content = {"b": "x" * 40_000, "a": [1.0, 1e21, "\U0001f600"], "\ufb33": 1, "\U0001f600": 2}
+    kept = cards.light("default", content)
+    assert kept["card"] == card(alice_calls, content)
+    found = list(Card.objects.values_list("sha256", flat=True))
+    assert len(found) > 1
+    for sha256 in found:
+        content = alice_calls.get(f"/v1/cards/{sha256}").json()["content"]
+        assert hashlib.sha256(rfc8785.dumps(content)).hexdigest() == sha256
+
+
+def test_a_card_that_was_kept_by_another_name_is_still_pointed_at(project):
+    values = {"old": {"b": 1, "a": "x" * 40_000}, "new": {"b": 2, "a": "x" * 40_000}}
+    text = orjson.dumps(values["old"])
+    older = hashlib.sha256(text).hexdigest()
+    Card.objects.create(project=project, sha256=older, content=values["old"], size=len(text))
+    new = cards.light(project.id, values["new"])
+    assert cards.pointed(project.id, values) == {"old": {"card": older, "size": len(text)}, "new": new}

@@ -8,6 +8,9 @@ from enum import IntEnum, StrEnum
 from uuid import UUID
 
 import pytest
+import rfc8785
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from openvibe import canonical
@@ -126,3 +129,28 @@ def test_foreign_values_are_reduced_at_any_depth():
 )
 def test_text_that_no_database_keeps_is_replaced(text: str, kept: str) -> None:
     assert canonical.jsonable({text: [text]}) == {kept: [kept]}
+
+
+NUMBERS = st.one_of(
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, -0.0, 1.0, 1e-7, 1e-6, 1e-5, 123456789012345.6, 1e15, 1e16, 1e20, 1e21, 1e22, 0.1, 5e-324]),
+)
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(['"', "\\", "1.0", '"1e5', "\x7f"])
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+@example({"a": 1.5, "\ufb33": [], "\U0001f600": {}})
+def test_the_text_of_a_value_is_that_of_the_standard(value):
+    assert canonical.text(value) == rfc8785.dumps(value)
+
+
+def test_a_number_for_which_the_standard_has_no_text_stays_exact():
+    assert canonical.text({"b": 2**53, "a": 1}) == b'{"a":1,"b":9007199254740992}'
