@@ -17,8 +17,14 @@ from openvibe.protocol.subjects import VERSION, token
 from openvibe.protocol.workflow import PREFIX
 
 OPENVIBE, SYSTEM = "OPENVIBE", "SYSTEM"
-#: What is said in the name of a person whom the message itself names: an agent could approve its own work by it.
-DECIDING = ("sessions.*.approvals", "sessions.*.approvals.*", actions.PATTERN)
+#: What is said in the name of a person whom the message itself names: an agent could approve its own work by it, or
+#: recommend it in the words of whoever is believed.
+PERSONAL = (
+    "sessions.*.approvals",
+    "sessions.*.approvals.*",
+    actions.PATTERN,
+    f"cg.{VERSION}.*.*.evt.user.*.>",
+)
 
 
 @dataclass(frozen=True)
@@ -45,21 +51,21 @@ def account(project: str) -> str:
 
 
 def approvers(project: str) -> str:
-    """Return the name of the account of those who decide in people's names: approvers, and user interfaces."""
+    """Return the name of the account of those who speak in people's names: approvers, and user interfaces."""
     return f"approvers-{token(project)}"
 
 
 def said(project: str, prefixes: Sequence[str] = (PREFIX,)) -> tuple[str, ...]:
     """Return the subjects on which a project's agents may publish: what the bridge reads of it, words, requests."""
     read = {pattern for consumer in consumers(prefixes) for pattern in consumer.patterns}
-    own = {pattern for pattern in read if tenancy.inward(pattern)[0] == tenancy.DEFAULT}.difference(DECIDING)
+    own = {pattern for pattern in read if tenancy.inward(pattern)[0] == tenancy.DEFAULT}.difference(PERSONAL)
     passing = {f"cg.{VERSION}.*.*.str.agent.>", "operators.*.request.*", HEALTH}
     return tuple(sorted(_of(project, pattern) for pattern in own | passing))
 
 
 def decided(project: str) -> tuple[str, ...]:
     """Return the subjects on which a project's approvers may publish."""
-    return tuple(_of(project, pattern) for pattern in DECIDING)
+    return tuple(_of(project, pattern) for pattern in PERSONAL)
 
 
 def heard(project: str) -> tuple[str, ...]:

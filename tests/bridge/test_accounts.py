@@ -149,7 +149,12 @@ async def test_an_agent_may_not_speak_for_others_nor_touch_a_stream(server: Serv
     assert [await kept(server, stream.name) for stream in STREAMS] == before
 
 
-DECIDING = ("sessions.run_01.approvals", "sessions.run_01.approvals.lead", "cg.v1.{project}.u_ada.cmd.sys.ui.action")
+DECIDING = (
+    "sessions.run_01.approvals",
+    "sessions.run_01.approvals.lead",
+    "cg.v1.{project}.public.evt.user.ada.message",
+    "cg.v1.{project}.u_ada.cmd.sys.ui.action",
+)
 
 
 def deciding(project: str) -> list[str]:
@@ -157,7 +162,7 @@ def deciding(project: str) -> list[str]:
 
 
 @pytest.mark.parametrize("project", [OTHER, ACME])
-async def test_an_agent_decides_in_nobodys_name(server: Server, project: str) -> None:
+async def test_an_agent_decides_and_speaks_in_nobodys_name(server: Server, project: str) -> None:
     before = [await kept(server, stream.name) for stream in STREAMS]
     for subject in deciding(project):
         async with Agent(server, project) as agent:
@@ -185,7 +190,7 @@ async def test_an_agent_has_nobody_else_decide_by_answering_it(server: Server) -
 
 @pytest.mark.parametrize("project", [OTHER, ACME])
 async def test_an_approver_hears_what_is_asked_and_decides_in_its_project_only(server: Server, project: str) -> None:
-    gate, *_, action = deciding(project)
+    gate, _, words, action = deciding(project)
     elsewhere = deciding(ACME if project == OTHER else OTHER)
     async with Approver(server, project) as approver, Agent(server, project) as agent, _ours(server) as ours:
         readers = [await client.subscribe(gate) for client in (approver.client, agent.client)]
@@ -194,10 +199,14 @@ async def test_an_approver_hears_what_is_asked_and_decides_in_its_project_only(s
         await ours.publish(gate, message("asked"))
         for reader in readers:
             assert (await reader.next_msg(timeout=5)).data == message("asked")
-        for subject, stream in ((gate, "sessions"), (action, "cg_cmd_v1")):
+        for subject, stream in ((gate, "sessions"), (words, "cg_evt_v1"), (action, "cg_cmd_v1")):
             assert (await approver.client.jetstream().publish(subject, message("granted"))).stream == stream
         assert approver.complaints == []
-    beyond = [*elsewhere, tenancy.outward(project, "sessions.run_01.results"), f"cg.v1.{project}.public.evt.user.ada.x"]
+    beyond = [
+        *elsewhere,
+        tenancy.outward(project, "sessions.run_01.results"),
+        f"cg.v1.{project}.public.evt.agent.ada.x",
+    ]
     for subject in beyond:
         async with Approver(server, project) as approver:
             with pytest.raises((NATSError, TimeoutError)):
