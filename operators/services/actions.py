@@ -128,7 +128,10 @@ def _user(username: str, agent_id: str) -> AbstractUser:
 
 
 def _depth(item: InboxItem) -> int:
-    """Return how deep a run stands that this action starts. Who says nothing of it stands nowhere, as people do."""
+    """Return how deep a run stands that this action starts, or lets try again.
+
+    Who says nothing of it stands nowhere, as people do.
+    """
     told = item.body.get("depth")
     try:
         return 0 if told is None else headers.required_depth({headers.DEPTH: told}) + 1
@@ -161,7 +164,7 @@ def _cancel(project: Project, user: AbstractUser, args: Mapping[str, Any], item:
 
 
 def _retry(project: Project, user: AbstractUser, args: Mapping[str, Any], item: InboxItem) -> dict[str, Any]:
-    run = intake.retry(_run(project, user, args), actor=user)
+    run = intake.retry(_run(project, user, args), actor=user, depth=_depth(item))
     return {"run_id": run.id, "status": run.status}
 
 

@@ -240,20 +240,26 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
     return run
 
 
-def retry(run: Run, *, actor: AbstractUser) -> Run:
+def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
     """Let a failed run go on from its last good step; what it has done stays done.
+
+    `depth` is how deep it stands from now on, at least: where a run's end leads to its retry, that must end as well.
 
     Raises:
         NotRetryable: the run has not failed, or a person's no has ended it.
+        RecursionTooDeep: runs that let others try again have come to `headers.MOST_DEPTH`.
     """
     reason = FINAL.get((run.error or {}).get("kind", ""))
     if reason:
         raise NotRetryable(f"Run {run.id} {reason}; start a new run instead", run_status=run.status)
+    deeper = max(run.depth, depth)
+    if deeper > run.depth:
+        _require_shallow(run.workflow, deeper)
     now = timezone.now()
     with transaction.atomic():
         changed = Run.objects.filter(id=run.id, status=Run.Status.FAILED, archived_at=None, pruned_at=None).change(
             "last_seq", "retries",
-            status=Run.Status.QUEUED, error=None, losses=0, retries=F("retries") + 1, ended_at=None,
+            status=Run.Status.QUEUED, error=None, losses=0, retries=F("retries") + 1, ended_at=None, depth=deeper,
             rung_at=now, rings=0, updated_at=now, last_seq=F("last_seq") + 1,
         )  # fmt: skip
         if changed is None:

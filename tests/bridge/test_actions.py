@@ -185,6 +185,26 @@ def test_a_run_is_cancelled_and_cannot_be_retried(acks: Heard, gate_of: Run) -> 
     assert acks.codes == ["", "not_retryable"]
 
 
+@pytest.mark.parametrize(("stood", "depth", "stands"), [(3, None, 3), (3, "1", 3), (3, "3", 4), (18, "18", 19)])
+def test_a_run_that_an_action_lets_try_again_stands_deeper_than_the_action_says(
+    acks: Heard, gate_of: Run, stood: int, depth: str | None, stands: int
+) -> None:
+    Run.objects.update(status=Run.Status.FAILED, depth=stood)
+    act("retry", {"run_id": gate_of.id}, depth=depth)
+    gate_of.refresh_from_db()
+    assert (acks.statuses, gate_of.status, gate_of.depth) == (["accepted", "done"], Run.Status.QUEUED, stands)
+
+
+def test_a_run_and_what_lets_it_try_again_do_not_go_round_for_ever(acks: Heard, gate_of: Run) -> None:
+    for number in range(30):
+        Run.objects.update(status=Run.Status.FAILED)
+        gate_of.refresh_from_db()
+        # As a run that starts when this one fails, and does not want to leave it at that.
+        act("retry", {"run_id": gate_of.id}, id=f"again-{number}", depth=str(gate_of.depth + 1))
+    assert (acks.statuses[-1], acks.codes[-1]) == ("rejected", "recursion_depth_exceeded")
+    assert acks.statuses.count("done") == 9
+
+
 @pytest.mark.parametrize("user", ["vera", "charlie"])
 def test_whoever_may_not_on_pages_may_not_here(acks: Heard, gate_of: Run, vera: User, charlie: User, user: str) -> None:
     act("cancel", {"run_id": gate_of.id}, user=user)
