@@ -83,11 +83,13 @@ def gather(errand_id: str) -> None:
         look_at = min(now + LOOK, errand.deadline or now + LOOK)
         Errand.objects.filter(id=errand_id).update(look_at=look_at)
         return
+    reason, word = f"Errand {errand.id} waits for it no longer", "timeout" if late else "canceled"
     for end in ends:
         if end["status"] == "running":
-            end["status"] = "timeout" if late else "canceled"
-            reason = f"Errand {errand.id} waits for it no longer"
-            endings.cancel(Run.objects.active().filter(id=end["run_id"]), reason, now=now, actor=ACTOR)
+            mine = Run.objects.active().filter(id=end["run_id"])
+            # What has come to its own end a moment before is told of as it ended.
+            own = not endings.cancel(mine, reason, now=now, actor=ACTOR)
+            end.update(_results(errand)[end["task_index"]] if own else {"status": word})
     _finish(errand, ends)
 
 
@@ -104,6 +106,8 @@ def tell(errand_id: str) -> bool:
     subject = answer_to or subjects.inbox(errand.project_id, channel, caller["agent_id"], "tool_result")
     stamps = {"traceparent": errand.traceparent, "depth": errand.depth, "passed_on": errand.passed_on}
     if not outgoing.store(subject, body, "tool_result", **stamps):
+        # By turns: those of whom nobody can be told now keep the clock from none of the others.
+        Errand.objects.filter(id=errand_id).update(look_at=timezone.now() + LOOK)
         return False
     Errand.objects.filter(id=errand_id).update(told_at=timezone.now())
     return True

@@ -25,6 +25,7 @@ from operators.models import (
     CheckpointWrite,
     Effect,
     Emission,
+    Errand,
     Event,
     InboxItem,
     Project,
@@ -143,13 +144,19 @@ def _archive_channel(project: Project, name: str, old: datetime) -> int:
 
 
 def _forget(project: Project, old: datetime) -> int:
-    """Delete what came in and is done, and belongs to no run whose events are kept. What it did stands in events."""
+    """Delete what came in and is done, and belongs to no run whose events are kept. What it did stands in events.
+
+    So do errands of which their callers know.
+    """
     kept = Run.objects.filter(id=OuterRef("run_id"), archived_at=None)
     done = (InboxItem.Status.CONSUMED, InboxItem.Status.SKIPPED, InboxItem.Status.ERROR)
     items = InboxItem.objects.filter(~Exists(kept), project=project, status__in=done, received_at__lt=old)
     ids = list(items.order_by("id").values_list("id", flat=True)[:EVENTS])
     InboxItem.objects.filter(id__in=ids).delete()
-    return len(ids)
+    told = Errand.objects.filter(project=project, status=Errand.Status.CLOSED, told_at__lt=old)
+    done_with = list(told.order_by("told_at").values_list("id", flat=True)[:EVENTS])
+    Errand.objects.filter(id__in=done_with).delete()
+    return len(ids) + len(done_with)
 
 
 def _heard(project: Project, name: str) -> int:
