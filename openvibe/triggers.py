@@ -55,13 +55,13 @@ def listens(where: str, mark: WorkflowMark, *, owner: str, inputs: tuple[str, ..
 
 
 def emits(where: str, mark: WorkflowMark, *, owner: str) -> tuple[str, ...]:
-    """Return the names of the events that a workflow's completion emits.
+    """Return the names of the events that a workflow's completion emits, each once.
 
     Raises:
         SetupError: a name is no event type.
     """
     try:
-        return tuple(subscriptions.canonical(name, owner=owner) for name in mark.emits)
+        return tuple(dict.fromkeys(subscriptions.canonical(name, owner=owner) for name in mark.emits))
     except ValueError as error:
         raise SetupError(f"{where}: emits= names {error}") from error
 

@@ -213,7 +213,7 @@ def test_inputs_that_a_workflow_does_not_take_are_not_filled():
 
 
 def test_a_workflows_emissions_have_their_canonical_names():
-    definition = Registry().register(desk("one", emits=("research.complete", "self:done")))
+    definition = Registry().register(desk("one", emits=("research.complete", "self:done", "done")))
     assert definition.workflows["write"].spec.emits == ("one.research_complete", "one.done")
 
 
