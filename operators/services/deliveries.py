@@ -189,6 +189,8 @@ def _request(wait: Wait) -> bool:
                 trigger=f"request:{asked['capability']}",
                 key=f"{endings.REPLY_KEY}{wait.id}",
                 parent=wait.run,
+                # Whoever waits for it waits in its place.
+                priority=wait.run.priority,
             )
     except DomainError as error:
         waits.settle(wait, error=str(error))

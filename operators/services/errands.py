@@ -185,6 +185,7 @@ def _start(errand: Errand, index: int, task: Delegate, caller: Run | None) -> Ru
     return intake.request(
         workflow, input=given, actor=None, trigger=f"{ACTOR}:{errand.tool}", key=errand.run_key(index),
         parent=caller, depth=errand.depth + 1, traceparent=errand.traceparent, passed_on=errand.passed_on,
+        priority=caller.priority if caller else 0,
     )  # fmt: skip
 
 

@@ -137,6 +137,20 @@ def test_a_request_is_answered_by_a_run_and_the_asker_goes_on(village):
     assert "reply.answered" in kinds(run)
 
 
+def test_who_answers_a_run_has_its_place_in_the_line(village):
+    quote = village["grocer"].workflows.get(slug="quote")
+    Operator.objects.filter(pk=village["grocer"].pk).update(max_running=1)
+    early = intake.request(quote, input={"loaves": 1}, actor=None, priority=1)
+    asker = village["baker"].workflows.get(slug="ask")
+    run = played(intake.request(asker, input={"loaves": 3}, actor=None, priority=5))
+    deliveries.ask(run.waits.get().id)
+    [child] = children(run)
+    played(early)
+    early.refresh_from_db()
+    child.refresh_from_db()
+    assert (child.priority, child.status, early.status) == (5, "completed", "queued")
+
+
 def test_a_node_may_ask_twice(village):
     run = played(started(village["baker"], "ask_twice", loaves=3))
     for asked in (1, 2):
