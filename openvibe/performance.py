@@ -2,191 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sqlite3
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from openvibe import answers, budgets, engine
-from openvibe.calls import Calls, HangUp
-from openvibe.compiler import CompiledWorkflow, compile_workflow
+from openvibe.compiler import CompiledWorkflow
 from openvibe.errors import BudgetRefused, RunError, SetupError
 from openvibe.events import GATE_OPENED, Event
-from openvibe.fields import check_input
 from openvibe.graph.saver import RowSaver
-from openvibe.hooks import Hooks
-from openvibe.host import Change, Effect, Host, Tries
-from openvibe.ids import run_id
-from openvibe.ledger import Ledger, Overtaken
-from openvibe.llm import LLMProvider
+from openvibe.ledger import Overtaken
 from openvibe.outcomes import Completed, Emission, Failed, Outcome, Paused, Progress
 from openvibe.protocol import headers
-from openvibe.registry import Registry, WorkflowDefinition
-from openvibe.runs import ENTRY, Origin, Run, Wait
+from openvibe.registry import WorkflowDefinition
+from openvibe.runs import Run, Wait
+from openvibe.scene import RunHost, Scene
 from openvibe.session import RunInfo, Session
-from openvibe.tracing import NoTracer, Tracer
 
 logger = logging.getLogger(__name__)
 
 _OUTSIDE = (Overtaken, sqlite3.Error)
-
-
-class RecursionTooDeep(RunError):
-    """Runs that start runs have come too far."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What all runs of a runtime share. `host` is the author's own, if there is one; `told` hears of emissions."""
-
-    registry: Registry
-    ledger: Ledger
-    provider: LLMProvider
-    models: Mapping[str, str]
-    hooks: Hooks
-    host: Host | None
-    now: Callable[[], datetime]
-    emitted: Callable[[Run, Emission], None]
-    ask: Callable[[Run, Wait], None]
-    changed: Callable[[], list[str]]
-    tracer: Tracer = field(default_factory=NoTracer)
-    calls: Calls[str] = field(default_factory=Calls)
-
-    def compiled(self, run: Run) -> CompiledWorkflow:
-        """Return a run's workflow; raises `SetupError` if it is not known here."""
-        definition = self.registry.workflow(run.operator_id, run.workflow_id)
-        if definition is None:
-            raise SetupError(f"This runtime does not know {run.operator_id}.{run.workflow_id}; register it first")
-        return _compiled(_ById(definition))
-
-    def new(
-        self, definition: WorkflowDefinition, input: Mapping[str, Any], *, trigger: str, parent: Run | None = None,
-        origin: Origin = ENTRY, asked_by: str = "",
-    ) -> Run:  # fmt: skip
-        """Return a run that is about to be kept.
-
-        Raises:
-            InputError: the input does not fit.
-            RecursionTooDeep: it would be one too many of a chain.
-        """
-        origin = Origin.child_of(parent) if parent else origin
-        if origin.depth >= headers.MOST_DEPTH:
-            raise RecursionTooDeep(
-                f"recursion_depth_exceeded: {definition.operator_id}.{definition.spec.id} would be run number "
-                f"{origin.depth + 1} of a chain in which each run starts the next; {headers.MOST_DEPTH} is the most"
-            )
-        now = self.now()
-        limit = definition.spec.max_duration
-        return Run(
-            id=run_id(now),
-            operator_id=definition.operator_id,
-            workflow_id=definition.spec.id,
-            trigger=trigger,
-            input=check_input(definition.input_model, input),
-            created_at=now,
-            ends_by=now + limit if limit else None,
-            parent=parent.id if parent else "",
-            asked_by=asked_by,
-            depth=origin.depth,
-            traceparent=origin.traceparent,
-            passed_on=dict(origin.passed_on),
-        )
-
-
-class _ById:
-    """A definition as a key; equal only to itself."""
-
-    def __init__(self, definition: WorkflowDefinition) -> None:
-        self.definition = definition
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.definition is self.definition
-
-    def __hash__(self) -> int:
-        return id(self.definition)
-
-
-@functools.lru_cache(maxsize=512)
-def _compiled(key: _ById) -> CompiledWorkflow:
-    return compile_workflow(key.definition)
-
-
-@dataclass(frozen=True)
-class RunHost:
-    """What surrounds one run: the author's host where there is one, else the ledger."""
-
-    scene: Scene
-    run: Run
-
-    def record(self, event: Event) -> None:
-        """Tell a fact at once."""
-        if self.scene.host is not None:
-            self.scene.host.record(event)
-        self.scene.hooks.tell(self.run, event.kind, at=self.now(), node=event.node, data=event.data)
-
-    def tries(self, step_id: str) -> Tries:
-        """Return how many tries of a step had failed when the run paused before the next one."""
-        pauses = [wait for wait in self.run.waits if wait.interrupt_id.startswith(f"{engine.BACKOFF}{step_id}/")]
-        return Tries(**pauses[-1].payload["tries"]) if pauses else Tries()
-
-    def words(self, *, node: str, step_id: str, text: str) -> None:
-        """Pass on a model's words."""
-        if self.scene.host is not None:
-            self.scene.host.words(node=node, step_id=step_id, text=text)
-        self.scene.hooks.tell(self.run, "words", at=self.now(), node=node, data={"text": text})
-
-    @contextmanager
-    def calling(self, hang_up: HangUp) -> Iterator[None]:
-        """Let somebody hang up who knows that the run is not ours any more."""
-        theirs = self.scene.host.calling(hang_up) if self.scene.host is not None else nullcontext()
-        with theirs, self.scene.calls.making(self.run.id, hang_up):
-            yield
-
-    def abandoned(self, thread: threading.Thread) -> None:
-        """Tell the author's host."""
-        if self.scene.host is not None:
-            self.scene.host.abandoned(thread)
-
-    def now(self) -> datetime:
-        """Return the time, in UTC."""
-        return self.scene.now()
-
-    def value(self, bucket: str, key: str) -> Any:
-        """Return a value of the shared context, or None."""
-        return (self.scene.host or self.scene.ledger).value(bucket, key)
-
-    def entry(self, bucket: str, key: str) -> Change:
-        """Return the latest revision of a value of the shared context."""
-        return (self.scene.host or self.scene.ledger).entry(bucket, key)
-
-    def keys(self, bucket: str, prefix: str) -> list[str]:
-        """Return a bucket's keys that begin with `prefix`, sorted."""
-        return (self.scene.host or self.scene.ledger).keys(bucket, prefix)
-
-    def effect(self, *, node: str, step_id: str, key: str) -> Effect:
-        """Look an effect up."""
-        if self.scene.host is not None:
-            return self.scene.host.effect(node=node, step_id=step_id, key=key)
-        return self.scene.ledger.effect(self.run.id, step_id, key)
-
-    def settle(self, *, node: str, step_id: str, key: str, state: str, result: Any = None) -> None:
-        """Note how an attempt came out."""
-        if self.scene.host is not None:
-            self.scene.host.settle(node=node, step_id=step_id, key=key, state=state, result=result)
-        else:
-            self.scene.ledger.settle(self.run.id, step_id, key, state=state, result=result)
-
-    @property
-    def keeps(self) -> Callable[[Mapping[tuple[str, str], Any]], None] | None:
-        """How the author's host keeps values of the shared context; None where the ledger does."""
-        return getattr(self.scene.host, "put", None)
 
 
 def play(scene: Scene, run_id: str) -> list[str]:
@@ -201,7 +40,8 @@ class Performance:
     def __init__(self, scene: Scene, run: Run) -> None:
         self._scene = scene
         self._run = run
-        self._host = RunHost(scene, run)
+        self._visits = scene.visits(run)
+        self._host = RunHost(scene, run, self._visits)
         self._saver = RowSaver(scene.ledger.rows, collect=True)
         self._since = time.monotonic()
         self._next: list[str] = []
@@ -238,6 +78,7 @@ class Performance:
             host=self._host,
             run=RunInfo(run.id, run.operator_id, run.workflow_id, run.trace, run.passed_on.get(headers.TRACESTATE, "")),
             outside=_OUTSIDE,
+            visits=self._visits,
             budget=budgets.asking(run, self._scene.registry, self._scene.ledger.runs, now=self._scene.now),
         )
         begun = self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
@@ -276,11 +117,14 @@ class Performance:
         ran = time.monotonic() - self._since
         run.metrics.running_seconds, self._since = run.metrics.running_seconds + ran, self._since + ran
         run.measure(now=now)
-        started = [child for emission in progress.emissions for child in self._listeners(emission)]
+        # What starts over has emitted some of it before.
+        emissions = [emission for emission in progress.emissions if emission.source not in run.emitted]
+        started = [child for emission in emissions for child in self._listeners(emission)]
         facts, asked = self._ended(progress.outcome, now=now)
         started += asked
         keeps = self._keeps(progress.outcome)
         checkpoints, writes = self._saver.collected() if keeps else ([], [])
+        self._note(emissions, kept=keeps)
         puts = {} if self._host.keeps else progress.puts
         self._scene.ledger.commit(run, checkpoints=checkpoints, writes=writes, puts=puts, started=started)
         if self._host.keeps and progress.puts:
@@ -291,7 +135,7 @@ class Performance:
         for event in (*progress.reopened, *progress.events, *facts):
             took = event.data.get("duration_seconds", 0.0)
             self._tell(event.kind, node=event.node, duration=took, data=event.data)
-        for emission in progress.emissions:
+        for emission in emissions:
             told = {"name": emission.name, "payload": emission.payload}
             self._tell("event.emitted", data=told)
             self._scene.emitted(run, emission)
@@ -299,6 +143,13 @@ class Performance:
             self._scene.ask(run, wait)
             self._next.append(run.id)
         self._elsewhere.clear()
+
+    def _note(self, emissions: Sequence[Emission], *, kept: bool) -> None:
+        """Note what a play that starts over is to know; part of the run's commit."""
+        if self._visits.starts_over:
+            self._run.emitted += [emission.source for emission in emissions]
+            # Whoever goes on from a checkpoint counts on from there.
+            self._run.visits = self._visits.steps if kept else self._run.visits
 
     def _keeps(self, outcome: Outcome | None) -> bool:
         """Tell whether the checkpoints are worth keeping: without `checkpointed`, only those of a pause are."""

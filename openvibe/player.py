@@ -20,9 +20,10 @@ from openvibe.host import Host
 from openvibe.ledger import Ledger, Overtaken
 from openvibe.llm import LLMProvider
 from openvibe.outcomes import HAPPENED
-from openvibe.performance import RunHost, Scene, fail, play, too_long
+from openvibe.performance import fail, play, too_long
 from openvibe.registry import Registry
 from openvibe.runs import Origin, Run, Wait
+from openvibe.scene import RunHost, Scene
 from openvibe.sharing import Store
 
 logger = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class Player:
         state = "confirmed" if wait.decision == HAPPENED else "failed"
         result = (wait.values or {}).get("result")
         where = {"node": wait.node, "step_id": wait.step_id, "key": wait.payload["effect"]}
-        RunHost(self.scene, run).settle(**where, state=state, result=result)
+        RunHost(self.scene, run, self.scene.visits(run)).settle(**where, state=state, result=result)
 
     def changed(self) -> list[str]:
         """Wake the runs that wait for a change of the shared context which is there by now; return their ids."""

@@ -117,7 +117,8 @@ class Run(BaseModel):
     `error` is empty unless the run failed; `failed_node` and `error_kind` say where and of what kind. `parent` is the
     run that started this one, by an event or a request, and `depth` the number of runs above it. `traceparent` and
     `passed_on` are headers of the message that started it, or its parent's. `allowance_usd` is what a person has
-    allowed it to cost in all, where a budget was used up.
+    allowed it to cost in all, where a budget was used up. `visits` and `emitted` are what a run without checkpoints is
+    to know when it starts over: the steps of its nodes at its last pause, and what others have been told.
     """
 
     id: str
@@ -144,6 +145,8 @@ class Run(BaseModel):
     passed_on: dict[str, str] = Field(default_factory=dict)
     allowance_usd: Decimal | None = None
     epoch: int = 0
+    visits: dict[str, list[str]] = Field(default_factory=dict)
+    emitted: list[str] = Field(default_factory=list)
 
     @property
     def trace(self) -> str:

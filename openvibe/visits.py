@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class Visits:
@@ -13,18 +15,24 @@ class Visits:
     the visit names it, which is the same in every play.
     """
 
-    def __init__(self, *, starts_over: bool = False) -> None:
-        self._starts_over = starts_over
+    def __init__(self, *, starts_over: bool = False, steps: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        self.starts_over = starts_over
         self._steps: dict[str, list[str]] = defaultdict(list)
+        self._steps.update({node: list(known) for node, known in steps.items()})
+
+    @property
+    def steps(self) -> dict[str, list[str]]:
+        """The steps of each node so far, for a play that goes on from where this one is kept."""
+        return {node: list(known) for node, known in self._steps.items()}
 
     def begin(self, node: str, step_id: str) -> None:
         """Note that a node's turn has come; a step may say so again."""
-        if self._starts_over and step_id not in self._steps[node]:
+        if self.starts_over and step_id not in self._steps[node]:
             self._steps[node].append(step_id)
 
     def name(self, node: str, step_id: str) -> str:
         """Return what names the visit of a node that this step is, in at most 64 characters."""
-        if not self._starts_over:
+        if not self.starts_over:
             return step_id
         self.begin(node, step_id)
         number = self._steps[node].index(step_id) + 1
