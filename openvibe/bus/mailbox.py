@@ -23,6 +23,7 @@ class Mailbox(Generic[T]):
         self._about = about
         self._waiting: deque[T] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._fewer = asyncio.Event()
 
     def take(self, message: T) -> asyncio.Task[None] | None:
         """Queue a message. If nothing was being handled, return the task that handles it now."""
@@ -35,13 +36,22 @@ class Mailbox(Generic[T]):
         self._task = asyncio.create_task(self._work())
         return self._task
 
+    async def room(self, most: int) -> None:
+        """Return when at most so many messages wait; for whoever can leave the others where they are until then."""
+        while len(self._waiting) > most:
+            self._fewer.clear()
+            await self._fewer.wait()
+
     def close(self) -> None:
         """Forget what waits; what is being handled is handled to its end."""
         self._waiting.clear()
+        self._fewer.set()
 
     async def _work(self) -> None:
         while self._waiting:
+            message = self._waiting.popleft()
+            self._fewer.set()
             try:
-                await self._handler(self._waiting.popleft())
+                await self._handler(message)
             except Exception:
                 logger.exception("%s: the handler failed", self._about)

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
-from openvibe.bus.mailbox import Mailbox
+from openvibe.bus.mailbox import MOST_WAITING, Mailbox
 from openvibe.bus.protocol import Entry
 from openvibe.protocol import keys
 
@@ -82,6 +82,8 @@ class Watch:
     async def _look(self) -> None:
         if self._consumer is None:
             return
+        # What a slow handler cannot take yet stays in the bucket.
+        await self._mailbox.room(MOST_WAITING - BATCH)
         # No news is no fault.
         with contextlib.suppress(TimeoutError):
             for message in await self._consumer.fetch(BATCH, timeout=LOOK_SECONDS):
