@@ -21,11 +21,14 @@ VALUE_LIMIT = MOST_BYTES - 4096
 
 
 def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `data` with every large value replaced by `{"card": sha256, "size": bytes}`; also one level down."""
+    """Return `data` with every large value replaced by `{"card": sha256, "size": bytes}`; also one level down.
+
+    Of values that are large only together the largest ones are, so that a message carries the others.
+    """
     if len(orjson.dumps(data)) <= INLINE_LIMIT:
         return dict(data)
     inside = {key: _stowed_inside(project_id, value) for key, value in data.items()}
-    return {key: light(project_id, value) for key, value in inside.items()}
+    return carried(project_id, {key: light(project_id, value) for key, value in inside.items()})
 
 
 def pointed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from django.utils import timezone
 
 from openvibe.bus import MOST_BYTES
 from openvibe.bus.nats import NatsBus
+from openvibe.events import Event as Fact
+from openvibe.protocol import subjects
 from operators.bridge import requests
 from operators.models import Card, Emission, Project, Run, Wait
-from operators.services import deliveries
+from operators.services import cards, deliveries, timeline
 from operators.services.cards import INLINE_LIMIT
 from tests.bridge.conftest import SOON, Bridge, make_run
 
@@ -59,6 +61,20 @@ def test_work_and_answers_that_are_too_large_keep_their_small_parts(bridge: Brid
     answer = requests._result(run.id)
     assert (answer["run_id"], answer["status"]) == (run.id, "completed")
     assert Card.objects.get(sha256=answer["result"]["card"]).content == {"text": large}
+
+
+def test_many_values_that_are_too_large_together_are_announced(bridge: Bridge, project: Project) -> None:
+    bridge.send()
+    run = make_run(project, "run_01")
+    values = {f"part_{number}": "x" * (INLINE_LIMIT - 100) for number in range(40)}
+    timeline.note(run.id, Fact("log", data={"message": "much", **values}))
+    said = asyncio.run(kept(bridge.server.url, "cg_evt_v1", subjects.recorded("default", "t_run_01")))
+    data = said["payload"]["events"][0]["data"]
+    assert (data["message"], data.keys()) == ("much", {"message", *values})
+    assert {
+        name: Card.objects.get(sha256=data[name]["card"]).content if cards.is_pointer(data[name]) else data[name]
+        for name in values
+    } == values
 
 
 async def kept(url: str, stream: str, subject: str) -> dict[str, Any]:
