@@ -156,11 +156,12 @@ class RedisBus:
         )
 
     async def ensure(self, streams: Sequence[Stream]) -> None:
-        """See `Bus.ensure`."""
+        """See `Bus.ensure`. One that is there keeps what it holds, and from now on what it is said here to keep."""
         client = self._present.client
         for stream in streams:
             with _translated(f"Stream {stream.name!r} cannot be made"):
-                await client.execute_command("HSETNX", self._table, stream.name, redis_streams.described(stream))
+                # Nobody else compares it with the table, as is done on NATS.
+                await client.execute_command("HSET", self._table, stream.name, redis_streams.described(stream))
 
     async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> RedisPull:
         """See `Bus.pull`. All readers of one durable name the same patterns."""

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from openvibe.bus import Bus, Message, bus
 from openvibe.bus.nats import NatsBus
 from openvibe.errors import BusError, NoResponders
-from openvibe.protocol.streams import STREAMS
+from openvibe.protocol.streams import STREAMS, streams
 from tests import servers
 from tests.contracts.buses import NAMES, QUIET, SOON, Heard, Seen, acknowledged, answers, eventually, fetched, refusals
 from tests.servers import Server
@@ -341,3 +341,15 @@ async def send_raw(server: Server, frame: bytes) -> None:
             pass
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("named", ["redis"])
+async def test_a_stream_keeps_what_a_site_that_was_set_otherwise_wants_of_it(real: Bus) -> None:
+    await real.ensure(streams(("workflow",)))
+    await real.store("workflow.general.note", b"one")
+    with pytest.raises(BusError, match="No stream keeps"):
+        await real.store("argo.workflow.general.note", b"two")
+    await real.ensure(streams(("workflow", "argo.workflow")))
+    await real.store("argo.workflow.general.note", b"two")
+    pull = await real.pull("agent-comms", durable="d", patterns=["workflow.>", "argo.workflow.>"])
+    assert [message.data for message in await fetched(pull, 2)] == [b"one", b"two"]
