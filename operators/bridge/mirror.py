@@ -70,10 +70,18 @@ async def _mirror(bus: Bus) -> None:
                 if time.monotonic() - compared_at > COMPARE_SECONDS:
                     await _compare(bus, list(watches))
                     compared_at = time.monotonic()
-                await mirroring.push_behind(bus)
+                await _push(bus)
             await asyncio.sleep(PAUSE)
     finally:
         await asyncio.gather(*[end() for end in watches.values()], return_exceptions=True)
+
+
+async def _push(bus: Bus) -> None:
+    """Hand over what is behind. What cannot be handed over is tried again, and nobody has to follow anew for it."""
+    try:
+        await mirroring.push_behind(bus)
+    except BusError as error:
+        logger.info("The shared context: %s; trying again", error)
 
 
 async def _watch(bus: Bus, watches: dict[Place, Unsubscribe]) -> None:

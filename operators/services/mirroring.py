@@ -47,21 +47,28 @@ def push() -> None:
 async def push_behind(bus: Bus) -> None:
     """Hand over what is behind; a value that cannot be handed over holds up no other one."""
     failed: BusError | None = None
-    for entry in await aside(behind, MOST):
-        try:
-            await aside(_mark, entry, await _put(bus, entry))
-        except BusError as error:
-            if not bus.connected:
-                raise
-            failed = error
+    first = 0
+    # What could not be handed over is behind at the next look, too, before what has never been tried.
+    while entries := await aside(behind, MOST, first=first):
+        left = 0
+        for entry in entries:
+            try:
+                await aside(_mark, entry, await _put(bus, entry))
+            except BusError as error:
+                if not bus.connected:
+                    raise
+                failed, left = error, left + 1
+        first += left
+        if not left or len(entries) < MOST:
+            break
     if failed is not None:
         raise failed
 
 
-def behind(most: int) -> list[ContextEntry]:
-    """Return values that NATS KV does not have yet, the oldest first."""
+def behind(most: int, *, first: int = 0) -> list[ContextEntry]:
+    """Return values that NATS KV does not have yet, the oldest first, without the `first` ones."""
     rows = ContextEntry.objects.filter(mirrored_revision__lt=F("revision"))
-    return list(rows.order_by("updated_at")[:most])
+    return list(rows.order_by("updated_at", "pk")[first : first + most])
 
 
 def hindrance(entry: ContextEntry) -> str:

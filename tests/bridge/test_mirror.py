@@ -259,6 +259,39 @@ def test_a_bucket_that_cannot_be_read_hinders_no_other(bridge: Bridge) -> None:
     eventually(lambda: context.value("default", "market", "theirs") == 3)
 
 
+def test_a_value_that_is_refused_costs_the_other_buckets_nothing(
+    bridge: Bridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "operators.bridge.mirror")
+    context.put("default", "market", "k", 1, author="alice")
+    eventually(lambda: at_rest("k"))
+    kv(bridge, _narrow)
+    before = kv(bridge, lambda bus: _followed_by(bus, "context-market"))
+    context.put("default", "leads", "large", "x" * 1000, author="alice")
+    eventually(lambda: caplog.text.count("context-leads/large was not kept") >= 3)
+    assert kv(bridge, lambda bus: _followed_by(bus, "context-market")) == before != []
+
+
+def test_many_values_that_are_refused_hold_up_no_other_one(bridge: Bridge) -> None:
+    kv(bridge, _narrow)
+    for number in range(mirroring.MOST + 1):
+        context.put("default", "leads", f"large/{number}", "x" * 1000, author="alice")
+    context.put("default", "market", "k", 2, author="alice")
+    eventually(lambda: ContextEntry.objects.filter(key="k", mirrored_revision=1))
+    assert len(mirroring.behind(mirroring.MOST * 2)) == mirroring.MOST + 1
+
+
+async def _narrow(bus: NatsBus) -> None:
+    """Let a bucket refuse what is not small, as an administrator may."""
+    await bus.put_kv(LEADS, "small", b"1")
+    config = (await bus._stream.stream_info(f"KV_{LEADS}")).config
+    await bus._stream.update_stream(config, max_msg_size=100)
+
+
+async def _followed_by(bus: NatsBus, bucket: str) -> list[str]:
+    return sorted(reader.name for reader in await bus._stream.consumers_info(f"KV_{bucket}"))
+
+
 def test_other_projects_are_not_mirrored(bridge: Bridge, other_project: Project) -> None:
     context.put(other_project.pk, "leads", "secret", 1, author="charlie")
     context.put("default", "leads", "known", 2, author="alice")
