@@ -96,11 +96,12 @@ class NatsBus:
         try:
             # The client would try the first connection for ever; whoever asked wants to know.
             self._client = await asyncio.wait_for(self._dialled(faults), self._patience)
-        except (OSError, NATSError, TimeoutError) as error:
-            reason = self._access.explained(faults[-1] if faults else error)
-            raise BusError(f"NATS does not answer at {self._access.shown}: {reason}") from error
         except SetupError as error:
             raise BusError(f"NATS cannot be reached at {self._access.shown}: {error}") from error
+        except Exception as error:
+            # The library stumbles in any way over a server of another kind.
+            reason = self._access.explained(faults[-1] if faults else error)
+            raise BusError(f"NATS does not answer at {self._access.shown}: {reason}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
         self._buckets = Buckets(self._jetstream, self._replicas, emptied=not self._access.credentials)
 
@@ -112,17 +113,23 @@ class NatsBus:
             await _log_error(error)
 
         client = NatsClient()
-        await client.connect(
-            **self._access.options(),
-            name=self._name,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_PAUSE,  # type: ignore[arg-type]  # it sleeps for fractions as well
-            connect_timeout=5,
-            ping_interval=PING_PAUSE,
-            max_outstanding_pings=2,
-            error_cb=fault,
-        )
+        try:
+            await client.connect(
+                **self._access.options(),
+                name=self._name,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_PAUSE,  # type: ignore[arg-type]  # it sleeps for fractions as well
+                connect_timeout=5,
+                ping_interval=PING_PAUSE,
+                max_outstanding_pings=2,
+                error_cb=fault,
+            )
+        except Exception:
+            # It does not hang up by itself.
+            with contextlib.suppress(Exception):
+                await client.close()
+            raise
         return client
 
     async def close(self) -> None:

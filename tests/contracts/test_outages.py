@@ -353,3 +353,15 @@ async def test_a_stream_keeps_what_a_site_that_was_set_otherwise_wants_of_it(rea
     await real.store("argo.workflow.general.note", b"two")
     pull = await real.pull("agent-comms", durable="d", patterns=["workflow.>", "argo.workflow.>"])
     assert [message.data for message in await fetched(pull, 2)] == [b"one", b"two"]
+
+
+async def test_a_server_that_speaks_otherwise_than_nats_is_none_that_answers() -> None:
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO []\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as babbler:
+        place = f"127.0.0.1:{babbler.sockets[0].getsockname()[1]}"
+        with pytest.raises(BusError, match=f"NATS does not answer at nats://{place}"):
+            await NatsBus(f"nats://{place}").connect()
