@@ -269,6 +269,8 @@ def _listens(flow: WorkflowPart) -> Iterator[str | Listen]:
 
 
 def _checked(places: Places) -> File:
+    if not isinstance(places.data, dict):
+        raise places.fault((), f"{_shown(places.data)}: is no mapping; it begins with 'operators'")
     try:
         return File.model_validate(places.data)
     except ValidationError as error:

@@ -233,6 +233,14 @@ def test_what_is_no_operator_is_refused(alice_calls, text, status):
     assert not OperatorSource.objects.exists()
 
 
+@pytest.mark.parametrize("text", ['"greeter"', "[]", "7", "null"])
+def test_a_text_that_is_no_mapping_is_told_how_it_begins(alice_calls, text):
+    refused = register(alice_calls, text)
+    assert refused.status_code == 422
+    assert "'operators'" in refused.json()["detail"]
+    assert [(item["line"], item["column"]) for item in refused.json()["errors"]] == [(1, 1)]
+
+
 def test_an_operator_without_runs_is_removed_for_good(alice_calls):
     register(alice_calls)
 

@@ -216,6 +216,11 @@ def test_a_pages_session_comes_in_and_needs_its_csrf_token_to_change(alice, alic
     assert page.get(waiting).json()["status"] == "waiting"
 
 
+@pytest.mark.parametrize("address", ["/v1/nope", "/v1/context/companies/a%0Ab", "/v1/%0A"])
+def test_no_address_under_v1_is_answered_with_a_page(db, address):
+    assert _problem(Client().put(address), 404)["title"] == "not_found"
+
+
 @pytest.mark.parametrize(
     ("method", "address"), [("PATCH", "/v1/schema/"), ("PATCH", "/v1/docs/"), ("OPTIONS", "/v1/docs/")]
 )

@@ -425,12 +425,12 @@ WRONG = {
     "nothing at all": (
         (RIGHT, ""),
         "1:1:",
-        "valid dictionary",
+        "is no mapping",
     ),
     "a list at the top": (
         (RIGHT, "- 1"),
         "1:1:",
-        "valid dictionary",
+        "is no mapping",
     ),
 }
 
