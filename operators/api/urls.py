@@ -55,5 +55,5 @@ urlpatterns = [
     path("schemas/", schemas.Schemas.as_view()),
     path("schemas/<str:name>", schemas.SchemaPage.as_view()),
     re_path(r"^webhooks/(?P<source>[^/]+)/?$", webhooks.Webhook.as_view()),
-    re_path(r"(?s)^(?P<path>.*)$", problems.not_found),
+    re_path(r"^(?P<path>[\s\S]*)$", problems.not_found),
 ]
