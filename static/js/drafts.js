@@ -3,6 +3,7 @@
   "use strict";
   const WRITTEN = ".gate-form :is([name=notes], [data-editors] :is(input, textarea, select))";
   const drafts = new Map(); // by the form's address, which every version of the gate shares; in it by the field's name
+  let typing = ""; // the name of the field in which somebody wrote last
 
   const basis = (field) => field.closest("[data-basis]")?.dataset.basis;
   const isBox = (field) => field.type === "checkbox";
@@ -18,6 +19,7 @@
     const field = event.target;
     if (!field.matches(WRITTEN)) return;
     const form = field.form.action;
+    typing = field.name;
     if (!drafts.has(form)) drafts.set(form, new Map());
     const value = isBox(field) ? field.checked : field.value;
     drafts.get(form).set(field.name, { value, basis: basis(field), label: named(field) });
@@ -54,8 +56,17 @@
     if (lost.length) tell(editors, lost);
   }
 
+  // Whoever was writing goes on where he was.
+  function goOn(form) {
+    const field = drafts.has(form.action) && form.elements.namedItem(typing);
+    if (field && document.activeElement === document.body) field.focus({ preventScroll: true });
+  }
+
   document.addEventListener("htmx:load", (event) => {
-    for (const form of event.detail.elt.querySelectorAll(".gate-form")) restore(form);
+    for (const form of event.detail.elt.querySelectorAll(".gate-form")) {
+      restore(form);
+      goOn(form);
+    }
   });
   // Changes that are discarded are gone; the note stays.
   document.addEventListener("reset", (event) => {

@@ -1,7 +1,9 @@
 // Shows every <time data-time> in the reader's own zone, and counts what still runs ([data-since]).
 (() => {
   "use strict";
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const clock = new Intl.DateTimeFormat(undefined, CLOCK);
+  const dayClock = new Intl.DateTimeFormat(undefined, { ...CLOCK, month: "short", day: "numeric" });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
   const DATE = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
   const date = new Intl.DateTimeFormat(undefined, DATE);
@@ -19,7 +21,12 @@
     return day.format(at);
   }
 
-  const STYLES = { clock: (at) => clock.format(at), date: (at) => (at.getFullYear() === new Date().getFullYear() ? date : dated).format(at) };
+  const today = (at) => at.toDateString() === new Date().toDateString();
+  const thisYear = (at) => at.getFullYear() === new Date().getFullYear();
+  const STYLES = {
+    clock: (at) => (today(at) ? clock : dayClock).format(at),
+    date: (at) => (thisYear(at) ? date : dated).format(at),
+  };
 
   function lasted(seconds) {
     if (seconds < 60) return `${Math.floor(seconds)} s`;

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from datetime import UTC, datetime, timedelta
 
 import httpx
 from playwright.sync_api import Page, expect
@@ -105,6 +106,7 @@ def test_what_somebody_is_changing_outlives_a_gate_that_is_asked_anew(page: Page
     expect(page.locator(f"#gate-{gate['id']}-2")).to_contain_text("Moved")
     expect(first).to_have_value("Half a subject")
     expect(page.locator("[data-drop]").nth(1)).to_be_checked()
+    expect(page.locator("[data-drop]").nth(1)).to_be_focused()
     # This very value was changed: it is shown as it is now, and what was written can still be read.
     sequence = gate["payload"]["personalized_sequence"][:1]
     override |= {"version": 2, "values": {"personalized_sequence": sequence}, "reason": "One will do"}
@@ -187,6 +189,18 @@ def test_long_words_do_not_widen_a_page_on_a_phone(page: Page, site: Site) -> No
             expect(page.get_by_role("button", name="Approve", exact=True).first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390, place
     site.call("DELETE", run)
+
+
+def test_what_happened_on_another_day_bears_its_date(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    run = site.start_run("company_intel", "query")
+    site.wait_for(run, *ENDED)
+    page.goto(f"{site.url}/agents/{run.rpartition('/')[2]}/")
+    stamp = page.locator("#timeline time").first
+    expect(stamp).to_have_text(re.compile(r"^\d{1,2}:\d\d:\d\d"))
+    page.clock.set_fixed_time(datetime.now(UTC) + timedelta(days=2))
+    page.reload()
+    expect(stamp).to_have_text(re.compile(r"^\w+ \d{1,2}, \d{1,2}:\d\d:\d\d"))
 
 
 def test_the_list_of_runs_shows_a_new_run_without_a_reload(page: Page, site: Site) -> None:
