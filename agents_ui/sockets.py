@@ -14,7 +14,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError
-from django.urls import path
+from django.urls import path, re_path
 
 from agents_ui.live import hub
 from agents_ui.sending import Socket
@@ -133,6 +133,14 @@ class RunPage(Page):
         return [(run[0], subjects.thread(run_id))] if run else []
 
 
+class NoPage(Page):
+    """A path at which there is nothing."""
+
+    def channels(self, user: Any) -> list[tuple[str, str]]:
+        """Return none, whoever looks."""
+        return []
+
+
 def _projects(user: Any) -> list[str]:
     if not user.is_authenticated:
         return []
@@ -145,4 +153,5 @@ websocket_urlpatterns = [
     path("ws/agents/approvals/", ApprovalsPage.as_asgi()),
     path("ws/agents/mine/", MinePage.as_asgi()),
     path("ws/agents/<slug:run_id>/", RunPage.as_asgi()),
+    re_path("", NoPage.as_asgi()),
 ]

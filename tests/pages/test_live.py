@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import F
@@ -107,6 +108,16 @@ async def test_charlie_and_strangers_and_absent_runs_are_closed_alike(
     for user in (charlie, AnonymousUser()):
         assert await (await watch(waiting, user)).closed_with() == sockets.NOT_FOUND
     assert await (await watch(Run(id="run_absent"), charlie)).closed_with() == sockets.NOT_FOUND
+
+
+@pytest.mark.parametrize("path", ["/ws/nope/", "/ws/agents/a/b/", "/"])
+async def test_a_socket_of_no_page_is_closed_as_one_that_may_not_be_watched(path: str) -> None:
+    socket = WebsocketCommunicator(URLRouter(sockets.websocket_urlpatterns), path)
+    socket.scope["user"] = AnonymousUser()
+    connected, _ = await socket.connect()
+    assert connected
+    closed = await socket.receive_output(timeout=10)
+    assert (closed["type"], closed["code"]) == ("websocket.close", sockets.NOT_FOUND)
 
 
 async def test_news_is_shown_in_order_and_a_repeated_number_once(
