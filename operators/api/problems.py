@@ -23,8 +23,9 @@ RETRY = {"Retry-After": str(outages.RETRY_SECONDS)}
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn an exception of a view into a response; None lets Django answer 500."""
-    # A view that draws pages or YAML refuses in JSON, too.
+    # A view that draws pages or YAML refuses in JSON, too, also where nobody has asked yet what the caller would like.
     context["request"].accepted_renderer = JSONRenderer()
+    context["request"].accepted_media_type = JSONRenderer.media_type
     if isinstance(error, DomainError):
         return _problem(error.status, error.code, error.message, **error.detail)
     if isinstance(error, Http404):
