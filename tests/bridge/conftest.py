@@ -112,9 +112,9 @@ class Bridge:
         assert self.future is not None
         link.submit(end()).result(SOON)
         self.future.result(SOON)
-        # It says goodbye in the database, which must not be gone by then.
+        # They say goodbye in the database, which must not be gone by then, and may open the link anew.
         for thread in threading.enumerate():
-            if thread.name == "presence":
+            if thread.name in ("presence", "clock", "session-logs"):
                 thread.join(SOON)
 
     def send(self, *messages: tuple[str, object] | tuple[str, object, Mapping[str, str]]) -> None:
