@@ -103,7 +103,7 @@ def received(data: bytes) -> dict[str, Any]:
     body = loads(data)
     # So many brackets cost less to count than one level to look through.
     if data.count(b"{") + data.count(b"[") > nesting.MOST_LEVELS and nesting.deep(body):
-        raise Malformed(f"The body has more than {nesting.MOST_LEVELS} levels of lists and objects")
+        raise Malformed(f"The body {nesting.FAULT}")
     return body
 
 

@@ -152,5 +152,5 @@ def _written(place: Place, entry: Entry) -> None:
         raise ValueError(f"The key has {len(entry.key)} characters; {LONGEST_KEY} are taken, without NUL")
     value = None if entry.deleted else orjson.loads(entry.value)
     if nesting.deep(value):
-        raise ValueError(f"The value has more than {nesting.MOST_LEVELS} levels of lists and objects")
+        raise ValueError(f"The value {nesting.FAULT}")
     context.take(*place, entry.key, value, kv_revision=entry.revision, deleted=entry.deleted)

@@ -134,7 +134,7 @@ def _answered(wait: Wait, message: Message) -> None:
         return
     if nesting.deep(answer):
         # It could not be written down, and the question would be asked again for ever.
-        _settle(wait, error=f"the answer has more than {nesting.MOST_LEVELS} levels of lists and objects")
+        _settle(wait, error=f"the answer {nesting.FAULT}")
     else:
         settle(wait, answer)
 

@@ -76,7 +76,7 @@ def hindrance(entry: ContextEntry) -> str:
     if (length := len(keys.encoded(entry.key))) > LONGEST_NAME:
         return f"its key has {length:,} characters as NATS spells it, and {LONGEST_NAME:,} are mirrored"
     if nesting.deep(entry.value):
-        return f"it has more than {nesting.MOST_LEVELS} levels of lists and objects"
+        return f"it {nesting.FAULT}"
     return ""
 
 
