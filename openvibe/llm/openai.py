@@ -1,42 +1,41 @@
-"""GPT and every server that speaks OpenAI's chat completions, through OpenAI's own SDK."""
+"""GPT and every server that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import ssl
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
-import httpx2
-import openai
-from openai.types import CompletionUsage
-
 from openvibe.errors import ModelError, SetupError, TransientModelError
-from openvibe.llm import prices, refusals, schemas, wire
-from openvibe.llm.pool import PerProcess
+from openvibe.llm import http_stream, prices, refusals, schemas
+from openvibe.llm.http_stream import StreamingClient, Unreachable
 from openvibe.llm.protocol import LLMResponse, Tool, ToolCall, Turn
 
 #: Models that think before they answer: they take no temperature, and their limit counts the thinking too.
 _REASONING = re.compile(r"(ft:)?(o\d|gpt-5(?!.*-chat))")
 #: Error codes with a status of 429 that no waiting mends.
 _FINAL = {"insufficient_quota", "billing_hard_limit_reached"}
+#: Who pays, beside the key: the variables that OpenAI's own packages read.
+_ACCOUNTS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+
+#: OpenAI's own address.
+ADDRESS = "https://api.openai.com/v1"
 
 #: What ends a stream.
 _END = b"[DONE]"
 
 
 class OpenAIProvider:
-    """Asks GPT. A few clients, hence connection pools, for all threads of the process.
+    """Asks GPT, each thread that asks at the same time over a connection of its own.
 
-    The key is `api_key` or OPENAI_API_KEY. `base_url` (or OPENAI_BASE_URL) may lead to any server that speaks the same
-    format; it takes any key. `timeout` is the longest silence in seconds, not the longest answer. `aliases` go before
-    the usual short names of models. The SDK's own retries are off: the engine tries again where the timeline can show
-    it.
+    The key is `api_key` or OPENAI_API_KEY; OPENAI_ORG_ID and OPENAI_PROJECT_ID say who pays, where it does not.
+    `base_url` (or OPENAI_BASE_URL) may lead to any server that speaks the same format; it takes any key. `timeout` is
+    the longest silence in seconds, not the longest answer. `aliases` go before the usual short names of models.
     """
 
     name = "openai"
@@ -55,8 +54,10 @@ class OpenAIProvider:
                 "OPENVIBE_LLM=openai needs a key: set OPENAI_API_KEY, or use OPENVIBE_LLM=simulated to work offline"
             )
         self.aliases = dict(aliases or {})
-        limits = httpx2.Timeout(timeout, connect=min(timeout, 10.0))
-        self._clients = PerProcess(lambda: _client(key, base_url, limits))
+        address = base_url or os.environ.get("OPENAI_BASE_URL") or ADDRESS
+        headers = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream", "User-Agent": "openvibe"}
+        headers |= {name: value for variable, name in _ACCOUNTS.items() if (value := os.environ.get(variable))}
+        self._client = StreamingClient(address, headers=headers, timeout=timeout)
 
     def complete(
         self,
@@ -91,26 +92,23 @@ class OpenAIProvider:
 
     def close(self) -> None:
         """Close this process's connections; a further call opens new ones."""
-        self._clients.close()
+        self._client.close()
 
     def _chunks(self, request: dict[str, Any]) -> Generator[Mapping[str, Any], None, None]:
         """Yield the answer's chunks as they arrive; what the consumer raises does not pass here."""
-        asking = self._clients.get().chat.completions.with_streaming_response
-        # Beside its parameters, which the SDK looks through for what it must rename: here that is nothing, and takes it
-        # as long as to send it.
-        body = {**request, "stream_options": {"include_usage": True}}
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         try:
-            with asking.create(model=request["model"], messages=[], stream=True, extra_body=body) as response:
-                # Read here to the last byte: the SDK's own stream stops at the end mark, before the body's end, and so
-                # throws every connection away.
-                for line in _lines(response.iter_bytes()):
+            with self._client.post("/chat/completions", json.dumps(body).encode()) as response:
+                if response.status != 200:
+                    raise _refused(response)
+                for line in http_stream.lines(response):
                     if line.startswith(b"data:") and (data := line[5:].strip()) != _END:
                         yield _chunk(data)
-        except openai.APIError as error:
-            raise _translated(error) from error
-        except httpx2.TimeoutException as error:
+        except Unreachable as error:
+            raise TransientModelError(f"OpenAI cannot be reached: {error}") from error
+        except TimeoutError as error:
             raise TransientModelError("OpenAI did not answer in time") from error
-        except httpx2.TransportError as error:
+        except (OSError, HTTPException) as error:
             raise TransientModelError(f"OpenAI broke off: {error or type(error).__name__}") from error
         except ValueError as error:
             raise TransientModelError(f"OpenAI sent what cannot be read: {error}") from error
@@ -121,29 +119,11 @@ def provider(**options: Any) -> OpenAIProvider:
     return OpenAIProvider(**options)
 
 
-@cache
-def _trust() -> ssl.SSLContext:
-    # Read once: a process has several clients.
-    return httpx2.create_ssl_context()
-
-
-def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> openai.OpenAI:
-    limits = httpx2.Limits(**wire.CONNECTIONS)
-    http = wire.listening(openai.DefaultHttpxClient(limits=limits, timeout=timeout, verify=_trust()))
-    return openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    # On bytes, because text has more line ends than the format has, and a model may well write one of them.
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
-
-
 def _chunk(data: bytes) -> Mapping[str, Any]:
     """Read a chunk. As plain data: the SDK's own models take several times as long, for every few letters."""
-    value: dict[str, Any] = json.loads(data)
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"a chunk that is no object: {data[:80]!r}")
     if error := value.get("error"):
         detail = error if isinstance(error, dict) else {"message": str(error)}
         text = f"OpenAI broke off: {detail.get('message')}"
@@ -159,7 +139,7 @@ class _Answer:
     content: str = ""
     refusal: str = ""
     ended: str | None = None
-    usage: CompletionUsage | None = None
+    usage: Mapping[str, Any] | None = None
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def take(self, chunk: Mapping[str, Any]) -> str:
@@ -167,7 +147,7 @@ class _Answer:
         self.model = chunk.get("model") or self.model
         # The chunk that tells the usage is the last, and has no choices.
         if usage := chunk.get("usage"):
-            self.usage = CompletionUsage.construct(**usage)
+            self.usage = usage
         if not chunk.get("choices"):
             return ""
         choice = chunk["choices"][0]
@@ -216,26 +196,16 @@ def _arguments(tool: str, text: str) -> dict[str, Any]:
     return arguments
 
 
-def _figures(model: str, usage: CompletionUsage | None) -> dict[str, Any]:
+def _figures(model: str, usage: Mapping[str, Any] | None) -> dict[str, Any]:
     if usage is None:
         # Some servers of the same format do not count; what was used is not known then, and so not its price.
         return {"tokens_in": 0, "tokens_out": 0, "cost_usd": None}
-    details = usage.prompt_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
-    cost = prices.cost(
-        model,
-        provider=OpenAIProvider.name,
-        tokens_in=usage.prompt_tokens,
-        tokens_out=usage.completion_tokens,
-        cached=cached,
-        cache_writes=(details.cache_write_tokens or 0) if details else 0,
-    )
-    return {
-        "tokens_in": usage.prompt_tokens,
-        "tokens_out": usage.completion_tokens,
-        "cost_usd": cost,
-        "tokens_cached": cached,
-    }
+    details = usage.get("prompt_tokens_details") or {}
+    cached = details.get("cached_tokens") or 0
+    counted = {"tokens_in": usage.get("prompt_tokens") or 0, "tokens_out": usage.get("completion_tokens") or 0}
+    writes = details.get("cache_write_tokens") or 0
+    cost = prices.cost(model, provider=OpenAIProvider.name, **counted, cached=cached, cache_writes=writes)
+    return {**counted, "cost_usd": cost, "tokens_cached": cached}
 
 
 def _limits(model: str, max_tokens: int, temperature: float | None) -> dict[str, Any]:
@@ -273,13 +243,14 @@ def _text(arguments: Mapping[str, Any]) -> str:
     return json.dumps(dict(arguments), ensure_ascii=False)
 
 
-def _translated(error: openai.APIError) -> ModelError:
-    if isinstance(error, openai.APITimeoutError):
-        return TransientModelError("OpenAI did not answer in time")
-    if isinstance(error, openai.APIConnectionError):
-        return TransientModelError(f"OpenAI cannot be reached: {error.__cause__ or error}")
-    if isinstance(error, openai.APIStatusError) and error.code not in _FINAL:
-        return refusals.translated("OpenAI", error.status_code, error.message, error.response.headers)
-    if error.code in _FINAL:
-        return ModelError(f"OpenAI refused: {error.message}")
-    return TransientModelError(f"OpenAI broke off: {error.message}")
+def _refused(response: HTTPResponse) -> ModelError:
+    text = response.read(http_stream.REFUSAL).decode(errors="replace")
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, LookupError, TypeError):
+        error = text
+    told = error if isinstance(error, dict) else {"message": error}
+    message = told.get("message") or response.reason
+    if told.get("code") in _FINAL:
+        return ModelError(f"OpenAI refused: {message}")
+    return refusals.translated("OpenAI", response.status, str(message), response.headers)

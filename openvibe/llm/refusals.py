@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
 from openvibe.errors import ModelError, TransientModelError
 
@@ -13,15 +13,22 @@ from openvibe.errors import ModelError, TransientModelError
 _TRANSIENT = {408, 409, 425, 429}
 
 
-def translated(vendor: str, status: int, message: str, headers: Mapping[str, str]) -> ModelError:
-    """Return the error that a refusal stands for. `headers` must find names in any case, as HTTP libraries' do."""
+class Headers(Protocol):
+    """Finds a header's value by its name in any case, as HTTP libraries do."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return it, or None."""
+
+
+def translated(vendor: str, status: int, message: str, headers: Headers) -> ModelError:
+    """Return the error that a refusal stands for."""
     text = f"{vendor} answered {status}: {message}"
     if headers.get("x-should-retry") == "false" or (status not in _TRANSIENT and status < 500):
         return ModelError(text)
     return TransientModelError(text, retry_after=retry_after(headers))
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Headers) -> float | None:
     """Return the pause in seconds that the headers ask for, or None if they ask for none.
 
     It may be written in seconds or as a date (RFC 9110, 10.2.3), or in milliseconds as OpenAI and Anthropic also do.

@@ -54,6 +54,30 @@ def test_key_and_address_may_come_from_the_environment(monkeypatch, server):
     provider.close()
 
 
+def test_the_environment_may_say_who_pays(monkeypatch, server):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-2")
+    provider = OpenAIProvider(api_key="sk-test", base_url=server.url)
+    ask(provider)
+    provider.close()
+    assert (server.headers[0]["openai-organization"], server.headers[0]["openai-project"]) == ("org-1", "proj-2")
+
+
+def test_an_address_that_moved_is_told(server, provider):
+    server.replies = [Reply(["Moved"], status=308, headers={"Location": "https://elsewhere.example/v1"})]
+    with pytest.raises(ModelError, match="OpenAI answered 308: Moved") as caught:
+        ask(provider)
+    assert not isinstance(caught.value, TransientModelError)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"error": null}', '{"error": {"message": null}}', "<html>", "\xff"])
+def test_a_refusal_without_words_still_tells_its_status(server, provider, text):
+    server.replies = [Reply([text] if text else [], status=503)]
+    with pytest.raises(TransientModelError, match=r"OpenAI answered 503: .") as caught:
+        ask(provider)
+    assert "None" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("alias", "exact"),
     [("haiku", "gpt-4o-mini"), ("sonnet", "gpt-4o"), ("opus", "o3"), ("fast", "gpt-4o-mini"), ("smart", "o3")],
@@ -269,6 +293,13 @@ def test_an_error_in_mid_stream_that_another_try_will_not_mend_is_final(server, 
     with pytest.raises(ModelError, match="Too long") as caught:
         ask(provider)
     assert not isinstance(caught.value, TransientModelError)
+
+
+@pytest.mark.parametrize("data", ["[1]", "7", "null"])
+def test_a_chunk_that_is_no_object_cannot_be_read(server, provider, data):
+    server.replies = [Reply([f"data: {data}\n\n"])]
+    with pytest.raises(TransientModelError, match="OpenAI sent what cannot be read"):
+        ask(provider)
 
 
 def test_comments_and_other_line_ends_in_the_stream_do_no_harm(server, provider):
