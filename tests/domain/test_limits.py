@@ -187,6 +187,7 @@ def test_many_runs_whose_workers_are_away_hide_no_lost_bell_of_another_queue(lab
     Run.objects.filter(operator=annex).update(rung_at=timezone.now() - timedelta(minutes=5))
     Run.objects.filter(pk=lost.pk).update(rung_at=timezone.now() - timedelta(seconds=3))
 
+    assert doorbell.hanging(doorbell.queue(lab)) == 0
     clock.tick()
 
     assert Run.objects.get(pk=lost.pk).rings == 1
