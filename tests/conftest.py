@@ -26,6 +26,8 @@ import django
 COLLECT_AT = gc.get_threshold()
 django.setup()
 gc.set_threshold(*COLLECT_AT)
+# Whom this process starts, such as pytest's other workers, would read settings by this name before naming a home.
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 import orjson
 import pytest
