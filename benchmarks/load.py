@@ -7,6 +7,7 @@ import http.client
 import re
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -98,18 +99,27 @@ def latencies(site: Site, endings: Endings, *, times: int) -> list[float]:
 
 def runs_per_second(site: Site, endings: Endings, *, runs: int, callers: int, workflow: str = "linear") -> float:
     """Start many runs at once over several connections; return the runs completed in a second."""
+    begin = time.perf_counter()
+    started = start(site, runs=runs, callers=callers, workflow=workflow)
+    return runs / (last_end(endings, started) - begin)
+
+
+def start(site: Site, *, runs: int, callers: int, workflow: str) -> list[str]:
+    """Start many runs over several connections; return their ids when all have been taken in."""
     local = threading.local()
 
-    def start(_: int) -> str:
+    def begin(_: int) -> str:
         if not hasattr(local, "caller"):
             local.caller = Caller(site)
         return str(local.caller.activate(workflow))
 
-    begin = time.perf_counter()
     with ThreadPoolExecutor(callers) as threads:
-        started = list(threads.map(start, range(runs)))
-    last = max(endings.wait(run_id, "run.completed", seconds=120) for run_id in started)
-    return runs / (last - begin)
+        return list(threads.map(begin, range(runs)))
+
+
+def last_end(endings: Endings, started: Iterable[str]) -> float:
+    """Return when the last of these runs was heard to have completed."""
+    return max(endings.wait(run_id, "run.completed", seconds=120) for run_id in started)
 
 
 def approvals(site: Site, endings: Endings, *, times: int) -> list[float]:

@@ -65,6 +65,9 @@ class Host(Protocol):
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Pass on a model's words; they may get lost."""
 
+    def playing(self) -> AbstractContextManager[None]:
+        """A node plays inside this block, and may wait for anything; outside of it the engine works."""
+
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """A step waits for somebody outside inside this block; call `hang_up` when the run is no longer ours."""
 
@@ -112,6 +115,10 @@ class MemoryHost:
 
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Forget them."""
+
+    def playing(self) -> AbstractContextManager[None]:
+        """Nobody waits for this process."""
+        return nullcontext()
 
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """Nobody else plays the run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -123,6 +123,10 @@ class RunHost:
         if self.scene.host is not None:
             self.scene.host.words(node=node, step_id=step_id, text=text)
         self.scene.hooks.tell(self.run, "words", at=self.now(), node=node, data={"text": text})
+
+    def playing(self) -> AbstractContextManager[None]:
+        """Tell the author's host."""
+        return self.scene.host.playing() if self.scene.host is not None else nullcontext()
 
     @contextmanager
     def calling(self, hang_up: HangUp) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Tells a run's trace of each step, around whatever the step does."""
+"""What surrounds whatever a step does: the run's trace is told of it, and the host that a node plays."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ _PAUSES = (GraphBubbleUp, EffectUnknown, Backoff)
 
 
 def traced(name: str, play: Play) -> Play:
-    """Return a play that is told to the session's trace, if it has one."""
+    """Return a play that is told to the session's host, and to its trace if it has one."""
 
     def traced_play(state: dict[str, Any], runtime: Runtime[Session]) -> Any:
+        with runtime.context.host.playing():
+            return told_play(state, runtime)
+
+    def told_play(state: dict[str, Any], runtime: Runtime[Session]) -> Any:
         session, info = runtime.context, runtime.execution_info
         if session.trace is NOT_TRACED or info is None:
             return play(state, runtime)

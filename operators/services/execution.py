@@ -41,6 +41,7 @@ from operators.services import (
     doorbell,
     emissions,
     endings,
+    lanes,
     leases,
     limits,
     overrides,
@@ -66,21 +67,24 @@ OUTSIDE = (ClaimLost, OperationalError, InterfaceError, InternalError)
 
 def perform(run_id: str) -> None:
     """Play a queued run until it ends, waits, or is handed back. Nothing to claim is no fault: bells ring twice."""
-    claim = leases.take(run_id, by_writing=True)
-    if claim is None:
-        return
-    with leases.keeper.keeping(claim):
-        try:
-            _perform(Performance(claim))
-        except ClaimLost:
-            logger.info("Run %s went on without this worker (epoch %d)", run_id, claim.epoch)
-        finally:
-            release()
+    with lanes.taken():
+        claim = leases.take(run_id, by_writing=True)
+        if claim is None:
+            return
+        with leases.keeper.keeping(claim):
+            try:
+                _perform(Performance(claim))
+            except ClaimLost:
+                logger.info("Run %s went on without this worker (epoch %d)", run_id, claim.epoch)
+            finally:
+                release()
 
 
 def _perform(performance: Performance) -> None:
     try:
-        performance.play()
+        # In a graph that is not ours nobody knows where a node begins.
+        with lanes.left() if performance.foreign else nullcontext():
+            performance.play()
     except OUTSIDE:
         raise
     except Exception as error:
@@ -102,7 +106,7 @@ class Performance:
         except Exception as error:
             # It ends the run, as whatever breaks it; without this it would be claimed until it had lost all workers.
             self._workflow, self._unplayable = None, error
-        if claim.taking and self._workflow is not None and self._workflow.foreign:
+        if claim.taking and self.foreign:
             # What it does before its first node, nobody knows.
             self._claim = leases.hold(claim)
         self._checkpointed = self._workflow is None or self._workflow.definition.spec.checkpointed
@@ -113,6 +117,11 @@ class Performance:
         self._words = Words(claim.run)
         self._since = time.monotonic()
         self._ran = self._run.running_seconds
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the graph is not ours."""
+        return self._workflow is not None and self._workflow.foreign
 
     def play(self) -> None:
         """Play to the end, to a wait, or to the next boundary if this process is stopping."""
@@ -209,8 +218,7 @@ class Performance:
 
         Only graphs with branches of their own do, and groups that go on after each answer.
         """
-        foreign = self._workflow is not None and self._workflow.foreign
-        return foreign or any(item.request.rule == outcomes.EACH for item in paused.waits)
+        return self.foreign or any(item.request.rule == outcomes.EACH for item in paused.waits)
 
     def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from openvibe.calls import HangUp
 from openvibe.events import Event as Fact
 from openvibe.visits import Visits
 from operators.models import Effect
-from operators.services import attempts, calls, context, effects
+from operators.services import attempts, calls, context, effects, lanes
 from operators.services.leases import Claim
 from operators.services.strays import strays
 from operators.services.words import Words
@@ -54,6 +54,16 @@ class ClaimHost:
     def words(self, *, node: str, step_id: str, text: str) -> None:
         """Pass on a model's words."""
         self._words.add(node=node, step_id=step_id, text=text)
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Let other runs compute meanwhile."""
+        with lanes.left():
+            try:
+                yield
+            finally:
+                # Whoever waits for a lane keeps nothing that those in the lanes may need.
+                release()
 
     def calling(self, hang_up: HangUp) -> AbstractContextManager[None]:
         """Let the process hang up when the run is not ours any more."""
