@@ -91,14 +91,9 @@ class Link:
         """Send a message that a stream keeps. Raises `BusError` if it was not kept."""
         await (await self.bus()).store(subject, data, headers=headers)
 
-    async def precede(self, messages: Sequence[Message]) -> None:
-        """Send messages right before one that is stored on the same stream. Raises `BusError` if that must fail too."""
-        bus = await self.bus()
-        if messages and not bus.connected:
-            # They would wait for the server, and again for each time that this is tried.
-            raise BusError("The bus is away")
-        for message in messages:
-            await bus.publish(message.subject, message.data, headers=message.headers)
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """Send messages that streams keep, and return for each why it is not kept, or None."""
+        return await (await self.bus()).store_all(messages)
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Send a message that may get lost."""

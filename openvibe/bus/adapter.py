@@ -10,7 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from openvibe.bus.protocol import Bus, Entry, Handler, Message, Pull, ServeHandler, Unsubscribe, WatchHandler
+from openvibe.bus.protocol import (
+    Bus,
+    Entry,
+    Handler,
+    Message,
+    Pull,
+    ServeHandler,
+    Unsubscribe,
+    WatchHandler,
+    one_by_one,
+)
 from openvibe.errors import BusError, SetupError
 from openvibe.protocol.streams import Stream
 
@@ -68,6 +78,13 @@ class Adapter:
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """See `Bus.store`."""
         await self._call("store", subject, data, headers=headers)
+
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """See `Bus.store_all`. What knows no such method is given one message after the other."""
+        if not hasattr(self._thing, "store_all"):
+            return await one_by_one(self, messages)
+        faults: Sequence[BusError | None] = await self._call("store_all", messages)
+        return faults
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""

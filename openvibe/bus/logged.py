@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from openvibe.bus.protocol import Bus, Handler, Message, Pull, ServeHandler, Unsubscribe
+from openvibe.errors import BusError
 
 logger = logging.getLogger("openvibe.wire")
 Action = Literal["message_sent", "message_received"]
@@ -40,6 +41,13 @@ class _LoggedBus:
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         await self._bus.store(subject, data, headers=headers)
         self._sent(Message(subject, data, headers or {}))
+
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        faults = await self._bus.store_all(messages)
+        for message, fault in zip(messages, faults, strict=True):
+            if fault is None:
+                self._sent(message)
+        return faults
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         async def hear(message: Message) -> None:

@@ -25,6 +25,7 @@ from openvibe.bus.protocol import (
     Unsubscribe,
     WatchHandler,
     matches,
+    one_by_one,
 )
 from openvibe.errors import BusError, NoResponders, RequestTimeout
 from openvibe.protocol import keys
@@ -89,6 +90,10 @@ class MemoryBus:
         if not any(log.wants(subject) for log in self._streams.values()):
             raise BusError(f"No stream keeps {subject!r}")
         await self.publish(subject, data, headers=headers)
+
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """See `Bus.store_all`."""
+        return await one_by_one(self, messages)
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""

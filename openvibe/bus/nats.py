@@ -21,6 +21,7 @@ from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.bus.nats_kv import Buckets
 from openvibe.bus.nats_pull import NatsPull, translated
 from openvibe.bus.nats_service import received
+from openvibe.bus.nats_store import Batches
 from openvibe.bus.protocol import (
     ACK_WAIT,
     DUPLICATE_WINDOW,
@@ -77,6 +78,7 @@ class NatsBus:
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
         self._buckets: Buckets | None = None
+        self._batches: Batches | None = None
         self._serving = service.Tasks()
         self._served: list[Unsubscribe] = []
 
@@ -104,6 +106,9 @@ class NatsBus:
             raise BusError(f"NATS does not answer at {self._access.shown}: {reason}") from error
         self._jetstream = self._client.jetstream(timeout=ACK_TIMEOUT)
         self._buckets = Buckets(self._jetstream, self._replicas, emptied=not self._access.credentials)
+        self._batches = Batches(self._client, ACK_TIMEOUT)
+        with translated(f"NATS does not answer at {self._access.shown}"):
+            await self._batches.open()
 
     async def _dialled(self, faults: list[Exception]) -> Client:
         async def fault(error: Exception) -> None:
@@ -161,6 +166,12 @@ class NatsBus:
         """See `Bus.store`."""
         with translated(f"No stream kept a message on {subject}"):
             await self._stream.publish(subject, data, headers=dict(headers) if headers else None)
+
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """See `Bus.store_all`."""
+        if self._batches is None or not self.connected:
+            raise BusError("NATS is away" if self._batches else "The bus is not connected; await connect() first")
+        return await self._batches.store(messages)
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""

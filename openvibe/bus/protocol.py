@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from openvibe.errors import ServiceError
+from openvibe.errors import BusError, ServiceError
 from openvibe.protocol.streams import Stream
 
 #: The largest message, headers included, in bytes: what NATS takes unless configured otherwise.
@@ -110,6 +110,13 @@ class Bus(Protocol):
     async def store(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Send and wait until a stream keeps it; a repeated `Nats-Msg-Id` is kept once. Raises `BusError` if not."""
 
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """Send messages in this order, and wait once until streams keep them; return for each why it is not kept.
+
+        None stands where it is. Raises `BusError` if nothing could be sent at all.
+        """
+        ...
+
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """Hear every message on subjects that match (`*` is one token, a last `>` is one or more).
 
@@ -198,3 +205,18 @@ def matches(pattern: str, subject: str) -> bool:
         if position >= len(given) or part not in ("*", given[position]):
             return False
     return len(wanted) == len(given)
+
+
+async def one_by_one(bus: Bus, messages: Sequence[Message]) -> list[BusError | None]:
+    """Store messages as `Bus.store_all` does, where a bus has no quicker way."""
+    if not bus.connected:
+        raise BusError("The bus is away")
+    faults: list[BusError | None] = []
+    for message in messages:
+        try:
+            await bus.store(message.subject, message.data, headers=message.headers)
+        except BusError as error:
+            faults.append(error)
+        else:
+            faults.append(None)
+    return faults

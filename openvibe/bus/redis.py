@@ -30,6 +30,7 @@ from openvibe.bus.protocol import (
     Unsubscribe,
     WatchHandler,
     matches,
+    one_by_one,
 )
 from openvibe.bus.redis_channels import Channels
 from openvibe.bus.redis_kv import Buckets
@@ -105,6 +106,10 @@ class RedisBus:
         """See `Bus.store`."""
         if not await self._send(subject, data, headers, must_keep=True):
             raise BusError(f"No stream keeps {subject!r}")
+
+    async def store_all(self, messages: Sequence[Message]) -> Sequence[BusError | None]:
+        """See `Bus.store_all`."""
+        return await one_by_one(self, messages)
 
     async def subscribe(self, pattern: str, handler: Handler) -> Unsubscribe:
         """See `Bus.subscribe`."""

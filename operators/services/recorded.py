@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import orjson
 
@@ -31,8 +32,7 @@ Letter = tuple[Sequence[Told], Sequence[Message]]
 class Flight:
     """Letters of one project on their way together."""
 
-    letters: Sequence[Letter]
-    _sent: concurrent.futures.Future[bool]
+    _sent: concurrent.futures.Future[list[Letter]]
 
     @property
     def over(self) -> bool:
@@ -40,15 +40,14 @@ class Flight:
         return self._sent.done()
 
     def arrived(self) -> Iterator[Sequence[Told]]:
-        """Wait for the bus's word, and return the events of the letters, if it keeps them."""
+        """Wait for the bus's word, and return the events of each letter that it keeps to the last message."""
         try:
             kept = self._sent.result(PATIENCE)
         except TimeoutError:
             self._sent.cancel()
             logger.info("Not announced yet: the bus says nothing")
             return
-        if kept:
-            yield from (events for events, _ in self.letters)
+        yield from (events for events, _ in kept)
 
 
 def send(letters: Iterable[Letter]) -> Iterator[Flight]:
@@ -57,19 +56,22 @@ def send(letters: Iterable[Letter]) -> Iterator[Flight]:
     for letter in letters:
         projects[letter[0][0].project_id].append(letter)
     for together in projects.values():
-        yield Flight(together, link.submit(_sent(together)))
+        yield Flight(link.submit(_kept(together)))
 
 
-async def _sent(letters: Sequence[Letter]) -> bool:
-    *before, last = (message for letter in letters for message in _messages(*letter))
+async def _kept(letters: Sequence[Letter]) -> list[Letter]:
+    """Send letters; return those of which each message is kept: a stream may be full for some, and have changed."""
+    messages = [list(_messages(*letter)) for letter in letters]
     try:
-        # A stream takes what one connection sends in its order: that it keeps the last one says that it has had these.
-        await link.precede(before)
-        await link.store(last.subject, last.data, last.headers)
+        words = iter(await link.store_all([message for parts in messages for message in parts]))
     except BusError as error:
         logger.info("Not announced yet: %s", error)
-        return False
-    return True
+        return []
+    faults = [[fault for fault in islice(words, len(parts)) if fault] for parts in messages]
+    refused = [fault for found in faults for fault in found]
+    if refused:
+        logger.warning("Not announced yet: %d messages, %s", len(refused), refused[0])
+    return [letter for letter, found in zip(letters, faults, strict=True) if not found]
 
 
 def _messages(events: Sequence[Told], beside: Sequence[Message]) -> Iterator[Message]:

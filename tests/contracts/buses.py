@@ -86,6 +86,7 @@ async def refusals(bus: Bus) -> list[str]:
     acts = {
         "publish": lambda: bus.publish("x.a", b""),
         "store": lambda: bus.store("x.a", b""),
+        "store_all": lambda: bus.store_all([Message("x.a", b"")]),
         "subscribe": lambda: bus.subscribe("x.a", Heard()),
         "ensure": lambda: bus.ensure(STREAMS),
         "pull": lambda: bus.pull("operators", durable="d", patterns=["operators.*.events.>"]),

@@ -261,6 +261,33 @@ async def test_a_repeated_message_id_is_kept_once(bus: Bus, stream: str) -> None
     assert await pull.fetch(1, timeout=QUIET) == []
 
 
+async def test_messages_that_are_stored_together_are_kept_in_order(bus: Bus, stream: str) -> None:
+    messages = [Message(f"{stream}.{number % 3}", str(number).encode(), {"A": "b"}) for number in range(200)]
+    assert list(await bus.store_all(messages)) == [None] * 200
+    assert list(await bus.store_all([])) == []
+    pull = await bus.pull(stream, durable="d", patterns=[f"{stream}.>"])
+    found = await fetched(pull, 200)
+    assert [(one.subject, one.data, one.headers) for one in found] == [
+        (one.subject, one.data, one.headers) for one in messages
+    ]
+
+
+async def test_of_messages_that_are_stored_together_each_has_its_own_fate(bus: Bus, stream: str) -> None:
+    large = b"x" * (MOST_BYTES + 1)
+    faults = await bus.store_all(
+        [
+            Message(f"{stream}.a", b"1", {"Nats-Msg-Id": "1"}),
+            Message(f"un{stream}.a", b"2"),
+            Message(f"{stream}.a", large),
+            Message(f"{stream}.a", b"1 again", {"Nats-Msg-Id": "1"}),
+            Message(f"{stream}.a", b"last"),
+        ]
+    )
+    assert [fault is None for fault in faults] == [True, False, False, True, True]
+    pull = await bus.pull(stream, durable="d", patterns=[f"{stream}.>"])
+    assert await acknowledged(await fetched(pull, 2)) == [b"1", b"last"]
+
+
 async def test_messages_without_an_id_are_all_kept(bus: Bus, stream: str) -> None:
     for _ in range(3):
         await bus.store(f"{stream}.a", b"same")

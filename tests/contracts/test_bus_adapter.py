@@ -59,6 +59,19 @@ async def test_the_least_bus_publishes_and_tells_what_it_lacks() -> None:
     assert bus.closed
 
 
+async def test_what_cannot_store_messages_together_stores_one_after_the_other() -> None:
+    class Loft(Pigeons):
+        def store(self, subject: str, data: bytes, *, headers: Any = None) -> None:
+            if not data:
+                raise BusError("an empty letter")
+            self.sent.append((subject, data, headers))
+
+    loft = Loft()
+    faults = await adapted(loft).store_all([Message("a", b""), Message("b", b"1")])
+    assert [str(fault or "") for fault in faults] == ["an empty letter", ""]
+    assert loft.sent == [("b", b"1", {})]
+
+
 async def test_a_bus_may_be_half_plain_and_half_async() -> None:
     bus, heard = adapted(Half()), []
 
