@@ -28,6 +28,8 @@ TOLD = frozenset(
         "answer.refused",
         "stop.refused",
         "subscription.disabled",
+        "stream.paused",
+        "stream.resumed",
         "timer.set",
         "timer.fired",
         "event.emitted",

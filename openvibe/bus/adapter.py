@@ -193,6 +193,9 @@ class _AdaptedPull:
     async def fetch(self, most: int, *, timeout: float) -> Sequence[Message]:
         return [self._adapted(message) for message in await self._run(self._pull.fetch, most, timeout=timeout)]
 
+    async def paused_until(self) -> str:
+        return str(await self._run(self._pull.paused_until)) if hasattr(self._pull, "paused_until") else ""
+
     async def close(self) -> None:
         if hasattr(self._pull, "close"):
             await self._run(self._pull.close)

@@ -105,6 +105,9 @@ class _LoggedPull:
             self._bus._received(message)
         return messages
 
+    async def paused_until(self) -> str:
+        return await self._pull.paused_until()
+
     async def close(self) -> None:
         await self._pull.close()
 

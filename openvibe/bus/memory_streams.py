@@ -134,6 +134,10 @@ class MemoryPull:
             await self._grown(until - time.monotonic())
         return found
 
+    async def paused_until(self) -> str:
+        """See `Pull.paused_until`; here nobody can."""
+        return ""
+
     async def close(self) -> None:
         """See `Pull.close`."""
 

@@ -21,6 +21,9 @@ from openvibe.bus.protocol import Message
 from openvibe.errors import BusError
 
 API = "$JS.API.CONSUMER.MSG.NEXT"
+INFO = "$JS.API.CONSUMER.INFO"
+#: How long the server may take to say how a reader stands, in seconds.
+INFO_TIMEOUT = 5.0
 #: What the server says where a message would stand: nothing is there, the time is over, the request cannot be held.
 NOTHING_NOW = frozenset({"404", "408", "409"})
 #: How long after a request's time the server may say that it is over, in seconds.
@@ -34,7 +37,7 @@ class NatsPull:
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
-        self._place = f"{API}.{stream}.{durable}"
+        self._name = f"{stream}.{durable}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
         self._arrived: deque[Msg] = deque()
@@ -57,6 +60,12 @@ class NatsPull:
                 await asyncio.sleep(PAUSE)
         return [_pulled(self._arrived.popleft()) for _ in range(min(most, len(self._arrived)))]
 
+    async def paused_until(self) -> str:
+        """See `Pull.paused_until`. Fetching does not tell: a paused reader is as silent as an empty stream."""
+        with translated("The stream cannot be read"):
+            found = orjson.loads((await self._client.request(f"{INFO}.{self._name}", b"", INFO_TIMEOUT)).data)
+        return str(found["config"].get("pause_until", "")) if found.get("paused") else ""
+
     async def close(self) -> None:
         """See `Pull.close`. What arrived too late for its fetch goes back."""
         # A connection that is gone has forgotten the reader already.
@@ -73,7 +82,7 @@ class NatsPull:
         self._settled.clear()
         # Together these mean: what is there, else wait for the first.
         request = {"batch": most, "expires": int(seconds * 1e9), "no_wait": True}
-        await self._client.publish(self._place, orjson.dumps(request), reply=f"{self._inbox}.{self._asked}")
+        await self._client.publish(f"{API}.{self._name}", orjson.dumps(request), reply=f"{self._inbox}.{self._asked}")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), seconds + GRACE)
         if self._status and self._status not in NOTHING_NOW and not self._arrived:

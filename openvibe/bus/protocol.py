@@ -81,6 +81,10 @@ class Pull(Protocol):
         """Return up to `most` messages, as soon as there is one; an empty sequence after `timeout` seconds."""
         ...
 
+    async def paused_until(self) -> str:
+        """Return until when whoever runs the server keeps it from handing anything out; empty if it does not."""
+        ...
+
     async def close(self) -> None:
         """Stop reading; the position stays. What was fetched and not acknowledged comes again some time later."""
 

@@ -102,6 +102,10 @@ class RedisPull:
                 if found or time.monotonic() >= deadline:
                     return found
 
+    async def paused_until(self) -> str:
+        """See `Pull.paused_until`; here nobody can."""
+        return ""
+
     async def close(self) -> None:
         """See `Pull.close`."""
 

@@ -144,14 +144,16 @@ def _found(config: StreamConfig) -> list[tuple[str, str]]:
 async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Difference]:
     what = f"consumer {consumer.durable} of {consumer.stream}"
     try:
-        config = (await jetstream.consumer_info(consumer.stream, consumer.durable)).config
+        info = await jetstream.consumer_info(consumer.stream, consumer.durable)
     except NotFoundError:
         return [Difference("missing", what)]
+    config = info.config
     anew = (
         f"NATS cannot change it in place: delete the consumer with `nats consumer rm {consumer.stream} "
         f"{consumer.durable}` and apply again; it then reads the stream from its beginning, and what is known already "
         "is dropped."
     )
+    resumed = f"An administrator wanted that; `nats consumer resume {consumer.stream} {consumer.durable}` ends it."
     patterns = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
     found = [
         _differs(what, "patterns", sorted(consumer.patterns), sorted(patterns)),
@@ -165,6 +167,7 @@ async def _consumer(jetstream: JetStreamContext, consumer: Consumer) -> list[Dif
         _differs(what, "ack_policy", "explicit", _word(config.ack_policy), anew),
         _differs(what, "deliver_policy", "all", _word(config.deliver_policy), anew),
         _differs(what, "deliver_subject", None, config.deliver_subject or None, anew),
+        _differs(what, "paused", False, bool(info.paused), resumed),
     ]
     return [item for item in found if item]
 

@@ -23,6 +23,7 @@ from operators.bridge import (
     health,
     ingest,
     mirror,
+    pauses,
     readers,
     registry,
     requests,
@@ -81,13 +82,14 @@ def _tick(ended: threading.Event) -> None:
 
 
 async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
+    known = pauses.Pauses(consumer)
     while True:
         try:
             bus = await link.bus()
             await bus.ensure(furnishing.streams())
             pull = await bus.pull(consumer.stream, durable=consumer.durable, patterns=consumer.patterns)
             try:
-                await _read(bus, pull, caught_up)
+                await _read(bus, pull, caught_up, known)
             finally:
                 caught_up.clear()
                 await pull.close()
@@ -99,7 +101,7 @@ async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
+async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event, known: pauses.Pauses) -> None:
     """Write batch after batch; while one is written the next one is fetched."""
     ahead = asyncio.create_task(_fetch(pull))
     try:
@@ -107,10 +109,11 @@ async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event) -> None:
             messages = await ahead
             ahead = asyncio.create_task(_fetch(pull))
             await _written(messages)
-            if len(messages) < settings.OPENVIBE.pull_batch:
-                caught_up.set()
-            else:
+            paused = await known.look(pull, messages)
+            if paused or len(messages) >= settings.OPENVIBE.pull_batch:
                 caught_up.clear()
+            else:
+                caught_up.set()
     finally:
         await companions.cancel([ahead], pause=0.2)
         if not ahead.cancelled() and not ahead.exception():

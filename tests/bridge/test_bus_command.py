@@ -197,6 +197,20 @@ async def read_differently(jetstream: JetStreamContext, **options: Any) -> None:
     await message.ack_sync()
 
 
+def test_a_reader_that_an_administrator_has_paused_is_told_and_left_paused(server: Server) -> None:
+    bus("apply")
+    consumer = CONSUMERS[0]
+    on(server, lambda stream: stream.pause_consumer(consumer.stream, consumer.durable, "2999-01-01T00:00:00Z"))
+
+    what = f"consumer {consumer.durable} of {consumer.stream}"
+    assert differences("apply") == [("fixed", what, "paused")]
+    output = io.StringIO()
+    with pytest.raises(CommandError):
+        call_command("bus", "check", stdout=output)
+    assert f"`nats consumer resume {consumer.stream} {consumer.durable}`" in output.getvalue()
+    assert on(server, lambda stream: stream.consumer_info(consumer.stream, consumer.durable)).paused
+
+
 def test_what_cannot_be_changed_is_explained_and_left_alone(server: Server) -> None:
     async def differently(jetstream: JetStreamContext) -> None:
         memory = StreamConfig(

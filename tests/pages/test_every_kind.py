@@ -14,9 +14,10 @@ from operators.models import Event, Run
 from tests.docs import documents
 
 pytestmark = pytest.mark.django_db
-#: The table is held to the code by `tests/docs`; two kinds of the general channel stand below it.
+#: The table is held to the code by `tests/docs`; those of the general channel alone stand below it.
 TABLE = documents.rows(documents.section(documents.DOCS / "api.md", "Event kinds"))
-KINDS = sorted({name for row in TABLE for name in documents.quoted(row[0])} | {"error", "subscription.disabled"})
+GENERAL = {"error", "subscription.disabled", "stream.paused", "stream.resumed"}
+KINDS = sorted({name for row in TABLE for name in documents.quoted(row[0])} | GENERAL)
 #: What events carry, under all names at once.
 DATA: dict[str, Any] = {
     "message": "It said so", "name": "shop.sold", "reason": "the reason", "decision": "approve", "by": "bob",
@@ -25,6 +26,7 @@ DATA: dict[str, Any] = {
                 "key": "ada", "effect": "mail", "task": "Do it"},
     "decisions": ["approve", "reject"], "workflow": "shop.sell", "trigger": "on_demand", "to": "carol",
     "deadline": "2026-02-16T10:00:00+00:00", "subject": "a.b", "subscription": "sub_1", "dead_letter": 1,
+    "stream": "cg_evt_v1", "consumer": "openvibe-bridge", "until": "2026-02-16T10:00:00Z",
     "update": {"report": "done"},
 }  # fmt: skip
 
