@@ -5,31 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: How many messages may wait for a slow handler before newer ones are dropped.
+#: How many messages may wait for a slow handler before newer ones are dropped, or older ones of the same key.
 MOST_WAITING = 65536
 
 
 class Mailbox(Generic[T]):
-    """What waits for one handler, in order. What the handler raises is logged and ends nothing."""
+    """What waits for one handler, in order. What the handler raises is logged and ends nothing.
 
-    def __init__(self, handler: Callable[[T], Awaitable[None]], *, about: str) -> None:
+    With `key` the last message of each key is never dropped: when too many wait, the older ones of the same keys go.
+    """
+
+    def __init__(
+        self, handler: Callable[[T], Awaitable[None]], *, about: str, key: Callable[[T], Hashable] | None = None
+    ) -> None:
         self._handler = handler
         self._about = about
+        self._key = key
+        self._most = MOST_WAITING
+        self._dropped = 0
         self._waiting: deque[T] = deque()
         self._task: asyncio.Task[None] | None = None
         self._fewer = asyncio.Event()
 
     def take(self, message: T) -> asyncio.Task[None] | None:
         """Queue a message. If nothing was being handled, return the task that handles it now."""
-        if len(self._waiting) >= MOST_WAITING:
-            logger.warning("%s: the handler is too slow, a message is dropped", self._about)
-            return None
+        if len(self._waiting) >= self._most:
+            if self._key is None:
+                self._drop()
+                return None
+            self._thin(self._key)
         self._waiting.append(message)
         if self._task is not None and not self._task.done():
             return None
@@ -47,6 +57,19 @@ class Mailbox(Generic[T]):
         self._waiting.clear()
         self._fewer.set()
 
+    def _drop(self) -> None:
+        if not self._dropped:
+            logger.warning("%s: the handler is too slow, messages are dropped from now on", self._about)
+        self._dropped += 1
+
+    def _thin(self, key: Callable[[T], Hashable]) -> None:
+        latest: dict[Hashable, T] = {}
+        for message in reversed(self._waiting):
+            latest.setdefault(key(message), message)
+        self._waiting = deque(reversed(latest.values()))
+        # Where that many keys wait, thinning at each message would take all the time there is.
+        self._most = max(MOST_WAITING, 2 * len(latest))
+
     async def _work(self) -> None:
         while self._waiting:
             message = self._waiting.popleft()
@@ -55,3 +78,6 @@ class Mailbox(Generic[T]):
                 await self._handler(message)
             except Exception:
                 logger.exception("%s: the handler failed", self._about)
+        if self._dropped:
+            logger.warning("%s: %d messages were dropped; the handler has caught up", self._about, self._dropped)
+            self._dropped = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from openvibe.bus.mailbox import Mailbox
 from openvibe.bus.protocol import HISTORY, Entry, WatchHandler
@@ -47,7 +48,7 @@ class Bucket:
 
     def watch(self, handler: WatchHandler, *, about: str) -> Mailbox[Entry]:
         """Tell a handler every value, then every change."""
-        watcher = Mailbox(handler, about=about)
+        watcher = Mailbox(handler, about=about, key=attrgetter("key"))
         for entry in sorted((self.histories[key][-1] for key in self.living()), key=lambda entry: entry.revision):
             watcher.take(entry)
         self.watchers.append(watcher)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from redis.asyncio import Redis
@@ -81,7 +82,7 @@ class Buckets:
 
     async def watch(self, bucket: str, handler: WatchHandler) -> Unsubscribe:
         """Hear every value, then every change."""
-        watch = _Watch(Mailbox(handler, about=f"Bucket {bucket}"), lambda: self._entries(bucket))
+        watch = _Watch(Mailbox(handler, about=f"Bucket {bucket}", key=attrgetter("key")), lambda: self._entries(bucket))
         forget = self._channels.on_return(watch.catch_up)
         end = await self._channels.hear(self._channel(bucket), watch.hear)
         await watch.catch_up(first=True)
