@@ -151,7 +151,7 @@ async def _service(bus: Bus, endings: Endings, asked: Asked, capabilities: list[
     places = [*(requests.subject(*asked, name) for name in capabilities), requests.every(*asked)]
     return await bus.serve_service(
         asked.service,
-        version=servers.version(),
+        version=servers.semantic(servers.version()),
         description=f"The operator {asked.operator}: {', '.join(capabilities)}",
         endpoints=dict.fromkeys(places, handler),
     )

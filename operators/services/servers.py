@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -22,6 +23,11 @@ from operators.services import sources
 #: How long a server that went silent is remembered.
 REMEMBERED = timedelta(days=7)
 
+#: Parts of a Python version: its release behind an epoch, what comes before that release, and words.
+_RELEASE = re.compile(r"(?:\d+!)?(\d+(?:\.\d+)*)", re.ASCII)
+_EARLY = re.compile(r"(?:(?:a|b|rc)\d+(?:\.dev\d+)?|\.dev\d+)", re.ASCII)
+_WORD = re.compile(r"[0-9A-Za-z-]+")
+
 
 def version() -> str:
     """Return the version of this installation; a checkout that nobody has installed has none of its own."""
@@ -29,6 +35,21 @@ def version() -> str:
         return metadata.version("openvibe")
     except metadata.PackageNotFoundError:
         return "0.0.0"
+
+
+def semantic(version: str) -> str:
+    """Return a version of Python's as a semantic one, which NATS wants of services; what has no place goes to its end.
+
+    `0.1.0.dev3+g12ab` becomes `0.1.0-dev3+g12ab`, `1.2.post1` becomes `1.2.0+post1`.
+    """
+    public, _, local = version.partition("+")
+    found = _RELEASE.match(public)
+    numbers = [str(int(number)) for number in found[1].split(".")] if found else []
+    rest = public[found.end() :] if found else public
+    early = _EARLY.fullmatch(rest)
+    build = _WORD.findall(".".join([*numbers[3:], "" if early else rest, local]))
+    release = ".".join([*numbers, "0", "0", "0"][:3])
+    return release + (f"-{rest.lstrip('.')}" if early else "") + ("+" + ".".join(build) if build else "")
 
 
 def capabilities() -> dict[str, dict[str, list[str]]]:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -14,13 +15,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from openvibe.bus import Message
+from openvibe.bus import Message, service
 from openvibe.bus.nats import NatsBus
 from openvibe.errors import NoResponders, ServiceError
 from openvibe.protocol import requests
 from operators.link import link
 from operators.models import Inquiry, Operator, Project, Run, Server, Wait
-from operators.services import deliveries, execution, intake, waits
+from operators.services import deliveries, execution, intake, servers, waits
 from tests.bridge.conftest import SOON, Bridge, eventually
 from tests.bridge.village import Baker, Grocer, served
 
@@ -169,6 +170,42 @@ def test_services_are_discovered_with_their_capabilities(village, bridge) -> Non
     ask(bridge, "operators.grocer.request.shoes", {})
     info = with_client(bridge, act)
     assert {PRICE, ADVICE} < {endpoint["subject"] for endpoint in info["endpoints"]}
+
+
+@pytest.fixture
+def development(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVibe, as it is installed from a commit between two releases."""
+    folder = tmp_path / "openvibe-0.1.0.dev3+g12ab.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: openvibe\nVersion: 0.1.0.dev3+g12ab\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_a_version_that_is_no_semantic_one_serves_too(village, development, bridge, worker) -> None:
+    assert servers.version() == "0.1.0.dev3+g12ab"
+    assert json.loads(ask(bridge, PRICE, {"loaves": 3}).data)["status"] == "completed"
+    info = json.loads(ask(bridge, "$SRV.INFO.openvibe-grocer", {}).data)
+    assert info["version"] == "0.1.0-dev3+g12ab"
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("1.2.3", "1.2.3"),
+        ("1.2", "1.2.0"),
+        ("2026.01.07", "2026.1.7"),
+        ("1.2.3rc1", "1.2.3-rc1"),
+        ("1.2.3a1.dev4+local.1", "1.2.3-a1.dev4+local.1"),
+        ("1.2.3.post1", "1.2.3+post1"),
+        ("1.2.3.4.post1.dev2+g12_x", "1.2.3+4.post1.dev2.g12.x"),
+        ("1!2.0", "2.0.0"),
+        ("unknown", "0.0.0+unknown"),
+        ("", "0.0.0"),
+    ],
+)
+def test_every_version_has_a_semantic_one(version: str, told: str) -> None:
+    assert servers.semantic(version) == told
+    service.check("x", told)
 
 
 def test_an_answer_that_was_to_be_kept_is_kept_when_the_run_ends(village, bridge, worker) -> None:
