@@ -161,12 +161,15 @@ class RedisBus:
         )
 
     async def ensure(self, streams: Sequence[Stream]) -> None:
-        """See `Bus.ensure`. One that is there keeps what it holds, and from now on what it is said here to keep."""
-        client = self._present.client
+        """See `Bus.ensure`. One that is there keeps what it holds, and from now on what it is said here to keep, too.
+
+        Sites of several settings or versions share a server: none takes from a stream what another one wants of it.
+        """
+        live = self._present
         for stream in streams:
             with _translated(f"Stream {stream.name!r} cannot be made"):
                 # Nobody else compares it with the table, as is done on NATS.
-                await client.execute_command("HSET", self._table, stream.name, redis_streams.described(stream))
+                await live.ensure(keys=[self._table], args=[stream.name, redis_streams.described(stream)])
 
     async def pull(self, stream: str, *, durable: str, patterns: Sequence[str]) -> RedisPull:
         """See `Bus.pull`. All readers of one durable name the same patterns."""
@@ -285,6 +288,7 @@ class _Live:
         # Readers wait, each on a connection of its own; so does whoever listens.
         self.reading = Redis.from_pool(ConnectionPool.from_url(url, max_connections=READERS, **options))
         self.keep = self.client.register_script(redis_streams.KEEP)
+        self.ensure = self.client.register_script(redis_streams.ENSURE)
         self.requests = Requests(self.client, prefix, publish)
         self.channels = Channels(self.reading, self.requests.inbox, self.requests.hear)
         self.buckets = Buckets(self.client, self.channels, prefix)

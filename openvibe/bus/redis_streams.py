@@ -60,6 +60,31 @@ redis.call('PUBLISH', prefix .. ':' .. subject, frame)
 return #wanted
 """
 
+#: Writes down what a stream keeps: what it was said to keep, and what is said now. KEYS: the table. ARGV: name, JSON.
+ENSURE = """
+local stream = cjson.decode(ARGV[2])
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if kept then
+  kept = cjson.decode(kept)
+  local known = {}
+  for _, pattern in ipairs(stream.patterns) do
+    known[pattern] = true
+  end
+  for _, pattern in ipairs(kept.patterns) do
+    if not known[pattern] then
+      table.insert(stream.patterns, pattern)
+    end
+  end
+  stream.max_age = math.max(stream.max_age, kept.max_age)
+  if stream.max_bytes <= 0 or kept.max_bytes <= 0 then
+    stream.max_bytes = -1
+  else
+    stream.max_bytes = math.max(stream.max_bytes, kept.max_bytes)
+  end
+end
+return redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(stream))
+"""
+
 
 def described(stream: Stream) -> str:
     """Return what the table of streams says of one."""

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -16,7 +17,7 @@ from redis.asyncio import Redis
 from openvibe.bus import Bus, Message, bus
 from openvibe.bus.nats import NatsBus
 from openvibe.errors import BusError, NoResponders
-from openvibe.protocol.streams import STREAMS, streams
+from openvibe.protocol.streams import STREAMS, Stream, streams
 from tests import servers
 from tests.contracts.buses import NAMES, QUIET, SOON, Heard, Seen, acknowledged, answers, eventually, fetched, refusals
 from tests.servers import Server
@@ -353,6 +354,17 @@ async def test_a_stream_keeps_what_a_site_that_was_set_otherwise_wants_of_it(rea
     await real.store("argo.workflow.general.note", b"two")
     pull = await real.pull("agent-comms", durable="d", patterns=["workflow.>", "argo.workflow.>"])
     assert [message.data for message in await fetched(pull, 2)] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("named", ["redis"])
+async def test_a_stream_keeps_what_each_of_several_sites_wants_of_it_whoever_came_last(real: Bus) -> None:
+    day = timedelta(days=1)
+    await real.ensure([Stream("both", ("a.>", "b.>"), 7 * day, max_bytes=-1)])
+    await real.ensure([Stream("both", ("b.>", "c.>"), timedelta(milliseconds=1), max_bytes=1)])
+    for subject in ("a.1", "b.1", "c.1"):
+        await real.store(subject, subject.encode())
+    pull = await real.pull("both", durable="d", patterns=["a.>", "b.>", "c.>"])
+    assert [message.data for message in await fetched(pull, 3)] == [b"a.1", b"b.1", b"c.1"]
 
 
 async def test_a_server_that_speaks_otherwise_than_nats_is_none_that_answers() -> None:
