@@ -21,8 +21,6 @@ from openvibe.bus import Bus, Message, Unsubscribe
 from openvibe.errors import BusError, ServiceError
 from openvibe.protocol import envelope, headers, requests, subjects, tenancy
 from openvibe.protocol.envelope import Malformed, TooDeep
-from openvibe.registry import WorkflowDefinition
-from operators import definitions
 from operators.bridge import companions
 from operators.errors import DomainError, Misfit, RecursionTooDeep, Unknown
 from operators.link import link
@@ -54,6 +52,13 @@ class Asked(NamedTuple):
     def service(self) -> str:
         """What its service is called."""
         return "-".join(("openvibe", *map(subjects.token, self if self.project != tenancy.DEFAULT else self[1:])))
+
+
+class Offer(NamedTuple):
+    """What an operator is asked for here: its capabilities, or `everything`, where no other server offers more."""
+
+    capabilities: list[str]
+    everything: bool
 
 
 class Endings:
@@ -122,7 +127,7 @@ async def _serve(bus: Bus) -> None:
 
 async def _offer(bus: Bus, endings: Endings) -> None:
     """Serve what this server's operators offer, also when that changes."""
-    serving: dict[Asked, tuple[list[str], Unsubscribe]] = {}
+    serving: dict[Asked, tuple[Offer, Unsubscribe]] = {}
     try:
         while await link.bus() is bus:
             offered = await aside(_offered)
@@ -136,24 +141,29 @@ async def _offer(bus: Bus, endings: Endings) -> None:
     raise BusError("The connection has been replaced")
 
 
-def _offered() -> dict[Asked, list[str]]:
+def _offered() -> dict[Asked, Offer]:
     found = {
         Asked(project, operator): capabilities
         for project, operators in servers.capabilities().items()
         for operator, capabilities in operators.items()
     }
-    return {asked: capabilities for asked, capabilities in found.items() if capabilities}
+    return {
+        asked: Offer(capabilities, everything=not servers.surpassed(*asked, capabilities))
+        for asked, capabilities in found.items()
+        if capabilities
+    }
 
 
-async def _service(bus: Bus, endings: Endings, asked: Asked, capabilities: list[str]) -> Unsubscribe:
-    handler = partial(_answered, endings, asked)
-    # The last one answers what nobody offers.
-    places = [*(requests.subject(*asked, name) for name in capabilities), requests.every(*asked)]
+async def _service(bus: Bus, endings: Endings, asked: Asked, offer: Offer) -> Unsubscribe:
+    places = [requests.subject(*asked, name) for name in offer.capabilities]
+    if offer.everything:
+        # Answers what nobody offers. Servers share one queue: it would also be asked for what another one offers alone.
+        places.append(requests.every(*asked))
     return await bus.serve_service(
         asked.service,
         version=servers.semantic(servers.version()),
-        description=f"The operator {asked.operator}: {', '.join(capabilities)}",
-        endpoints=dict.fromkeys(places, handler),
+        description=f"The operator {asked.operator}: {', '.join(offer.capabilities)}",
+        endpoints=dict.fromkeys(places, partial(_answered, endings, asked)),
     )
 
 
@@ -183,7 +193,7 @@ def _started(asked: Asked, message: Message) -> str:
     if answer_to and not (requests.answerable(answer_to, asked.project) and len(answer_to) <= Inquiry.LONGEST):
         own = requests.ANSWERS.replace("*", subjects.token(asked.project), 1)
         raise Misfit(f"{requests.ANSWER_TO} is {answer_to!r:.200}; a subject like {own} is needed")
-    workflow = _workflow(asked.project, _definition(asked, message.subject))
+    workflow = _workflow(asked, message.subject)
     body = envelope.received(message.data) if message.data else {}
     envelope.check(body)
     given = body["payload"] if isinstance(body.get("payload"), dict) else body
@@ -208,23 +218,19 @@ def _started(asked: Asked, message: Message) -> str:
     return run.id
 
 
-def _definition(asked: Asked, subject: str) -> WorkflowDefinition:
+def _workflow(asked: Asked, subject: str) -> Workflow:
+    """Return the workflow that answers, as the database knows it: servers that share it may differ in their code."""
     project, operator = asked
-    known = servers.capabilities().get(project, {}).get(operator, [])
-    for capability in known:
-        found = definitions.registry.server(operator, capability)
-        if requests.subject(project, operator, capability) == subject and found:
-            return found
+    rows = Workflow.objects.select_related("operator").filter(retired=False)
+    known: dict[str, Workflow] = {}
+    for workflow in rows.filter(operator__project_id=project, operator__slug=operator, operator__retired=False):
+        for capability in workflow.capabilities:
+            known.setdefault(capability, workflow)
+    for capability, workflow in known.items():
+        if requests.subject(project, operator, capability) == subject:
+            return workflow
     wanted = tenancy.inward(subject)[1].split(".", 3)[3]
-    raise Unknown(f"{operator!r} has no capability {wanted!r}; it has: {', '.join(known) or 'none'}")
-
-
-def _workflow(project: str, definition: WorkflowDefinition) -> Workflow:
-    rows = Workflow.objects.select_related("operator").filter(operator__project_id=project, retired=False)
-    found = rows.filter(operator__slug=definition.operator_id, slug=definition.spec.id).first()
-    if found is None:
-        raise Unknown(f"{definition.operator_id}.{definition.spec.id} is not registered in the project {project!r}")
-    return found
+    raise Unknown(f"{operator!r} has no capability {wanted!r}; it has: {', '.join(sorted(known)) or 'none'}")
 
 
 def _key(message: Message) -> str:

@@ -129,6 +129,12 @@ class Workflow(models.Model):
         return own + tuple(Listen(**item) for item in self.spec.get("listens", ()))
 
     @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Every request that it answers."""
+        kind, _, source = self.trigger.partition(":")
+        return ((source,) if kind == "request" else ()) + tuple(filter(None, [self.spec.get("capability")]))
+
+    @property
     def gates(self) -> list[str]:
         """The ids of the nodes that wait for a person."""
         return [node["id"] for node in self.spec["nodes"] if node["kind"] == "gate"]

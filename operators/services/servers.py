@@ -110,8 +110,18 @@ def listing(project_id: str) -> list[Server]:
 
 def offered(project_id: str, operator: str, capability: str) -> bool:
     """Tell whether a server that a project has heard of lately offers this."""
-    fresh = [server for server in listing(project_id) if server.state == "fresh"]
-    return any(capability in server.capabilities.get(operator, ()) for server in fresh)
+    return any(capability in server.capabilities.get(operator, ()) for server in _fresh(project_id))
+
+
+def surpassed(project_id: str, operator: str, capabilities: Iterable[str]) -> bool:
+    """Tell whether another server, heard of lately, offers more of an operator than this one does."""
+    own, known = settings.OPENVIBE.server, set(capabilities)
+    others = [server for server in _fresh(project_id) if server.name != own]
+    return any(set(server.capabilities.get(operator, ())) - known for server in others)
+
+
+def _fresh(project_id: str) -> list[Server]:
+    return [server for server in listing(project_id) if server.state == "fresh"]
 
 
 def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
