@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -48,14 +49,22 @@ def _history(server: Server, most: int, wanted: dict[str, str]) -> list[dict[str
         with server.client.stream("GET", f"{server.url}/api/agents/events", params=asked, timeout=PATIENCE) as answer:
             if answer.is_error:
                 raise _refusal(server, answer)
-            for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    found.append(orjson.loads(line.removeprefix("data: ")))
-                if len(found) == most or line == ": alive":
+            for line in _lines(answer):
+                if line.startswith(b"data: "):
+                    found.append(orjson.loads(line.removeprefix(b"data: ")))
+                if len(found) == most or line == b": alive":
                     break
     except httpx.HTTPError as error:
         raise Unreachable(f"Nobody answers at {server.url} ({error}): start OpenVibe with `openvibe serve`.") from error
     return found
+
+
+def _lines(answer: httpx.Response) -> Iterator[bytes]:
+    """Yield the lines of a stream. What the library takes for the end of one may stand within a text."""
+    rest = b""
+    for part in answer.iter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
 
 
 def _refusal(server: Server, answer: httpx.Response) -> SetupError | Refused:

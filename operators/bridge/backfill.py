@@ -17,9 +17,12 @@ from openvibe.protocol import envelope, subjects, tenancy, workflow
 from openvibe.protocol.workflow import Identity
 from operators.bridge import ingest
 from operators.models import Event
+from operators.services import cards
 
 SOURCE = "artifact-backfill"
 BATCH = 250
+#: No text of so many characters is a card, since JSON writes none of them in more than six bytes.
+SHORT = cards.INLINE_LIMIT // 8
 
 
 def told(lines: Iterable[str], *, events: bool) -> Iterator[tuple[int, str]]:
@@ -28,7 +31,8 @@ def told(lines: Iterable[str], *, events: bool) -> Iterator[tuple[int, str]]:
     `events` says that the lines are JSON: of these `item.completed` counts, of an item that is an `agent_message`.
     """
     for number, line in enumerate(lines, start=1):
-        text = _said(line) if events else line.rstrip("\r\n")
+        # A log that was cut short while somebody wrote to it begins with NULs, which no database keeps.
+        text = (_said(line) if events else line.rstrip("\r\n")).replace("\0", "\N{REPLACEMENT CHARACTER}")
         if text.strip():
             yield number, text
 
@@ -42,8 +46,9 @@ def missing(
     """
     held, prefix = _held(project, identity.uid), settings.OPENVIBE.workflow_prefix[0]
     for position, (number, text) in enumerate(said):
-        if held[text]:
-            held[text] -= 1
+        known = _known_as(text)
+        if held[known]:
+            held[known] -= 1
             continue
         body = {
             "id": f"backfill:{artifact}:{number}",
@@ -75,8 +80,16 @@ def fill(file: Path, identity: Identity, *, project: str, agent: str, began: dat
 def _held(project: str, uid: str) -> Counter[str]:
     channel = subjects.thread(workflow.run_id(project, uid))
     rows = Event.objects.filter(project_id=project, channel=channel, kind__startswith="agent.")
-    # A long text is a card there, and is known by its hash only; it is told again under the same id, which adds none.
-    return Counter(text for text in rows.values_list("data__content", flat=True) if isinstance(text, str))
+    contents = rows.values_list("data__content", flat=True)
+    return Counter(_known_as(content) for content in contents if isinstance(content, str) or cards.is_pointer(content))
+
+
+def _known_as(content: Any) -> str:
+    """Return what tells a text from every other one: a long one stands there as a card, and goes by its name."""
+    if isinstance(content, str):
+        return cards.name(content) if len(content) > SHORT else content
+    name: str = content["card"]
+    return name
 
 
 def _said(line: str) -> str:

@@ -82,6 +82,28 @@ def test_a_text_too_long_for_a_row_is_added_once(tmp_path: Path) -> None:
     assert Event.objects.filter(channel=THREAD, kind="agent.message").count() == 1
 
 
+def test_a_text_too_long_for_a_row_that_was_heard_is_not_missing(tmp_path: Path) -> None:
+    text = "x" * 100_000
+    heard = {"message_id": "m1", "content": text}
+    ingest.take([Message("workflow.lab.fix.uid-1.agent.coder.message", json.dumps(heard).encode())])
+    assert backfill(events_file(tmp_path, text, "two", text)) == "2 messages added"
+    assert backfill(events_file(tmp_path, text, "two", text)) == "0 messages added"
+
+
+def test_a_nul_in_a_file_costs_no_message(tmp_path: Path) -> None:
+    log = tmp_path / "agent.log"
+    # A log that was cut short while somebody wrote to it begins with NULs.
+    log.write_text("\0\0one\ntwo\n")
+    assert backfill(log) == "2 messages added"
+    assert backfill(log) == "0 messages added"
+    backfill(events_file(tmp_path, "th\0ree"))
+    assert said(THREAD) == [
+        "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}one",
+        "two",
+        "th\N{REPLACEMENT CHARACTER}ree",
+    ]
+
+
 def test_a_log_is_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "agent.log"
     file.write_text("one\n\ntwo\n")

@@ -271,6 +271,14 @@ def test_what_agents_said_is_asked_for_by_what_it_is_about(server: Any, capsys: 
     assert path == f"/api/agents/events?{wanted}"
 
 
+def test_what_agents_said_may_hold_any_sign(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "one\u2028two\x85three\x1cfour"
+    said = {"type": "agent.status", "data": {"content": told}, "run_id": "", "actor": "ann", "timestamp": MOMENT}
+    server({"/api/agents/events": (200, b"data: %s\n\n: alive\n\n" % json.dumps(said, ensure_ascii=False).encode())})
+    assert main(["soak", "--last", "2"]) == 0
+    assert capsys.readouterr().out.endswith(f" ann [status] {told}\n")
+
+
 def test_more_than_a_server_tells_is_refused_and_so_is_what_the_server_refuses(
     server: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
