@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from nats.aio.client import Client
@@ -76,13 +77,18 @@ class Batches:
     async def _hear(self, message: Msg) -> None:
         _, name, place = message.subject.rsplit(".", 2)
         batch = self._batches.get(name)
-        if batch is not None:
-            batch.close(int(place), _fault(message))
+        if batch is None:
+            return
+        if (message.headers or {}).get("Status") == NOBODY:
+            batch.close(int(place), BusError("No stream keeps it"))
+            return
+        with contextlib.suppress(orjson.JSONDecodeError):
+            answer = orjson.loads(message.data)
+            # Whoever listens to a subject may answer as well, and keeps nothing.
+            if isinstance(answer, dict) and answer.keys() & {"stream", "error"}:
+                batch.close(int(place), _fault(answer))
 
 
-def _fault(message: Msg) -> BusError | None:
+def _fault(answer: Mapping[str, Any]) -> BusError | None:
     """Return why a message is not kept, or None."""
-    if (message.headers or {}).get("Status") == NOBODY:
-        return BusError("No stream keeps it")
-    answer = orjson.loads(message.data)
     return BusError(f"No stream kept it: {answer['error'].get('description')}") if "error" in answer else None

@@ -71,3 +71,18 @@ def test_what_goes_before_an_announcement_belongs_to_it(picky: None) -> None:
     before = [Message("cg.v1.default.t_1.evt.agent.a.step", LARGE.encode())]
 
     assert arrived((events("t_1", SMALL), before), (events("t_2", SMALL), ())) == ["t_2"]
+
+
+@pytest.mark.parametrize("answer", [b'{"ok": true}', b"[]", b"thank you"])
+async def test_only_a_stream_can_say_that_it_keeps_a_message(answer: bytes) -> None:
+    with servers.nats() as server:
+        bus = NatsBus(server.url)
+        await bus.connect()
+
+        async def polite(message: Message) -> bytes:
+            return answer
+
+        await bus.serve("nobodys.>", polite)
+        [fault] = await bus.store_all([Message("nobodys.a", b"")])
+        await bus.close()
+    assert "no answer" in str(fault)
