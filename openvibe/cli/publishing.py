@@ -23,15 +23,20 @@ from openvibe.bus.nats import NatsBus
 from openvibe.cli import lines
 from openvibe.cli.arguments import Commands, command
 from openvibe.errors import BusError, OpenVibeError, SetupError
-from openvibe.protocol import envelope, headers, workflow
+from openvibe.protocol import envelope, headers, subjects, workflow
 from openvibe.protocol.workflow import Identity
 
+#: Who speaks, and how, where nobody says so.
+AGENT, KIND = "agent", "message"
 #: Lines that are kept while NATS is away; whoever writes more of them has to wait.
 MOST_WAITING = 100_000
 #: The longest text of one message, in characters; NATS takes 1 MiB, and JSON writes some in six bytes. A longer line
 #: becomes several messages.
 LONGEST = 150_000
 RETRY_SECONDS = 0.5
+
+#: Lines on their way, and what ends them: nothing more, or a source that cannot be read.
+Lines = asyncio.Queue[str | OSError | None]
 
 
 class NotStored(OpenVibeError):
@@ -44,9 +49,9 @@ def add(commands: Commands) -> None:
     publish.add_argument("--run-uid", default=_env("WORKFLOW_UID"), help="the run's uid (else $WORKFLOW_UID)")
     publish.add_argument("--workflow-name", default=_env("WORKFLOW_NAME"), help="else $WORKFLOW_NAME")
     publish.add_argument("--namespace", default=_env("WORKFLOW_NAMESPACE"), help="else $WORKFLOW_NAMESPACE")
-    publish.add_argument("--agent", default=_env("AGENT_ID") or "agent", help="who speaks (else $AGENT_ID)")
+    publish.add_argument("--agent", default=_env("AGENT_ID") or AGENT, help="who speaks (else $AGENT_ID)")
     publish.add_argument("--general", action="store_true", help="tell everybody, too")
-    publish.add_argument("--kind", default="message", help="message, tool_call, status, error, log, run-complete …")
+    publish.add_argument("--kind", default=KIND, help="message, tool_call, status, error, log, run-complete …")
     publish.add_argument("--role", default=_env("AGENT_ROLE"), help="system, user, assistant or tool")
     publish.add_argument("--attr", dest="attrs", action="append", default=[], metavar="k=v", help="an attribute")
     publish.add_argument("--log-file", type=Path, help="follow this file, as tail -F, instead of reading stdin")
@@ -58,11 +63,13 @@ def add(commands: Commands) -> None:
 def _publish(options: argparse.Namespace) -> int:
     if not options.run_uid and not options.general:
         raise SetupError("Whose messages are these? Name the run with --run-uid, or tell everybody with --general.")
+    if any(subjects.token(part) != part for part in options.prefix.split(".")):
+        raise SetupError(f"--prefix is {options.prefix!r}; a subject begins with words like 'workflow', joined by dots")
     voice = Voice(
         identity=Identity(options.run_uid, options.workflow_name, options.namespace),
         general=options.general,
-        agent=options.agent,
-        kind=options.kind,
+        agent=options.agent or AGENT,
+        kind=options.kind or KIND,
         role=options.role,
         attrs=_attributes(options.attrs),
         prefix=options.prefix,
@@ -125,7 +132,7 @@ class Post:
     url: str
     patience: float | None
     trace: Trace
-    waiting: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
+    waiting: Lines = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     _bus: NatsBus | None = None
     _away_since: float | None = None
 
@@ -188,16 +195,18 @@ async def _told(voice: Voice, post: Post, log_file: Path | None) -> int:
     source = lines.followed(log_file, ended) if log_file else lines.given(sys.stdin, ended)
     threading.Thread(target=_read, args=(source, post.waiting, loop), name="lines", daemon=True).start()
     try:
-        while (line := await post.waiting.get()) is not None:
+        while isinstance(line := await post.waiting.get(), str):
             for start in range(0, len(line), LONGEST):
                 for subject, body in voice.messages(line[start : start + LONGEST]):
                     await post.store(subject, body)
     finally:
         await post.close()
+    if line is not None:
+        raise SetupError(f"{log_file or 'The standard input'} cannot be read: {line.strerror or line}")
     return 0
 
 
-def _end(ended: threading.Event, waiting: asyncio.Queue[str | None] | None) -> None:
+def _end(ended: threading.Event, waiting: Lines | None) -> None:
     if ended.is_set():
         raise KeyboardInterrupt
     ended.set()
@@ -206,15 +215,18 @@ def _end(ended: threading.Event, waiting: asyncio.Queue[str | None] | None) -> N
         waiting.put_nowait(None)
 
 
-def _read(source: Iterator[str], waiting: asyncio.Queue[str | None], loop: asyncio.AbstractEventLoop) -> None:
+def _read(source: Iterator[str], waiting: Lines, loop: asyncio.AbstractEventLoop) -> None:
+    end: OSError | None = None
     try:
         for line in source:
             if line.strip():
                 # A log that was cut short while somebody wrote to it begins with NULs, which no database keeps.
                 text = line.replace("\0", "\N{REPLACEMENT CHARACTER}")
                 asyncio.run_coroutine_threadsafe(waiting.put(text), loop).result()
+    except OSError as error:
+        end = error
     finally:
-        asyncio.run_coroutine_threadsafe(waiting.put(None), loop)
+        asyncio.run_coroutine_threadsafe(waiting.put(end), loop)
 
 
 def _attributes(given: list[str]) -> dict[str, str]:

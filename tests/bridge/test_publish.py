@@ -166,7 +166,30 @@ def test_a_log_file_is_followed_while_it_grows_and_is_replaced(bridge: Bridge, t
     eventually(lambda: said(f"t_{RUN}") == ["one", "two", "three", "the end"])
 
 
-@pytest.mark.parametrize(("options", "reason"), [((), "--run-uid"), (("--general", "--attr", "x"), "no k=v")])
+def test_a_log_file_that_cannot_be_read_is_one_sentence_and_no_success(bridge: Bridge, tmp_path: Path) -> None:
+    status, errors = publish(bridge.server.url, "", *NAMED, "--log-file", str(tmp_path))
+    assert status == 2
+    assert f"{tmp_path} cannot be read" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_kind_and_an_agent_that_a_script_left_empty_are_the_usual_ones(bridge: Bridge) -> None:
+    status, errors = publish(bridge.server.url, "one\n", *NAMED[:-2], "--kind", "", "--agent", "")
+    assert (status, errors) == (0, "")
+    eventually(lambda: said(f"t_{RUN}") == ["one"])
+    event = Event.objects.get(channel=f"t_{RUN}", kind__startswith="agent.")
+    assert (event.actor, event.kind) == ("agent", "agent.message")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "--run-uid"),
+        (("--general", "--attr", "x"), "no k=v"),
+        (("--general", "--prefix", "my flow"), "--prefix"),
+        (("--general", "--prefix", "workflow.>"), "--prefix"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(options: tuple[str, ...], reason: str) -> None:
     status, errors = publish("nats://127.0.0.1:1", "one\n", *options)
     assert status == 2
