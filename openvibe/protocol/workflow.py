@@ -117,6 +117,11 @@ def subject(identity: Identity, *, agent: str, kind: str, prefix: str = PREFIX) 
     return f"{prefix}.{'.'.join(map(token, parts))}.agent.{token(agent)}.{token(kind)}"
 
 
+def word(text: str) -> str:
+    """Return a kind or a status as it is kept, however an agent spells it: `run-complete` is `run_complete`."""
+    return text.lower().replace(".", "_").replace("-", "_")
+
+
 def read(subject: str, body: Mapping[str, Any], *, prefixes: Sequence[str] = (PREFIX,)) -> Told:
     """Return what a message says; the content is empty where it has none.
 
@@ -128,7 +133,7 @@ def read(subject: str, body: Mapping[str, Any], *, prefixes: Sequence[str] = (PR
     given = _spelled(flat)
     identity = Identity(_uid(given, uid), _text(given, "name") or name, _text(given, "namespace") or namespace,
                         _text(given, "run_id"))  # fmt: skip
-    told = _word(kind)
+    told = word(kind)
     attrs = _attributes(flat.get("attrs"), given, subject)
     return Told(
         identity=identity,
@@ -231,12 +236,8 @@ def _attributes(attrs: Any, given: Given, subject: str) -> dict[str, Any]:
 def _ending(kind: str, attrs: Mapping[str, Any]) -> Ending:
     if kind not in COMPLETE:
         return ""
-    status = _word(str(attrs.get("status", "")))
+    status = word(str(attrs.get("status", "")))
     if "cancel" in kind or status in _CANCELLED:
         return "cancelled"
     failed = kind == "run_failed" or status in _FAILED or str(attrs.get("exit_code", "0")) != "0"
     return "failed" if failed else "completed"
-
-
-def _word(text: str) -> str:
-    return text.lower().replace(".", "_").replace("-", "_")

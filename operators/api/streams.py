@@ -149,13 +149,18 @@ class AgentEvents(EventStream):
 
 
 def _kinds(request: Request) -> list[str]:
-    given = ",".join(request.query_params.getlist("kind"))
-    return kinds.patterns([part.strip() for part in given.split(",") if part.strip()], field="kind")
+    return kinds.patterns(_parts(request), field="kind")
 
 
 def _kinds_of_agents(request: Request) -> list[str]:
-    """Return the same where what an agent said may also go by the kind that the agent gave it."""
-    return [pattern for given in _kinds(request) for pattern in (given, f"agent.{given}")]
+    """Return the same where what an agent said may also go by the kind that the agent gave it, as it spelled it."""
+    plain = kinds.patterns([part.replace("-", "_") for part in _parts(request)], field="kind")
+    return [*plain, *(f"agent.{part if part.endswith('*') else workflow.word(part)}" for part in plain)]
+
+
+def _parts(request: Request) -> list[str]:
+    given = ",".join(request.query_params.getlist("kind"))
+    return [part.strip() for part in given.split(",") if part.strip()]
 
 
 def _about(request: Request) -> dict[str, str]:

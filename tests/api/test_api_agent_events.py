@@ -26,6 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 #: Between two words of agents, so many runs tell that they have started and ended.
 RUNS = 60
+KINDS = ("status", "error", "message", "note", "run-complete", "run.complete")
 
 
 async def test_the_newest_that_are_wanted_come_however_much_else_was_told(
@@ -49,6 +50,16 @@ async def test_the_newest_that_are_wanted_come_however_much_else_was_told(
     assert await heard(repository="house", limit=9, until="cellar") == ["the cellar"]
     assert await heard(STREAM, kind="agent.*", limit=2, until="cellar") == ["the roof", "the cellar"]
     assert await heard(STREAM, kind="run.started", limit=3, until="run.started") == ["run.started"] * 3
+
+
+@pytest.mark.parametrize("kind", ["run-complete", "run.complete", "agent.run_complete"])
+async def test_a_kind_may_be_spelled_as_its_agent_spelled_it(read, project: Project, vera: User, kind: str) -> None:
+    await _say(**{"run-complete": "the roof", "note": "the door", "run.complete": "the cellar"})
+
+    reader = await read(vera, AGENTS, channel="general", kind=kind)
+
+    await reader.until("the cellar")
+    assert [event["content"] for event in reader.events] == ["the roof", "the cellar"]
 
 
 async def test_after_what_was_only_what_is_wanted_comes_too(
@@ -81,7 +92,7 @@ def test_the_command_knows_what_the_server_takes() -> None:
 @sync_to_async
 def _say(**told: Any) -> None:
     """Tell everybody, as agents of a workflow runtime do: what is no text of a kind is said of all of it."""
-    texts = {name: told.pop(name) for name in ("status", "error", "message") if name in told}
+    texts = {name: told.pop(name) for name in KINDS if name in told}
     ingest.take(
         [
             Message(f"workflow.general.{kind}", json.dumps({"id": text, "content": text, **told}).encode())
