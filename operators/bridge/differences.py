@@ -22,7 +22,7 @@ from nats.js.api import (
 )
 from nats.js.errors import APIError, NotFoundError
 
-from openvibe.bus import DUPLICATE_WINDOW
+from openvibe.bus import DUPLICATE_WINDOW, matches
 from openvibe.protocol.streams import Bucket, Consumer, Stream
 
 State = Literal["missing", "different", "fixed"]
@@ -71,10 +71,13 @@ async def compare(jetstream: JetStreamContext, table: Table) -> list[Difference]
     return found
 
 
-async def apply(jetstream: JetStreamContext, table: Table) -> list[Difference]:
-    """Make what is missing and change what can be changed; return the differences that there were, all of them."""
+async def apply(jetstream: JetStreamContext, table: Table, *, shared: bool = False) -> list[Difference]:
+    """Make what is missing and change what can be changed; return the differences that there were, all of them.
+
+    What is `shared` with other servers keeps the subjects that they keep in a stream.
+    """
     found: list[Difference] = []
-    for stream in table.streams:
+    for stream in [await _widened(jetstream, row) for row in table.streams] if shared else table.streams:
         differences = await _stream(jetstream, stream)
         found += await _settled(differences, lambda stream=stream: _put_stream(jetstream, stream))
     for consumer in table.consumers:
@@ -84,6 +87,16 @@ async def apply(jetstream: JetStreamContext, table: Table) -> list[Difference]:
         differences = await _bucket(jetstream, bucket)
         found += await _settled(differences, lambda bucket=bucket: _put_bucket(jetstream, bucket))
     return found
+
+
+async def _widened(jetstream: JetStreamContext, stream: Stream) -> Stream:
+    """Return the stream with what else it keeps on the server; NATS lets no two subjects of a stream overlap."""
+    try:
+        kept = (await jetstream.stream_info(stream.name)).config.subjects or ()
+    except NotFoundError:
+        return stream
+    others = [one for one in kept if not any(matches(own, one) or matches(one, own) for own in stream.subjects)]
+    return dataclasses.replace(stream, subjects=(*stream.subjects, *others))
 
 
 async def _settled(differences: list[Difference], put: Any) -> list[Difference]:

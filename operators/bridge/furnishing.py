@@ -59,8 +59,8 @@ def table() -> Table:
     return Table((*streams(), *readers.streams()), consumers(), buckets)
 
 
-async def settle(act: Act, needed: Table) -> list[Difference]:
-    """Compare the server with what is needed, or make it so.
+async def settle(act: Act, needed: Table, *, shared: bool = False) -> list[Difference]:
+    """Compare the server with what is needed, or make it so, perhaps as one that is `shared` with other servers.
 
     Raises one of `AWAY` if it does not answer, `SetupError` if what is needed to connect is not there.
     """
@@ -68,18 +68,22 @@ async def settle(act: Act, needed: Table) -> list[Difference]:
     connecting = client.connect(**options, name="openvibe bus", allow_reconnect=False, error_cb=_silent)
     await asyncio.wait_for(connecting, CONNECT_SECONDS)
     try:
-        work = differences.apply if act == "apply" else differences.compare
-        return await work(client.jetstream(), needed)
+        if act == "apply":
+            return await differences.apply(client.jetstream(), needed, shared=shared)
+        return await differences.compare(client.jetstream(), needed)
     finally:
         await client.close()
 
 
 async def furnish() -> None:
-    """Make NATS as the table says, as soon as it answers, and tell what cannot be made so; nothing on other buses."""
+    """Make NATS as the table says, as soon as it answers, and tell what cannot be made so; nothing on other buses.
+
+    Servers of other settings or versions may keep more in the same streams. Only who asks for it takes that away.
+    """
     # There the readers make their streams, and nothing of them can differ.
     while settings.BUS == "nats":
         try:
-            found = await settle("apply", await aside(table))
+            found = await settle("apply", await aside(table), shared=True)
         except (*AWAY, SetupError) as error:
             logger.debug("NATS cannot be furnished yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)

@@ -14,6 +14,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.js.api import StreamConfig
 
 from openvibe.bus import MOST_BYTES
 from openvibe.bus.nats import NatsBus
@@ -177,6 +178,28 @@ def test_an_observer_with_a_reader_of_its_own_costs_the_bridge_no_message(bridge
     seen = asyncio.run(observe())
     eventually(lambda: len(said()) == 20)
     assert [json.loads(data)["content"] for data in seen] == said() == [f"hello {number}" for number in range(20)]
+
+
+def test_a_server_that_starts_takes_no_subject_from_a_stream_that_another_one_keeps_in_it(bridge: Bridge) -> None:
+    async def changed(act: str) -> StreamConfig:
+        client = await nats.connect(bridge.server.url)
+        config = (await client.jetstream().stream_info("agent-comms")).config
+        if act == "differ":
+            # More here, less there; and something by which one sees that the streams have been looked at.
+            config.subjects = ["workflow.>", "argo.workflow.>", "tenant.*.workflow.a.>"]
+            config.max_age = 3600.0
+            await client.jetstream().update_stream(config)
+        await client.close()
+        return config
+
+    bridge.send()
+    bridge.stop()
+    asyncio.run(changed("differ"))
+
+    bridge.start()
+
+    eventually(lambda: asyncio.run(changed("nothing")).max_age != 3600.0)
+    assert sorted(asyncio.run(changed("nothing")).subjects) == ["argo.workflow.>", "tenant.*.workflow.>", "workflow.>"]
 
 
 def test_nats_is_furnished_also_after_a_fault_that_nobody_expected(
