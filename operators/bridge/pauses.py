@@ -20,6 +20,8 @@ from operators.threads import aside
 logger = logging.getLogger(__name__)
 
 PAUSED, RESUMED = "stream.paused", "stream.resumed"
+#: Among how many of the channel's last events is looked for what was told before; it is locked meanwhile.
+RECENT = 10_000
 
 
 class Pauses:
@@ -59,7 +61,7 @@ def _tell(consumer: Consumer, until: str) -> None:
     channel = channels.locked(DEFAULT)
     told = Event.objects.filter(
         project_id=DEFAULT, channel=subjects.PUBLIC, kind__in=(PAUSED, RESUMED), data__consumer=consumer.durable,
-        data__stream=consumer.stream,
+        data__stream=consumer.stream, seq__gt=channel.last_seq - RECENT,
     )  # fmt: skip
     last = told.order_by("-seq").values_list("kind", flat=True).first() or RESUMED
     if kind == last:
