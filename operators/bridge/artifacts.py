@@ -137,7 +137,11 @@ def find(pattern: str, identity: Identity, *, project: str) -> Path | None:
 
 
 def _best(folder: Path) -> Path | None:
-    return next((file for name in NAMES for file in sorted(folder.glob(name)) if file.is_file()), None)
+    try:
+        return next((file for name in NAMES for file in sorted(folder.glob(name)) if file.is_file()), None)
+    except OSError as error:
+        logger.warning("What lies in %s cannot be read: %s", folder, error)
+        return None
 
 
 def _lying(pattern: str) -> Iterator[tuple[str, Identity, Path]]:
@@ -159,4 +163,4 @@ def _lying(pattern: str) -> Iterator[tuple[str, Identity, Path]]:
 
 def _state(file: Path) -> str:
     facts = file.stat()
-    return f"{file.name[-40:]}:{facts.st_size}:{facts.st_mtime_ns}"
+    return f"{backfill.name(file)[-40:]}:{facts.st_size}:{facts.st_mtime_ns}"

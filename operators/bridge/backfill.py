@@ -70,11 +70,16 @@ def fill(file: Path, identity: Identity, *, project: str, agent: str, began: dat
     added = 0
     with file.open(encoding="utf-8", errors="replace") as lines:
         said = told(lines, events=file.suffix == ".jsonl")
-        messages = missing(said, identity, project=project, artifact=file.name, agent=agent, began=began)
+        messages = missing(said, identity, project=project, artifact=name(file), agent=agent, began=began)
         while batch := list(islice(messages, BATCH)):
             ingest.take(batch)
             added += len(batch)
     return added
+
+
+def name(file: Path) -> str:
+    """Return what a file is called, as a text: names of files need not be any."""
+    return file.name.encode(errors="replace").decode()
 
 
 def _held(project: str, uid: str) -> Counter[str]:

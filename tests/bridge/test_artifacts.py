@@ -90,6 +90,22 @@ class TestAtRest:
         now = timezone.now() + timedelta(seconds=3)
         assert [artifacts._taken(item, now), artifacts._taken(item, now)] == [True, False]
 
+    def test_a_file_of_an_odd_name_is_read_and_one_that_cannot_be_read_hinders_no_other(self, folders: Path) -> None:
+        odd = left(folders, "one", uid="uid-0", minutes=5)
+        odd.rename(os.fsdecode(os.fsencode(odd.parent) + b"/\xff-implementation-events.jsonl"))
+        broken = left(folders, "lost", uid="uid-2", minutes=5)
+        broken.unlink()
+        broken.symlink_to("x" * 300)
+        left(folders, "two", minutes=5)
+
+        artifacts.scan(timezone.now())
+
+        assert read() == 2
+        assert said(THREAD) == ["two"]
+        assert said(f"t_{workflow.run_id('default', 'uid-0')}") == ["one"]
+        artifacts.scan(timezone.now())
+        assert read() == 0
+
     def test_a_run_whose_end_nobody_heard_is_reconciled_when_it_has_become_quiet(self, folders: Path) -> None:
         file = left(folders, "one", "two")
         artifacts.scan(timezone.now())
