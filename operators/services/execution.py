@@ -68,6 +68,10 @@ OUTSIDE = (ClaimLost, OperationalError, InterfaceError, InternalError)
 def perform(run_id: str) -> None:
     """Play a queued run until it ends, waits, or is handed back. Nothing to claim is no fault: bells ring twice."""
     with lanes.taken():
+        if leases.stopping.is_set():
+            # Nothing of it was begun yet: whoever stays hears the bell.
+            leases.leave(run_id)
+            return
         claim = leases.take(run_id, by_writing=True)
         if claim is None:
             return

@@ -92,6 +92,13 @@ def take(run_id: str, *, by_writing: bool = False) -> Claim | None:
     return new if by_writing and new.fresh else _claimed(run)
 
 
+def leave(run_id: str) -> None:
+    """Let another worker hear of a run that this one does not take."""
+    run = _queued(run_id)
+    if run is not None:
+        doorbell.ring(run.id, run.operator)
+
+
 def hold(claim: Claim) -> Claim:
     """Take a run at once after all. Raises `ClaimLost` if somebody was faster."""
     if (held := _claimed(claim.run)) is None:

@@ -12,10 +12,10 @@ from langgraph.graph import START, StateGraph
 
 from openvibe import operator, workflow
 from operators.models import Run
-from operators.services import execution, lanes
+from operators.services import execution, lanes, leases
 from operators.services.lanes import Lanes
 from tests.acceptance.site import until
-from tests.domain.lab import meddling, served, started
+from tests.domain.lab import meddling, rung, served, started
 
 
 def test_lanes_that_all_stand_still_do_not_hold_up_the_others(threads, caplog):
@@ -144,6 +144,19 @@ def test_nodes_that_play_at_the_same_time_leave_one_lane():
         assert narrow._free == 1
     with lanes.left():
         assert narrow._free == 2
+
+
+def test_a_worker_that_ends_leaves_to_others_what_waited_for_a_lane(lab):
+    run = started(lab, "four")
+    rung()
+    leases.stopping.set()
+
+    execution.perform(run.id)
+
+    run.refresh_from_db()
+    assert (run.status, run.epoch, rung()) == ("queued", 0, [run.id])
+    execution.perform("run_of_nobody")
+    assert rung() == []
 
 
 @pytest.mark.django_db(transaction=True)
