@@ -28,6 +28,9 @@ from openvibe.sharing import Store
 
 logger = logging.getLogger(__name__)
 
+#: How a wait stands for whose answer nobody waits any more.
+_NEEDLESS = ("cancelled", "expired")
+
 
 class Player:
     """Plays runs on the thread of whoever asks."""
@@ -176,7 +179,7 @@ class Player:
 
     def _call_back(self, run: Run) -> None:
         """Cancel the runs that were to answer this one, where it waits for their answers no more."""
-        needless = {wait.id for wait in run.waits if wait.kind == "reply" and wait.status == "cancelled"}
+        needless = {wait.id for wait in run.waits if wait.kind == "reply" and wait.status in _NEEDLESS}
         for asked in self._ledger.left() if needless else ():
             if asked.asked_by in needless:
                 # One that has ended meanwhile is called back no more.

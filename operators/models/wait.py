@@ -35,12 +35,8 @@ class WaitQuerySet(models.QuerySet["Wait"]):
         return self.filter(status=Wait.Status.PENDING)
 
     def unrecalled(self) -> WaitQuerySet:
-        """What others were told to do, for which nobody waits any more, and they do not know yet.
-
-        A run that answers a request too late is let go on.
-        """
-        late = Q(kind=Wait.Kind.REPLY, status=Wait.Status.EXPIRED)
-        return self.filter(UNRECALLED).exclude(late)
+        """What others were told to do, for which nobody waits any more, and they do not know yet."""
+        return self.filter(UNRECALLED)
 
     def gates(self) -> WaitQuerySet:
         """Those that wait for a person."""

@@ -472,6 +472,26 @@ def test_cancelling_a_run_cancels_the_one_that_was_to_answer_it_and_both_timelin
     assert Run.objects.get(pk=bystander.pk).status == "queued"
 
 
+def test_a_run_whose_answer_comes_too_late_is_called_back_before_the_question_is_asked_anew(village, alice):
+    run = played(started(village["baker"], "ask", loaves=3))
+    wait = run.waits.get()
+    deliveries.ask(wait.id)
+    [late] = children(run)
+    Wait.objects.filter(id=wait.id).update(deadline=timezone.now())
+    clock.tick()
+    run = played(run)
+    assert (run.status, "Nobody answered" in run.error["message"]) == ("failed", True)
+
+    intake.retry(run, actor=alice)
+    recalls.recall_all(run.id)
+    run = played(run)
+    deliveries.ask(run.waits.get(status="pending").id)
+
+    assert {child.id == late.id: child.status for child in children(run)} == {True: "cancelled", False: "queued"}
+    told = thread(run).get(kind="reply.cancelled")
+    assert told.data == {"wait_id": wait.id, "run_id": late.id}
+
+
 def test_a_run_that_has_given_its_answer_is_not_cancelled_with_the_one_that_asked(village, alice):
     run = played(started(village["baker"], "ask_twice", loaves=3))
     deliveries.ask(run.waits.get().id)

@@ -27,6 +27,12 @@ class Buyer:
         def ask(self, state, ctx):
             return {"offers": ctx.request_each(["agent", "shop"], "price", rule="any")}
 
+    @workflow(id="hurried", inputs=())
+    class Hurried:
+        @node
+        def ask(self, state, ctx):
+            return {"offers": ctx.request("agent", "price", timeout=timedelta(hours=1))}
+
 
 @operator(id="agent")
 class Agent:
@@ -80,6 +86,12 @@ def test_who_answers_a_run_whose_days_are_over_is_called_back(runtime):
     runtime.activate("buyer", "one")
     runtime.advance(timedelta(days=3))
     assert statuses(runtime) == {"buyer.one": "failed", "agent.quote": "cancelled", "shop.careful": "cancelled"}
+
+
+def test_who_is_silent_until_the_time_is_up_is_called_back(runtime):
+    runtime.activate("buyer", "hurried")
+    runtime.advance(timedelta(hours=2))
+    assert statuses(runtime) == {"buyer.hurried": "failed", "agent.quote": "cancelled", "shop.careful": "cancelled"}
 
 
 def test_whose_answer_a_group_does_without_is_called_back(runtime):
