@@ -53,10 +53,15 @@ def end(runs: RunQuerySet, fact: Fact, *, now: datetime, actor: str, status: Run
     run_id, project_id, operator_id, key, last_seq = changed
     timeline.record(project_id=project_id, run_id=run_id, last_seq=last_seq, facts=[fact], now=now, actor=actor)
     operator = Operator.objects.select_related("project").get(pk=operator_id)
-    if waits.cancel_open(run_id, now=now):
-        transaction.on_commit(partial(doorbell.recall, run_id, operator))
+    call_off(run_id, operator=operator, now=now)
     follow(run_id, key=key, operator=operator)
     return True
+
+
+def call_off(run_id: str, *, operator: Operator, now: datetime) -> None:
+    """Close what a run that ends waits for, and have told who does it; part of the caller's transaction."""
+    if waits.cancel_open(run_id, now=now):
+        transaction.on_commit(partial(doorbell.recall, run_id, operator))
 
 
 def undo(run_id: str) -> None:

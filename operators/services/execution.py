@@ -214,8 +214,12 @@ class Performance:
 
     def _spreads(self, progress: outcomes.Progress) -> bool:
         """Tell whether a commit reaches beyond what one statement can change."""
-        paused = progress.outcome if isinstance(progress.outcome, outcomes.Paused) else None
-        return bool(progress.puts) or (paused is not None and self._keeps_waits(paused))
+        match progress.outcome:
+            case outcomes.Paused() as paused if self._keeps_waits(paused):
+                return True
+            case outcomes.Completed() | outcomes.Failed() if self._leaves_waits():
+                return True
+        return bool(progress.puts)
 
     def _keeps_waits(self, paused: outcomes.Paused) -> bool:
         """Tell whether a run may pause with waits that are open since an earlier pause.
@@ -223,6 +227,12 @@ class Performance:
         Only graphs with branches of their own do, and groups that go on after each answer.
         """
         return self.foreign or any(item.request.rule == outcomes.EACH for item in paused.waits)
+
+    def _leaves_waits(self) -> bool:
+        """Tell whether a run may end while others do something for it."""
+        if self._workflow is None or self._workflow.foreign:
+            return True
+        return any(node.remote and node.remote.roles for node in self._workflow.definition.spec.nodes)
 
     def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()
@@ -237,7 +247,9 @@ class Performance:
         ended = "ended_at" in changes
         asked = [wait for wait in opened if wait.version == 1]
         # Who is played for the first time has never waited.
-        updates = [waits.closing(self._run.id, now=now)] if ended and not self._claim.fresh else []
+        closes = ended and not self._claim.fresh
+        leaves = closes and self._leaves_waits()
+        updates = [waits.closing(self._run.id, now=now)] if closes and not leaves else []
         self._change(
             told,
             inserts=[*kept, Insert(Wait, asked), Insert(Emission, emitted)],
@@ -249,6 +261,8 @@ class Performance:
         if progress.puts:
             author = f"{self._run.operator.slug}.{self._run.workflow.slug}"
             context.put_all(self._run.project_id, progress.puts, author=author, now=now)
+        if leaves:
+            endings.call_off(self._run.id, operator=self._run.operator, now=now)
         if ended:
             endings.follow(self._run.id, key=self._run.key, operator=self._run.operator)
         elif changes.get("status") == Run.Status.WAITING:

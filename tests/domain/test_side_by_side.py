@@ -173,6 +173,20 @@ def test_who_is_left_out_is_not_asked_any_more_and_is_told(crew, bells):
     assert played(run).output["heard"] == ["a: done", "c: done"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_who_is_asked_still_when_a_run_has_come_to_its_own_end_is_told(crew, bells):
+    run = asked(crew, "a", "b", "c", "d", instead={"a": ["b", "c", "d"]})
+    # One was told, of another the worker died before it noted that, and a third one was never told.
+    Wait.objects.filter(run=run, name="b").update(sent_at=run.created_at)
+    Wait.objects.filter(run=run, name="c").update(tried_at=run.created_at)
+    assert settle(run, "a")
+    bells()
+    run = played(run)
+    assert (run.status, statuses(run)) == ("completed", {"a": "resolved", **dict.fromkeys("bcd", "cancelled")})
+    assert (doorbell.RECALL, run.id) in [bell[1:] for bell in bells()]
+    assert sorted(item.name for item in Wait.objects.unrecalled()) == ["b", "c"]
+
+
 def test_a_run_that_is_tried_again_asks_those_anew_whom_its_failure_sent_home(crew, alice):
     def fail() -> None:
         raise ValueError("a slip")
