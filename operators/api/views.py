@@ -71,14 +71,15 @@ class Activate(APIView):
         """Start a workflow by its trigger's id or its own."""
         operator = scope.operator(request, slug, operable=True)
         body = _read(ActivateBody, request)
-        run = intake.request(
+        key, asked = scope.key(request), {"operator": slug, **body}
+        run = intake.repeated(operator, key, asked) or intake.request(
             intake.workflow_of(operator, body["trigger"]),
             input=body["input"],
             actor=scope.caller(request),
             trigger="api",
             **scope.trace(request),
-            key=scope.key(request),
-            body={"operator": slug, **body},
+            key=key,
+            body=asked,
             priority=body["priority"],
         )
         headers = {"Location": f"/v1/operators/{slug}/runs/{run.id}"}

@@ -97,7 +97,7 @@ def fork(
     """
     asked = {"fork": run.id, "step_id": step_id, "before": before, "values": dict(values or {})}
     digest = canonical.sha256(asked)
-    if found := intake.known(run.workflow, key, digest):
+    if found := intake.known(run.project_id, key, digest):
         return found
     intake.require_enabled(run.operator)
     edited = _edited(_workflow(run), values or {})

@@ -91,7 +91,7 @@ def request(  # long: half of it is the docstring that every door relies on
         AgentBusy: it is to begin at once, and a limit makes it wait.
     """
     digest = "" if body is None else canonical.sha256(body)
-    if found := known(workflow, key, digest):
+    if found := known(workflow.operator.project_id, key, digest):
         return found
     depth = parent.depth + 1 if parent else depth
     _require_shallow(workflow, depth)
@@ -109,12 +109,16 @@ def request(  # long: half of it is the docstring that every door relies on
         return stored(run, by=by)
 
 
-def known(workflow: Workflow, key: str, digest: str) -> Run | None:
+def repeated(operator: Operator, key: str, body: Any) -> Run | None:
+    """Return the run that a request has started before, also where the trigger that it names is there no more."""
+    return known(operator.project_id, key, canonical.sha256(body)) if key else None
+
+
+def known(project_id: str, key: str, digest: str) -> Run | None:
     """Return the run that this key has started before, if any; raises `KeyReused` if it came with another body."""
     if not key:
         return None
-    runs = Run.objects.select_related("operator", "workflow")
-    run = runs.filter(project_id=workflow.operator.project_id, key=key).first()
+    run = Run.objects.select_related("operator", "workflow").filter(project_id=project_id, key=key).first()
     if run is not None and digest and run.key_sha256 != digest:
         raise KeyReused(
             f"This key has started {run.id} with another body; repeat the body as it was, or take a new key",
@@ -168,7 +172,7 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
             timeline.announce(told)
     except IntegrityError:
         # The same request came twice at the same time, and the other one was a moment faster.
-        if found := known(run.workflow, run.key or "", run.key_sha256):
+        if found := known(run.project_id, run.key or "", run.key_sha256):
             return found
         raise
     run.new = True

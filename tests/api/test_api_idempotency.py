@@ -7,7 +7,7 @@ import threading
 import pytest
 from django.db import connection
 
-from operators.models import Membership, Run
+from operators.models import Membership, Run, Workflow
 from operators.services import execution
 from tests.api.conftest import caller
 
@@ -34,6 +34,16 @@ def test_the_same_key_tells_what_has_become_of_its_run(alice_calls):
     execution.perform(run_id)
 
     assert _activate(alice_calls).json()["status"] == "completed"
+
+
+def test_the_same_key_tells_its_run_also_when_its_trigger_is_there_no_more(alice_calls):
+    first = _activate(alice_calls)
+    Workflow.objects.filter(trigger_id="query").update(retired=True)
+
+    again, other = _activate(alice_calls), _activate(alice_calls, key="order-8")
+
+    assert (again.status_code, again.json()["run_id"]) == (200, first.json()["run_id"])
+    assert "no trigger" in other.json()["detail"]
 
 
 def test_a_body_that_says_the_same_in_other_words_is_the_same_body(alice_calls):
