@@ -40,7 +40,7 @@ def own(wait: Wait, user: AbstractUser) -> Wait:
     """Return the seat of this wait's group that is a user's: where he has answered, or is asked; else this one."""
     together = list(wait.group.select_related("run"))
     name = user.get_username()
-    answered = (seat for seat in together if seat.decider == name)
+    answered = (seat for seat in together if seat.decider == name and seat.status == Wait.Status.RESOLVED)
     asked = (seat for seat in together if seat.pending and may_answer(seat, user, name))
     return next(answered, None) or next(asked, wait)
 
@@ -67,7 +67,8 @@ def check_counts_once(wait: Wait) -> None:
     Raises:
         CountedAlready: this person has answered at another seat.
     """
-    if _has_answered(wait, wait.decider):
+    # At a deadline nobody answers, whatever people are called.
+    if wait.status == Wait.Status.RESOLVED and _has_answered(wait, wait.decider):
         told = f"{wait.decider!r} has answered at gate {wait.node!r} already; everybody counts once"
         raise CountedAlready(told, wait_id=wait.id)
 

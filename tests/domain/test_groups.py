@@ -19,6 +19,7 @@ from operators import clock, definitions
 from operators.errors import AlreadyDecided, CountedAlready, NotAsked, NotWaiting
 from operators.models import Membership, Operator, Project, Run, Wait
 from operators.services import compiled, deliveries, inbox, intake, recalls, registration, waits
+from operators.services import seats as places
 from operators.services.inbox import Inbound
 from tests.domain.board import PEOPLE, Board, seller
 from tests.domain.lab import kinds, played, started, thread
@@ -169,6 +170,19 @@ def test_at_the_deadline_the_default_answer_stands_for_those_who_were_silent(boa
     run = played(run)
     assert (run.status, statuses(run)) == (outcome, ["resolved", "expired"])
     assert kinds(run).count("gate.expired") == 1
+
+
+def test_a_person_who_is_called_clock_is_not_the_clock(board, finance):
+    person = User.objects.create_user("clock")
+    finance.user_set.add(person)
+    (voted, (_, his)), (silent, (first, second)) = asked(board, "all"), asked(board, "lenient")
+    waits.answer(his, APPROVE, actor=person)
+    Wait.objects.filter(approver="bob").update(approver="clock")
+    Wait.objects.filter(approver="alice").update(deadline=timezone.now() - timedelta(seconds=1))
+    clock.meet_deadlines()
+    assert (statuses(voted), statuses(silent)) == (["expired", "resolved"], ["expired", "pending"])
+    # Nor is what the clock decided his answer.
+    assert places.own(first, person) == second
 
 
 def test_cancelling_closes_a_whole_group(board, alice, bob, finance):
