@@ -89,8 +89,8 @@ def session_named(event: Wire) -> Wire:
 
 @dataclass
 class Stream:
-    """What one reader asked for. `after` is the last number that it has seen; None begins with so many of the `newest`
-    events that are wanted.
+    """What one reader asked for. `after` is the last number that it has seen; None, or a number that the channel has
+    not come to, as of a database that was put back, begins with so many of the `newest` events that are wanted.
 
     `allowed` tells whether it may still read; it is asked away from the event loop. `record` makes of an event what the
     reader is told.
@@ -127,10 +127,11 @@ class Stream:
             leave()
 
     async def _first(self) -> list[Wire]:
-        if self.after is not None:
-            return []
         last = await watching.newest(self.project_id, self.channel, limit=1)
-        self.after = last[-1]["seq"] if last else 0
+        reached = last[-1]["seq"] if last else 0
+        if self.after is not None and self.after <= reached:
+            return []
+        self.after = reached
         if not self.newest:
             return []
         return await watching.newest(

@@ -68,6 +68,25 @@ async def test_a_reader_that_comes_back_hears_what_it_missed_once(read, bus: Mem
     assert (again.seqs, by_number.seqs, newest.seqs, ahead.seqs) == ([4, 5], [4, 5], [4, 5], [6])
 
 
+async def test_a_reader_with_a_number_that_the_stream_has_never_had_begins_anew(
+    read, bus: MemoryBus, run: Run, vera: User
+) -> None:
+    await _talk(run, 4)
+
+    # It has read another database, of which this one is an older copy.
+    lost = await read(vera, run_id=run.id, last=900)
+    await lost.until("talk 4")
+    newest = await read(vera, run_id=run.id, after=6, limit=2)
+    await newest.until("talk 4")
+    at_the_end = await read(vera, run_id=run.id, last=5)
+    await at_the_end.until("connected")
+    await _announce(bus, run, [await _say(run, "news")])
+    for reader in (lost, newest, at_the_end):
+        await reader.until("news")
+
+    assert (lost.seqs, newest.seqs, at_the_end.seqs) == ([1, 2, 3, 4, 5, 6], [4, 5, 6], [6])
+
+
 async def test_a_session_is_streamed_in_the_words_of_the_dialect(read, bus: MemoryBus, run: Run, vera: User) -> None:
     reader = await read(vera, session=run.id)
     await _announce(bus, run, [await _say(run, "I begin")])
