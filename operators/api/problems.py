@@ -67,7 +67,7 @@ def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:
 # Programs hold no CSRF token; they must hear that the path is wrong, not that they may not ask.
 @csrf_exempt
 def not_found(request: HttpRequest, path: str = "") -> JsonResponse:
-    """Answer a path under /v1/ that does not exist."""
+    """Answer a path under /v1/ or /api/ that does not exist."""
     detail = f"There is no {request.path}; see /v1/docs/"
     return JsonResponse(_body(404, "not_found", detail), status=404, content_type=CONTENT_TYPE)
 

@@ -34,6 +34,15 @@ def test_a_living_process_says_so(monitor):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("method", ["put", "post", "patch", "delete", "options"])
+def test_who_asks_a_monitors_address_otherwise_hears_how_it_is_asked(db, path, method):
+    # Programs hold no CSRF token.
+    answer = getattr(Client(enforce_csrf_checks=True), method)(path)
+
+    assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
+
+
 def test_it_is_not_ready_without_worker_bridge_and_bus_and_names_them(monitor):
     answer = monitor.get("/readyz")
 

@@ -199,7 +199,7 @@ def test_another_method_is_refused(alice_calls):
 
 
 @pytest.mark.parametrize("method", ["get", "post", "delete"])
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/operators/", "/v1/operators/a.b/runs"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/api/nothing", "/v1/operators/", "/v1/operators/a.b/runs"])
 def test_an_unknown_path_is_a_problem_too(db, method, path):
     # A program holds no CSRF token; it must hear 404, not that it may not ask.
     answer = getattr(Client(enforce_csrf_checks=True), method)(path)
