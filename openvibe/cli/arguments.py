@@ -13,8 +13,10 @@ from openvibe.errors import SetupError
 #: What commands are added to; argparse keeps its type to itself.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-#: What is read when neither an argument nor `OPENVIBE_OPERATORS` names a source: the operators that come along.
+#: What is read when neither an argument nor `OPENVIBE_OPERATORS` names a source: the catalogue.
 SHIPPED = "operators.catalog"
+#: What a server has beside it, for sessions of agents elsewhere.
+BESIDE = "operators.coders"
 
 
 def command(
@@ -26,14 +28,15 @@ def command(
     return parser
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
+def add_sources(parser: argparse.ArgumentParser, *, served: bool = False) -> None:
     """Say where definitions are read from, and which of them count."""
+    shipped = f"{SHIPPED} and {BESIDE}" if served else f"{SHIPPED}: a server has {BESIDE} beside it"
     parser.add_argument(
         "--modules",
         type=listed,
         default=(),
         metavar="a,b",
-        help="modules or files with operators, such as ./hello.py (else $OPENVIBE_OPERATORS, else those shipped)",
+        help=f"modules or files with operators, such as ./hello.py (else $OPENVIBE_OPERATORS, else {shipped})",
     )
     parser.add_argument("--operators", type=listed, default=(), metavar="a,b", help="only the operators with these ids")
 

@@ -115,6 +115,18 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert [name for name in COMMANDS if f"\n    {name} " not in text] == []
 
 
+@pytest.mark.parametrize(("name", "modules"), [
+    ("serve", "operators.catalog and operators.coders"),
+    *((name, "operators.catalog: a server has operators.coders beside it") for name in ("list", "info", "summary")),
+])  # fmt: skip
+def test_the_help_names_what_is_read_without_modules(
+    capsys: pytest.CaptureFixture[str], name: str, modules: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"else $OPENVIBE_OPERATORS, else {modules})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_summary_counts_and_tells_what_else_starts_a_workflow(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
