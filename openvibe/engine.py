@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -261,9 +262,7 @@ class _Teller:
         self._tell(STEP_FINISHED, part, data)
         self._progress.figures.nodes_executed += 1
         visit = self._session.visits.name(node_id(part["name"]), part["id"])
-        self._progress.emissions += [
-            Emission(name, payload, f"{visit}/{number}") for number, (name, payload) in enumerate(notes.emitted)
-        ]
+        self._progress.emissions += _emissions(visit, notes)
         self._progress.puts |= notes.puts
         if notes.sleep:
             self._sleep = (node_id(part["name"]), part["id"], notes.sleep)
@@ -349,6 +348,16 @@ def _doubt(error: EffectUnknown) -> Paused:
         form="effect",
     )
     return Paused((OpenWait(error.step_id, place, request),))
+
+
+def _emissions(visit: str, notes: StepNotes) -> list[Emission]:
+    """Name what a visit has emitted by the event: a run that starts over may tell of others before it."""
+    before: Counter[str] = Counter()
+    found = []
+    for name, payload in notes.emitted:
+        found.append(Emission(name, payload, f"{visit}/{name}/{before[name]}"))
+        before[name] += 1
+    return found
 
 
 def _summed(usages: list[Usage]) -> dict[str, Any]:

@@ -57,6 +57,21 @@ class Hasty:
                 raise RuntimeError("the cart is broken")
             return {"rounds": state["rounds"] + 1}
 
+    @workflow(id="doubt", inputs=(), checkpointed=False)
+    class Doubt:
+        @node
+        def judge(self, state, ctx):
+            if told:
+                ctx.emit("sold_out", {"play": len(told)})
+            ctx.emit("weighed", {"play": len(told)})
+            told.append("weighed")
+
+        @node
+        def carry(self, state, ctx):
+            if len(told) == 1:
+                raise RuntimeError("the cart is broken")
+            return {}
+
 
 @pytest.fixture
 def hasty(project: Project) -> Iterator[Operator]:
@@ -118,3 +133,12 @@ def test_what_others_were_told_before_a_crash_they_are_not_told_again(hasty: Ope
     assert [payload for _, payload in first] == [{"number": 0}, {"number": 0}]
     assert list(Emission.objects.filter(run=run).order_by("id").values_list("id", "payload")) == first
     assert kinds(run).count("event.emitted") == 2
+
+
+def test_what_only_a_later_play_tells_is_told_and_nothing_twice(hasty: Operator, alice: User) -> None:
+    run = played(started(hasty, "doubt"))
+    assert run.status == "failed"
+    intake.retry(run, actor=alice)
+    assert played(run).status == "completed"
+    emitted = Emission.objects.filter(run=run).order_by("emitted_at").values_list("name", "payload")
+    assert list(emitted) == [("hasty.weighed", {"play": 0}), ("hasty.sold_out", {"play": 1})]
