@@ -193,7 +193,8 @@ class _Operator:
         where = self._where(path)
         inputs = self._inputs(path, flow)
         methods: dict[str, Handler] = {}
-        told = [name for name in inputs or self._fields.types if name not in self._written(flow)]
+        written = self._written(path, flow)
+        told = [name for name in inputs or self._fields.types if name not in written]
         for number, node in enumerate(flow.nodes):
             place = (*path, "nodes", number)
             if node.id in methods:
@@ -230,8 +231,11 @@ class _Operator:
                 raise self._places.fault((*path, "inputs", at), f"{name!r} is no state field; there are: {known}")
         return tuple(flow.inputs)
 
-    def _written(self, flow: WorkflowPart) -> set[str]:
-        return {name for node in flow.nodes for name in yaml_nodes.writes(node, self._handler(flow, node))}
+    def _written(self, path: _Path, flow: WorkflowPart) -> set[str]:
+        found: set[str] = set()
+        for number, node in enumerate(flow.nodes):
+            found |= set(self._placed((*path, "nodes", number))(yaml_nodes.writes, node, self._handler(flow, node)))
+        return found
 
     def _handler(self, flow: WorkflowPart, node: NodePart) -> Handler | None:
         given = self._code.handlers.get((self._part.id, flow.id, node.id))

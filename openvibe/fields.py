@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, SchemaError
 
 from openvibe import canonical
 from openvibe.errors import InputError, RunError, SetupError, WrongUpdate
@@ -173,9 +173,10 @@ def _hints(owner: type) -> dict[str, Any]:
 def _adapter(owner: type, name: str, hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint)
-    except PydanticUserError as error:
+    except (PydanticUserError, SchemaError) as error:
+        problem = error.message if isinstance(error, PydanticUserError) else error
         raise SetupError(
-            f"{owner.__name__}.{name}: {hint!r} is no type that a state field can hold: {error.message}"
+            f"{owner.__name__}.{name}: {hint!r} is no type that a state field can hold: {problem}"
         ) from error
 
 

@@ -69,10 +69,14 @@ class Surroundings:
 
 
 def writes(node: NodePart, handler: Handler | None) -> dict[str, Any]:
-    """Return the state fields that a node names as its own, with their types as far as they are known."""
+    """Return the state fields that a node names as its own, with their types as far as they are known.
+
+    Raises:
+        Misplaced: a type is none.
+    """
     match node:
         case LlmNode(output_keys=dict() as keys) if keys:
-            return {name: yaml_types.hint(name, kind) for name, kind in keys.items()}
+            return {name: _hint(name, kind) for name, kind in keys.items()}
         case LlmNode(output_keys=list() as keys) if keys:
             return dict.fromkeys(keys, Any)
         case AskingPart():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import typing
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
+from pydantic_core import SchemaError
 from typing_extensions import TypedDict
 
 from openvibe.yaml_schema import FieldPart, Kind
@@ -20,13 +22,16 @@ _EMPTY: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False, list: [], di
 #: Called with a name that is known at run time only, which type checkers do not follow.
 _typed_dict: Any = TypedDict
 _LIMITS = {"minLength": "min_length", "maxLength": "max_length", "minimum": "ge", "maximum": "le"}
+#: What a limit can bound.
+_SIZED, _NUMBERS = (str, list, dict, Literal), (int, float)
+_BOUNDED = {"minLength": _SIZED, "maxLength": _SIZED, "minimum": _NUMBERS, "maximum": _NUMBERS}
 
 
 def hint(name: str, kind: Kind) -> Any:
     """Return the type that a field's entry stands for.
 
     Raises:
-        ValueError: it names no type.
+        ValueError: it names no type, or bounds it by what cannot bound it.
     """
     if isinstance(kind, str):
         return _type(kind)
@@ -35,8 +40,9 @@ def hint(name: str, kind: Kind) -> Any:
         for word, value in (("title", kind.title), ("description", kind.description), ("examples", kind.examples))
         if value is not None and not (word == "description" and kind.properties)
     }
-    given |= {word: value for key, word in _LIMITS.items() if (value := getattr(kind, key)) is not None}
-    return Annotated[_shape(name, kind), Field(**given)] if given else _shape(name, kind)
+    shape = _shape(name, kind)
+    given |= {word: _limit(shape, kind, key) for key, word in _LIMITS.items() if getattr(kind, key) is not None}
+    return Annotated[shape, Field(**given)] if given else shape
 
 
 def default(kind: Kind) -> tuple[bool, Any]:
@@ -53,6 +59,20 @@ def default(kind: Kind) -> tuple[bool, Any]:
 def owner(name: str, types: Mapping[str, Any], defaults: Mapping[str, Any]) -> type:
     """Return a class that declares these fields, as the author of a class would."""
     return type(name, (), {"__annotations__": dict(types), **defaults})
+
+
+def _limit(shape: Any, kind: FieldPart, key: str) -> Any:
+    """Return a limit of a type. Raises `ValueError` if it cannot bound that."""
+    limit = getattr(kind, key)
+    parts = typing.get_args(shape) if isinstance(shape, UnionType) else (dict if kind.properties else shape,)
+    fits = all((typing.get_origin(part) or part) in (*_BOUNDED[key], NoneType) for part in parts)
+    try:
+        TypeAdapter(Annotated[shape, Field(**{_LIMITS[key]: limit})])
+    except SchemaError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{key}: {limit!r:.40} bounds no {kind.type}")
+    return limit
 
 
 def _shape(name: str, kind: FieldPart) -> Any:
@@ -91,7 +111,9 @@ def _read(node: ast.expr, text: str) -> Any:
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, value])):
             return dict[_read(key, text), _read(value, text)]  # type: ignore[misc]  # built at run time
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _read(left, text) | _read(right, text)
+            parts = _read(left, text), _read(right, text)
+            if parts != (None, None):
+                return parts[0] | parts[1]
     raise _unknown(text)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langgraph.graph import StateGraph
+from pydantic import Field
 
 import openvibe
 from openvibe import (
@@ -208,6 +209,18 @@ def type_that_cannot_be_held():
     @operator(id="desk")
     class Desk:
         lock: Lock
+
+        @workflow(id="write")
+        class Write:
+            step = step
+
+    define(Desk)
+
+
+def bound_that_no_type_can_have():
+    @operator(id="desk")
+    class Desk:
+        amount: Annotated[int, Field(ge=1.5)]
 
         @workflow(id="write")
         class Write:
@@ -635,6 +648,7 @@ MISTAKES: list[tuple[Callable[[], None], list[str]]] = [
     (sample_input_for_no_input, ["Write", "sample_input", "letter", "its inputs are: none"]),
     (bad_default, ["Desk.amount", "'many'", "int"]),
     (type_that_cannot_be_held, ["Desk.lock", "no type that a state field can hold"]),
+    (bound_that_no_type_can_have, ["Desk.amount", "no type that a state field can hold"]),
     (type_that_is_not_imported, ["Desk", "'Lead'", "import it"]),
     (bad_operator_id, ["Desk", "id='Front-Desk'", "pattern"]),
     (bad_workflow_id, ["Write", "id='write letter'", "pattern"]),

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from openvibe import Listen, OperatorRuntime, RunError, SetupError, config, expressions
+from openvibe.errors import InputError
+from openvibe.fields import check_input
 from openvibe.llm import ToolCall
 from openvibe.llm.scripted import ScriptedProvider
 from openvibe.registry import Registry, define
@@ -327,6 +329,36 @@ WRONG = {
         "10:13:",
         "'user' stands here for the second time; first in line 9",
     ),
+    "no type of an answer": (
+        ("output_key: letter", "output_keys: {letter: nope}"),
+        "10:35: operators[0].workflows[0].nodes[0].output_keys.letter",
+        "'nope' is no type",
+    ),
+    "a bound that does not fit a field's type": (
+        ("letter: str", "letter: {type: string, minimum: 1}"),
+        "3:22: operators[0].fields.letter",
+        "minimum: 1.0 bounds no string",
+    ),
+    "a length that does not fit an answer's type": (
+        ("output_key: letter", "output_keys: {letter: {type: integer, maxLength: 3}}"),
+        "10:35: operators[0].workflows[0].nodes[0].output_keys.letter",
+        "maxLength: 3 bounds no integer",
+    ),
+    "a length below nothing": (
+        ("letter: str", "letter: {type: string, minLength: -1}"),
+        "3:22: operators[0].fields.letter",
+        "minLength: -1 bounds no string",
+    ),
+    "a bound between whole numbers": (
+        ("score: int", "score: {type: integer, minimum: 1.5}"),
+        "3:34: operators[0].fields.score",
+        "minimum: 1.5 bounds no integer",
+    ),
+    "nothing or nothing": (
+        ("letter: str", "letter: None | None"),
+        "3:22: operators[0].fields.letter",
+        "'None | None' is no type",
+    ),
     "no YAML": (
         ("user: Write", "user: [Write"),
         "10:",
@@ -444,6 +476,14 @@ def test_a_mistake_is_told_with_its_place_and_remedy(name):
     assert place in str(caught.value)
     assert part in str(caught.value)
     assert str(caught.value).startswith("operators.yaml:")
+
+
+def test_a_bound_leaves_alone_what_may_be_left_out():
+    [definition] = parse(RIGHT.replace("letter: str", "letter: {type: str | None, minLength: 2, default: null}"))
+    model = definition.workflows["write"].input_model
+    assert check_input(model, {"letter": None, "score": 1})["letter"] is None
+    with pytest.raises(InputError, match=r"letter: .* at least 2 characters"):
+        check_input(model, {"letter": "x", "score": 1})
 
 
 def test_what_the_wrong_files_are_made_of_is_right():
