@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
 from django.db.models import Q
 
 from openvibe.events import GATE_OPENED
@@ -18,7 +17,7 @@ from openvibe.protocol import subjects
 from operators.models import Membership, Wait
 from operators.models.event import EventRow, Told
 from operators.models.lookup import listed, look_up
-from operators.services import channels
+from operators.services import channels, seats
 
 #: What people hear of the gates at which they may answer.
 KINDS = frozenset({GATE_OPENED, "gate.escalated", "gate.overridden", "gate.decided", "gate.expired"})
@@ -69,11 +68,11 @@ def _answering(project_id: str, names: frozenset[str]) -> list[str]:
     """Return the users who may answer at a gate that is asked of these names (see `seats.may_answer`)."""
     if not names:
         return [user for role in Membership.OPERATING for user in _members(project_id, role)]
-    users = get_user_model().objects.filter(is_active=True)
-    if not users.filter(username__in=names).exists() and not Group.objects.filter(name__in=names).exists():
+    if not seats.borne(names):
         return _members(project_id, Membership.Role.OWNER)
     members = Q(memberships__project_id=project_id, memberships__role__in=Membership.OPERATING)
     named = Q(username__in=names) | Q(groups__name__in=names)
+    users = get_user_model().objects.filter(is_active=True)
     return list(users.filter(named, members | Q(is_superuser=True)).distinct().values_list("username", flat=True))
 
 

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser, Group
+from django.contrib.auth.models import AbstractUser
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from openvibe import groups
@@ -23,7 +24,7 @@ from operators.services import doorbell
 def may_answer(wait: Wait, user: AbstractUser | None, name: str) -> bool:
     """Tell whether a gate is asked of somebody: of the user, or of a group that the user belongs to.
 
-    What is asked of a name that nobody bears, the owners of the project answer.
+    What is asked of a name that nobody bears, or nobody who is there still, the owners of the project answer.
     """
     asked = [told for told in (wait.approver, wait.assignee) if told]
     if not asked or name in asked:
@@ -33,7 +34,13 @@ def may_answer(wait: Wait, user: AbstractUser | None, name: str) -> bool:
     if user.groups.filter(name__in=asked).exists():
         return True
     owner = Project.objects.owned_by(user).filter(pk=wait.run.project_id).exists()
-    return owner and not any(map(_borne, asked))
+    return owner and not borne(asked)
+
+
+def borne(names: Collection[str]) -> bool:
+    """Tell whether somebody who is there still bears one of these names, or belongs to a group that does."""
+    people = get_user_model().objects.filter(is_active=True)
+    return people.filter(Q(username__in=names) | Q(groups__name__in=names)).exists()
 
 
 def own(wait: Wait, user: AbstractUser) -> Wait:
@@ -166,8 +173,3 @@ def _has_answered(wait: Wait, name: str) -> bool:
         return False
     others = wait.group.exclude(pk=wait.pk)
     return others.filter(decider=name, status=Wait.Status.RESOLVED).exists()
-
-
-def _borne(name: str) -> bool:
-    users = get_user_model().objects.filter(username=name)
-    return users.exists() or Group.objects.filter(name=name).exists()

@@ -109,6 +109,26 @@ def test_the_owners_answer_what_is_asked_of_a_name_that_nobody_bears(board, alic
     assert statuses(run) == ["pending", "resolved"]
 
 
+@pytest.mark.parametrize("members", [[], ["vera"]])
+def test_the_owners_answer_what_is_asked_of_nobody_who_is_there_still(board, alice, bob, vera, members):
+    left = Group.objects.create(name="finance")
+    left.user_set.set(User.objects.filter(username__in=members))
+    User.objects.filter(username="vera").update(is_active=False)
+    Wait.objects.filter(approver="finance").update(approver="vera" if members else "finance")
+    run, (_, second) = asked(board, "all")
+    with pytest.raises(NotAsked):
+        waits.answer(second, APPROVE, actor=bob)
+    waits.answer(second, APPROVE, actor=alice)
+    assert statuses(run) == ["pending", "resolved"]
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_what_is_asked_of_somebody_who_has_left_the_owners_answer(board, alice, bob, active):
+    _, (_, second) = asked(board, "lenient")
+    User.objects.filter(username="bob").update(is_active=active)
+    assert places.may_answer(second, alice, "alice") is not active
+
+
 def test_everybody_counts_once(board, alice, bob, finance):
     run, (first, second, third) = asked(board, "twins")
     waits.answer(first, APPROVE, actor=alice)

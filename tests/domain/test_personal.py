@@ -88,6 +88,12 @@ def test_what_is_asked_of_a_name_that_nobody_bears_is_told_to_the_owners(board, 
     assert told("bob") == []
 
 
+def test_what_is_asked_of_a_group_in_which_nobody_is_left_is_told_to_the_owners(board, alice, bob, finance):
+    User.objects.filter(username="bob").update(is_active=False)
+    played(started(board, "all"))
+    assert [kind for _, kind in told("alice")] == ["gate.opened", "gate.opened"]
+
+
 def test_whom_a_gate_is_passed_on_to_hears_of_it(board, alice, bob, finance):
     played(started(board, "passed_on"))
     Wait.objects.update(deadline=timezone.now() - timedelta(seconds=1))
