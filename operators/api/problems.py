@@ -12,6 +12,7 @@ from rest_framework import exceptions
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from openvibe import canonical
 from operators import outages
 from operators.errors import DomainError
 
@@ -53,7 +54,9 @@ def _problem(status: int, code: str, detail: str, *, headers: dict[str, str] | N
 
 
 def _body(status: int, code: str, detail: str, **extra: Any) -> dict[str, Any]:
-    return {"type": f"urn:openvibe:problem:{code}", "title": code, "status": status, "detail": detail, **extra}
+    body = {"type": f"urn:openvibe:problem:{code}", "title": code, "status": status, "detail": detail, **extra}
+    # What strangers sent is quoted here, and may hold what no answer can.
+    return {name: canonical.jsonable(said) if isinstance(said, (str, list)) else said for name, said in body.items()}
 
 
 def _errors(detail: Any, path: str = "") -> list[dict[str, str]]:

@@ -71,6 +71,15 @@ def test_a_fork_that_does_not_fit_names_the_field_and_starts_nothing(bob_calls, 
     assert Run.objects.count() == 1
 
 
+def test_a_field_whose_name_nobody_can_say_is_refused_too(bob_calls, waiting, steps):
+    body = f'{{"step_id": "{steps[0]["step_id"]}", "values": {{"\\ud800": 1}}}}'
+
+    answer = bob_calls.post(f"{waiting}/forks", body, content_type=JSON)
+
+    assert answer.status_code == 422
+    assert [item["field"] for item in answer.json()["errors"]] == ["values.?"]
+
+
 def test_a_step_that_has_not_finished_is_a_conflict(bob_calls, waiting, steps):
     answer = _fork(bob_calls, waiting, step_id=steps[-1]["step_id"])
 
