@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from openvibe.protocol import nesting
+
 Control = Literal["text", "area", "number", "check", "select", "json", "free"]
 Schema = Mapping[str, Any]
 
@@ -162,6 +164,14 @@ def read(controls: Iterable[Input], sent: Mapping[str, str], *, blanks: bool = F
     return values
 
 
+def parsed(text: str) -> Any:
+    """Return what a text of JSON holds. Raises `ValueError` if it is none, or nobody can read it for its levels."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it {nesting.FAULT}") from error
+
+
 def _typed(control: Input, raw: str) -> Any:
     match control.control:
         case "number":
@@ -170,7 +180,7 @@ def _typed(control: Input, raw: str) -> Any:
             return next((choice for choice in control.choices if str(choice) == raw), raw)
         case "json" | "free" if control.control == "json" or control.is_json:
             try:
-                return json.loads(raw)
+                return parsed(raw)
             except ValueError as error:
                 raise Unreadable(f"This is no JSON: {error}") from error
         case _:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any
 
@@ -10,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
-from agents_ui import rendering
+from agents_ui import rendering, schemas
 from agents_ui.access import PageRequest, signed_in
 from openvibe import canonical
 from operators.errors import DomainError, Misfit
@@ -49,7 +48,7 @@ def _forked(request: PageRequest, run: Run, step: forks.Step) -> Run:
 
 def _values(text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text) if text.strip() else {}
+        values = schemas.parsed(text) if text.strip() else {}
     except ValueError as error:
         raise Misfit(f"The fields are no JSON: {error}") from error
     if not isinstance(values, dict):
@@ -59,7 +58,9 @@ def _values(text: str) -> dict[str, Any]:
 
 def _sentences(error: DomainError) -> list[str]:
     problems = error.detail.get("errors", [])
-    return [f"{item['field'].removeprefix('values.')}: {item['message']}" for item in problems] or [str(error)]
+    told = [f"{item['field'].removeprefix('values.')}: {item['message']}" for item in problems] or [str(error)]
+    # A name that was sent is quoted here, and may hold what no page can.
+    return [str(canonical.jsonable(sentence)) for sentence in told]
 
 
 def _form(

@@ -81,7 +81,13 @@ def test_other_values_begin_the_new_run(completed: Run, bob: User, browse: Brows
 
 @pytest.mark.parametrize(
     ("values", "told"),
-    [("{", "The fields are no JSON"), ("[1]", "must be a JSON object"), ('{"nonsense": 1}', "nonsense")],
+    [
+        ("{", "The fields are no JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"nonsense": 1}', "nonsense"),
+        ('{"\\ud800": 1}', "no state field"),
+        ("[" * 100_000, "more than 100 levels"),
+    ],
 )
 def test_values_that_do_not_fit_are_told_beside_the_form(
     completed: Run, bob: User, browse: Browse, values: str, told: str

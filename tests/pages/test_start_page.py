@@ -96,3 +96,4 @@ def test_what_does_not_fit_is_passed_on_and_what_is_no_json_is_told() -> None:
     values, errors = read(count="many", items="[1,")
     assert values["count"] == "many"
     assert "This is no JSON" in errors["items"][0]
+    assert "more than 100 levels" in read(items="[" * 100_000)[1]["items"][0]
