@@ -16,9 +16,6 @@ from operators.errors import DomainError, Misfit
 from operators.models import Run
 from operators.services import forks
 
-#: The longest name that the page gives a fork, so that sending the form twice starts one run.
-LONGEST_NAME = 64
-
 
 @signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -40,9 +37,9 @@ def index(request: PageRequest, run_id: str, step_id: str) -> HttpResponse:
 def _forked(request: PageRequest, run: Run, step: forks.Step) -> Run:
     before = request.POST.get("before") == "yes" or not step.finished
     values = _values(request.POST.get("values", ""))
-    # Sent again it is the same fork; with other values it is another one.
-    body = canonical.sha256({"step_id": step.step_id, "before": before, "values": values})
-    key = f"page:{request.POST.get('name', '')[:LONGEST_NAME]}:{body[:16]}"
+    # Sent again, under the name that the page gave it, it is the same fork; with other values it is another one.
+    named = {"name": request.POST.get("name", ""), "step_id": step.step_id, "before": before, "values": values}
+    key = f"page:{canonical.sha256(named)}"
     return forks.fork(run, step_id=step.step_id, values=values, before=before, actor=request.user, key=key)
 
 

@@ -72,6 +72,13 @@ def test_a_form_that_is_sent_twice_starts_one_run(completed: Run, bob: User, bro
     assert Run.objects.count() == 3
 
 
+def test_whatever_the_form_is_called_it_starts_a_run(completed: Run, bob: User, browse: Browse) -> None:
+    for name in ("a\0b", "n" * 5000, ""):
+        answer = browse(bob).post(place(completed, nodes(completed)[0]), {"before": "no", "values": "", "name": name})
+        assert answer.status_code == 302
+    assert Run.objects.count() == 4
+
+
 def test_other_values_begin_the_new_run(completed: Run, bob: User, browse: Browse) -> None:
     form = {"before": "yes", "values": '{"company_name": "Another"}', "name": "n"}
     browse(bob).post(place(completed, nodes(completed)[0]), form)
