@@ -82,11 +82,14 @@ class Agents(generics.ListAPIView[Agent]):
 
     def get_queryset(self) -> AgentQuerySet:
         """Return those that work in `?session=`, and of the role `?role=`."""
-        asked, rows = self.request.query_params, _rows(self.request)
-        if session := asked.get("session"):
+        rows = _rows(self.request)
+        session, role = (self.request.query_params.get(name, "") for name in ("session", "role"))
+        if session:
             rows = rows.filter(pk__in=Stint.objects.open().filter(run_id=session).values("agent_id"))
-        if role := asked.get("role"):
+        if role:
             rows = rows.filter(role=role)
+        if "\0" in session + role:
+            rows = rows.none()
         found: AgentQuerySet = sessions.agents(rows)
         return found
 

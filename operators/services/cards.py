@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from django.db.models import Value
 
 from openvibe import canonical
 from openvibe.bus import MOST_BYTES
 from operators.models import Card
+from operators.models.jsonfield import JSONField
 
 #: The largest value that an event carries itself, in bytes of JSON.
 INLINE_LIMIT = 32 * 1024
@@ -64,7 +66,9 @@ def content(project_id: str, pointer: str) -> Any:
 def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
     """Keep a value, of which this is some text, as a card and return its pointer."""
     found = pointer(value, text)
-    card = Card(project_id=project_id, sha256=found["card"], content=value, size=len(text))
+    # Null is a value like any other, and no column without one.
+    content = Value(None, JSONField()) if value is None else value
+    card = Card(project_id=project_id, sha256=found["card"], content=content, size=len(text))
     Card.objects.bulk_create([card], ignore_conflicts=True)
     return found
 

@@ -26,6 +26,13 @@ def test_a_box_keeps_its_cards_in_their_order(bob_calls, vera_calls):
     assert vera_calls.get(made["Location"]).json()["cards"] == cards == made.json()["cards"]
 
 
+def test_a_card_may_hold_nothing(bob_calls):
+    for status in (201, 200):
+        made = bob_calls.post("/v1/cards", {"content": None}, content_type=JSON)
+        assert made.status_code == status
+    assert bob_calls.get(made["Location"]).json()["content"] is None
+
+
 def test_a_box_of_cards_that_there_are_not_is_refused(bob_calls):
     answer = bob_calls.post("/v1/boxes", {"cards": [card(bob_calls, "a"), "0" * 64]}, content_type=JSON)
     assert "there is no card '0000" in problem(answer, 422)["detail"]

@@ -179,6 +179,11 @@ def test_agents_are_known_by_their_own_words(alice_calls: Client, session: str) 
     assert alice_calls.get(f"/v1/agents?session={session}").json()["results"] == []
 
 
+@pytest.mark.parametrize("name", ["session", "role"])
+def test_no_agent_is_known_by_what_the_database_cannot_keep(alice_calls: Client, session: str, name: str) -> None:
+    assert alice_calls.get(f"/v1/agents?{name}=a%00b").json()["results"] == []
+
+
 def test_an_agent_is_started_and_stopped_in_its_place_and_those_who_hear_the_session_are_told(
     alice_calls: Client, session: str
 ) -> None:
