@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 from django.db import InterfaceError, InternalError, OperationalError, transaction
 from django.utils import timezone
 
-from openvibe import canonical, engine, outcomes
+from openvibe import engine, outcomes
 from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
 from openvibe.errors import BudgetRefused
@@ -37,6 +36,7 @@ from operators.services import (
     boxes,
     budgets,
     compiled,
+    consequences,
     context,
     doorbell,
     emissions,
@@ -45,14 +45,12 @@ from operators.services import (
     leases,
     limits,
     overrides,
-    pauses,
     seats,
     timeline,
     waits,
 )
 from operators.services.hosting import ClaimHost, release
 from operators.services.leases import Claim, ClaimLost
-from operators.services.masking import masked
 from operators.services.words import Words
 
 logger = logging.getLogger(__name__)
@@ -132,7 +130,7 @@ class Performance:
         if self._unplayable is not None:
             raise self._unplayable
         if self._workflow is None:
-            self._commit(outcomes.Progress(outcome=_undefined(self._run)))
+            self._commit(outcomes.Progress(outcome=consequences.undefined(self._run)))
             return
         if self._run.allowance_usd == NOTHING:
             refused = outcomes.Failed(REFUSED, kind=BudgetRefused.__name__)
@@ -237,7 +235,7 @@ class Performance:
     def _write(self, progress: outcomes.Progress, checkpoints: list[CheckpointRow], writes: list[WriteRow]) -> None:
         now = timezone.now()
         outcome = self._reopened(self._waitable(progress.outcome))
-        facts, opened, changes = _outcome(self._run, outcome, now=now, overridden=self._overridden)
+        facts, opened, changes = consequences.of(self._run, outcome, now=now, overridden=self._overridden)
         again = self._fresh and not self._claim.fresh
         emitted = emissions.new(self._run, progress.emissions, now=now, again=again)
         told = [*self._untold(progress.reopened), *progress.events, *map(emissions.told, emitted), *facts]
@@ -294,14 +292,14 @@ class Performance:
         told = f"The workflow cannot wait at {where}, because it keeps nothing meanwhile; leave checkpointed=False out"
         return outcomes.Failed(told, kind="SetupError")
 
-    def _reopened(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | Requeued | None:
+    def _reopened(self, outcome: outcomes.Outcome | None) -> outcomes.Outcome | consequences.Requeued | None:
         """Leave out waits that are open since an earlier pause."""
         if not isinstance(outcome, outcomes.Paused) or not self._keeps_waits(outcome):
             return outcome
         # With the run's row in hand nobody answers meanwhile.
         Run.objects.select_for_update(no_key=True).values("id").get(id=self._run.id)
         opened, answered = seats.reopening(self._run, outcome.waits, given=self._answers)
-        return Requeued(opened) if answered else outcomes.Paused(opened)
+        return consequences.Requeued(opened) if answered else outcomes.Paused(opened)
 
     def _hand_back(self) -> None:
         self._change([Fact("run.handed_back")], status=Run.Status.QUEUED, lease_until=None, rung_at=None)
@@ -356,16 +354,6 @@ class Performance:
         return boxes.delivery(self._run, told["output"], said, now=now)
 
 
-_TOLD_OF_FAILURES = ("kind", "node", "step_id", "attempt", "traceback")
-
-
-@dataclass(frozen=True)
-class Requeued:
-    """The run pauses at these places, and an answer to an older one is there already: it goes on at once."""
-
-    waits: tuple[outcomes.OpenWait, ...]
-
-
 def _grown(progress: outcomes.Progress) -> dict[str, Any]:
     figures = progress.figures
     grown = {name: getattr(figures, name) for name in figures.__slots__}
@@ -375,35 +363,3 @@ def _grown(progress: outcomes.Progress) -> dict[str, Any]:
 def _headway(progress: outcomes.Progress) -> dict[str, Any]:
     # What has finished a step makes headway, however many workers it has lost.
     return {"losses": 0} if progress.figures.nodes_executed else {}
-
-
-def _outcome(
-    run: Run, outcome: outcomes.Outcome | Requeued | None, *, now: datetime, overridden: bool
-) -> tuple[list[Fact], list[Wait], dict[str, Any]]:
-    """Return the events, the new waits and the changes of the run that an outcome means."""
-    ended = {"ended_at": now, "lease_until": None}
-    match outcome:
-        case outcomes.Completed(output):
-            fact = Fact(RUN_COMPLETED, data={"output": output})
-            return [fact], [], {"status": Run.Status.COMPLETED, "output": output, **ended}
-        case outcomes.Failed() as failed:
-            told = {"message": failed.error, **{name: getattr(failed, name) for name in _TOLD_OF_FAILURES}}
-            error = masked(canonical.jsonable(told))
-            fact = Fact("run.failed", node=failed.node, step_id=failed.step_id, data=error)
-            return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
-        case outcomes.Paused(places):
-            opened, facts = pauses.opening(run, places, now=now, overridden=overridden)
-            return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}
-        case Requeued(places):
-            opened, facts = pauses.opening(run, places, now=now)
-            queued = {"status": Run.Status.QUEUED, "lease_until": None, "rung_at": now, "rings": 0}
-            return facts, opened, queued
-        case _:
-            return [], [], {}
-
-
-def _undefined(run: Run) -> outcomes.Failed:
-    where = f"{run.operator.slug}.{run.workflow.slug}"
-    return outcomes.Failed(
-        error=f"No worker knows the workflow {where}; is its module in OPENVIBE_OPERATORS?", kind="SetupError"
-    )

@@ -1,3 +1,4 @@
+# long: one command after the other, each with its sentences
 """The command line: what it prints, what it asks a server for, and the sentence when something is wrong."""
 
 from __future__ import annotations
