@@ -26,6 +26,8 @@
   });
 
   function tell(editors, lost) {
+    // htmx may tell of a form more than once, where several changes of the page come at a moment.
+    editors.querySelector(":scope > .draft")?.remove();
     const notice = document.createElement("div");
     const list = document.createElement("dl");
     notice.className = "notice draft";

@@ -117,6 +117,8 @@ def test_what_somebody_is_changing_outlives_a_gate_that_is_asked_anew(page: Page
     expect(first).to_have_value(sequence[0]["subject"])
     expect(anew.get_by_role("alert")).to_contain_text("Half a subject")
     expect(anew.get_by_role("alert")).to_contain_text("The last subject")
+    page.evaluate("document.dispatchEvent(new CustomEvent('htmx:load', { detail: { elt: document.body } }))")
+    expect(anew.get_by_role("alert")).to_have_count(1)
     first.fill("A whole subject")
     page.get_by_role("button", name="Approve with changes").click()
     ended = site.wait_for(run, *ENDED)
@@ -303,6 +305,8 @@ def _shows_all(page: Page, site: Site, run: str) -> None:
     """Wait for the newest event: a page's head is drawn from the run's row, which may be ahead of what it was told."""
     last = site.events(run)[-1]["seq"]
     expect(page.locator(f'#timeline > li[data-seq="{last}"]')).to_be_visible(timeout=30_000)
+    # What a reload breaks off would stand on the console.
+    page.wait_for_function("!document.querySelector('.htmx-request')")
 
 
 def _items(page: Page) -> list[tuple[str, str]]:
