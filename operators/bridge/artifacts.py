@@ -107,7 +107,8 @@ def _read(item: Artifact, now: datetime) -> int:
     done = Artifact.objects.filter(pk=item.pk)
     done.update(due_at=None, tries=0, state=state, added=F("added") + added, read_at=now)
     if added:
-        logger.info("%s told of %d messages of run %s that nobody had heard", file, added, run.id)
+        name = file.parent / backfill.name(file)
+        logger.info("%s told of %d messages of run %s that nobody had heard", name, added, run.id)
     return added
 
 

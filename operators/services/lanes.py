@@ -23,7 +23,7 @@ from heapq import heappop, heappush
 logger = logging.getLogger(__name__)
 
 #: How many compute at once: one has the interpreter, and the others wait for the database.
-MOST = 4
+MOST = 8
 #: How long all lanes may stand still, in seconds, before one more is opened.
 PATIENCE = 10.0
 
