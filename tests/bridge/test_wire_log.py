@@ -108,7 +108,8 @@ def test_a_bridge_logs_what_it_hears_and_what_it_says_of_it(lines: Lines, projec
 @pytest.mark.parametrize(("wanted", "level"), [("true", logging.DEBUG), ("false", logging.INFO)])
 def test_a_setting_switches_it_on_and_the_level_of_the_other_logs_does_not(wanted: str, level: int) -> None:
     ask = "import django; django.setup(); from openvibe.bus.logged import logger; print(logger.getEffectiveLevel())"
-    given = {"OPENVIBE_LOG_WIRE": wanted, "OPENVIBE_LOG_LEVEL": "DEBUG"}
+    settings = {"DJANGO_SETTINGS_MODULE": "openvibe_site.settings"}
+    given = {"OPENVIBE_LOG_WIRE": wanted, "OPENVIBE_LOG_LEVEL": "DEBUG", **settings}
     command = [sys.executable, "-c", ask]
     told = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, check=False)
     assert told.stdout.strip() == str(level), told.stderr
