@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from typing import Any
 
 import anthropic
@@ -156,15 +154,9 @@ def provider(**options: Any) -> AnthropicProvider:
     return AnthropicProvider(**options)
 
 
-@cache
-def _trust() -> ssl.SSLContext:
-    # Read once: a process has several clients.
-    return httpx2.create_ssl_context()
-
-
 def _client(key: str, base_url: str | None, timeout: httpx2.Timeout) -> anthropic.Anthropic:
     limits = httpx2.Limits(**wire.CONNECTIONS)
-    http = wire.listening(anthropic.DefaultHttpxClient(limits=limits, timeout=timeout, verify=_trust()))
+    http = wire.listening(anthropic.DefaultHttpxClient(limits=limits, timeout=timeout, verify=wire.trust()))
     return anthropic.Anthropic(api_key=key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http)
 
 

@@ -14,16 +14,13 @@ import socket
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from ssl import SSLContext
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from openvibe import line, trace
 from openvibe.errors import SetupError
+from openvibe.llm import wire
 
 #: The longest time that connecting may take, in seconds.
 CONNECT = 10.0
@@ -69,9 +66,9 @@ class StreamingClient:
             OSError, HTTPException: the connection broke, or what came over it is no HTTP.
         """
         connection, whole = self._connected(), False
-        wire = connection.sock
+        reached = connection.sock
         try:
-            with line.current().held(lambda: _shut(wire)):
+            with line.current().held(lambda: wire.shut(reached)):
                 headers = {"Content-Type": "application/json", **self._headers, **trace.headers()}
                 connection.request("POST", self._base + path, body, headers)
                 with connection.getresponse() as response:
@@ -111,13 +108,14 @@ class StreamingClient:
         if self._server.scheme == "http":
             connection = HTTPConnection(host, port, timeout=CONNECT)
         else:
-            connection = HTTPSConnection(host, port, timeout=CONNECT, context=_trust())
+            connection = HTTPSConnection(host, port, timeout=CONNECT, context=wire.trust())
             if self._proxy:
                 to = self._server.port or _PORTS["https"]
                 connection.set_tunnel(str(self._server.hostname), to, _credentials(self._proxy))
         try:
             connection.connect()
-        except OSError as error:
+        except (OSError, HTTPException, UnicodeError) as error:
+            # The second is what a proxy says that is none, the third a name that no host can have.
             connection.close()
             raise Unreachable(str(error) or type(error).__name__) from error
         connection.sock.settimeout(self._timeout)
@@ -140,15 +138,13 @@ def lines(response: HTTPResponse) -> Iterator[bytes]:
 _PORTS = {"http": 80, "https": 443}
 
 
-@cache
-def _trust() -> SSLContext:
-    # Read once: it takes longer than many a call.
-    return httpx.create_ssl_context()
-
-
 def _parts(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    parts = urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
         raise SetupError(f"{url!r} is no address that begins with {' or '.join(f'{name}://' for name in schemes)}")
     return parts
 
@@ -176,13 +172,7 @@ def _credentials(proxy: SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
-def _has_news(wire: socket.socket) -> bool:
+def _has_news(reached: socket.socket) -> bool:
     poll = select.poll()
-    poll.register(wire, select.POLLIN)
+    poll.register(reached, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _shut(wire: socket.socket) -> None:
-    # The socket's own way: that of TLS would touch what its reader uses at this moment.
-    with suppress(OSError):
-        socket.socket.shutdown(wire, socket.SHUT_RDWR)

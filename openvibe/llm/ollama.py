@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
 import httpx
@@ -113,18 +111,12 @@ def provider(**options: Any) -> OllamaProvider:
     return OllamaProvider(**options)
 
 
-@cache
-def _trust() -> ssl.SSLContext:
-    # Read once: a process has several clients.
-    return httpx.create_ssl_context()
-
-
 def _client(base_url: str | None, api_key: str | None, timeout: float) -> ollama.Client:
     made = ollama.Client(
         host=base_url,
         timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
         limits=httpx.Limits(**wire.CONNECTIONS),
-        verify=_trust(),
+        verify=wire.trust(),
         headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         # The SDK's own error keeps no headers, and `retry-after` is one.
         event_hooks={"response": [_refuse]},

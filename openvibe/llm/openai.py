@@ -120,7 +120,7 @@ def provider(**options: Any) -> OpenAIProvider:
 
 
 def _chunk(data: bytes) -> Mapping[str, Any]:
-    """Read a chunk. As plain data: the SDK's own models take several times as long, for every few letters."""
+    """Read a chunk, as plain data: models of it would take several times as long, for every few letters."""
     value = json.loads(data)
     if not isinstance(value, dict):
         raise ValueError(f"a chunk that is no object: {data[:80]!r}")

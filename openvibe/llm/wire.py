@@ -9,8 +9,12 @@ meanwhile. A socket that is shut down lets it go at once, and the client drops t
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
+
+import httpx
 
 from openvibe import line, trace
 
@@ -30,6 +34,19 @@ def listening(client: C) -> C:
         transport._pool._network_backend = _Backend(transport._pool._network_backend)
     made.event_hooks["request"].append(_tell_trace)
     return client
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Return whom this process trusts, as its environment says; read once, because that takes longer than a call."""
+    return httpx.create_ssl_context()
+
+
+def shut(wire: socket.socket) -> None:
+    """Let go whoever reads from a socket, or writes to it."""
+    # The socket's own way: that of TLS would touch what its reader uses at this moment.
+    with suppress(OSError):
+        socket.socket.shutdown(wire, socket.SHUT_RDWR)
 
 
 def _tell_trace(request: Any) -> None:
@@ -79,6 +96,4 @@ class _Stream:
         return self._stream.get_extra_info(info)
 
     def _shut(self) -> None:
-        # The socket's own way: that of TLS would touch what its reader uses at this moment.
-        with suppress(OSError):
-            socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
+        shut(self._stream.get_extra_info("socket"))

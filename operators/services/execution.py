@@ -228,7 +228,7 @@ class Performance:
 
     def _leaves_waits(self) -> bool:
         """Tell whether a run may end while others do something for it."""
-        if self._workflow is None or self._workflow.foreign:
+        if self._workflow is None or self.foreign:
             return True
         return any(node.remote and node.remote.roles for node in self._workflow.definition.spec.nodes)
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from openvibe.errors import SetupError
-from openvibe.llm import http_stream
+from openvibe.llm import http_stream, wire
 from openvibe.llm.http_stream import StreamingClient, Unreachable
 from tests.acceptance.site import until
 from tests.threads import serving
@@ -117,10 +118,10 @@ def secure(monkeypatch, tmp_path) -> Iterator[Server]:
     """A server whose certificate this process trusts, as its environment says."""
     tls = _certified(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
-    http_stream._trust.cache_clear()
+    wire.trust.cache_clear()
     with serving(Server(tls=tls)) as server:
         yield server
-    http_stream._trust.cache_clear()
+    wire.trust.cache_clear()
 
 
 def _certified(folder: Path) -> ssl.SSLContext:
@@ -202,7 +203,7 @@ def test_a_forked_process_does_not_use_its_parents_connections(monkeypatch, serv
 def test_a_server_is_asked_over_tls_if_the_environment_trusts_it(monkeypatch, secure, client):
     assert ask(client(f"https://{secure.address}")) == [b"one", b"two"]
     monkeypatch.delenv("SSL_CERT_FILE")
-    http_stream._trust.cache_clear()
+    wire.trust.cache_clear()
     with pytest.raises(Unreachable, match="certificate verify failed"):
         ask(client(f"https://{secure.address}"))
 
@@ -235,10 +236,35 @@ def test_who_needs_no_proxy_is_asked_directly(monkeypatch, server, proxy, client
     assert (len(server.asked), proxy.asked) == (1, [])
 
 
-@pytest.mark.parametrize("url", ["localhost:8080/v1", "ftp://example.com", "https://", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080/v1", "ftp://example.com", "https://", "", "http://[::1", "http://h:99999", "http://h:x"]
+)
 def test_an_address_that_is_none_of_http_is_refused_at_once(url, client):
     with pytest.raises(SetupError, match="is no address that begins with http:// or https://"):
         client(url)
+
+
+def test_a_name_that_no_host_can_have_is_out_of_reach(client):
+    with pytest.raises(Unreachable, match="idna"):
+        ask(client(f"http://{'ü' * 64}.example"))
+
+
+def test_a_proxy_that_is_none_is_out_of_reach_and_leaves_no_connection(monkeypatch, client):
+    with socket.create_server((HOST, 0)) as listening, ThreadPoolExecutor(1) as thread:
+
+        def babble() -> bytes:
+            met, _ = listening.accept()
+            with met:
+                met.settimeout(10)
+                met.recv(65536)
+                met.sendall(b"220 mail.example ESMTP\r\n")
+                return met.recv(1)
+
+        heard = thread.submit(babble)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{HOST}:{listening.getsockname()[1]}")
+        with pytest.raises(Unreachable):
+            ask(client("https://example.com"))
+        assert heard.result(30) == b""
 
 
 @pytest.mark.parametrize("key", ["sk-secret\n", "sk-sécret"])
