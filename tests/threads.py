@@ -11,6 +11,23 @@ from typing import TypeVar
 S = TypeVar("S", bound=BaseServer)
 
 
+class Crowd:
+    """Counts how many threads have ever been inside its block at once."""
+
+    def __init__(self) -> None:
+        self.most = self._inside = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+
+
 @contextmanager
 def serving(server: S) -> Iterator[S]:
     """Serve until the block ends."""

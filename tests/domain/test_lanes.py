@@ -16,6 +16,7 @@ from operators.services import execution, lanes, leases
 from operators.services.lanes import Lanes
 from tests.acceptance.site import until
 from tests.domain.lab import meddling, rung, served, started
+from tests.threads import Crowd
 
 
 def test_lanes_that_all_stand_still_do_not_hold_up_the_others(threads, caplog):
@@ -70,22 +71,16 @@ def waiting(lanes: Lanes) -> int:
 
 
 def test_no_more_compute_than_there_are_lanes(threads):
-    narrow, inside, most, lock = Lanes(2), 0, 0, threading.Lock()
+    narrow, inside = Lanes(2), Crowd()
     pair = threading.Barrier(2, timeout=30)
 
     def compute(_: int) -> None:
-        nonlocal inside, most
-        with lanes.taken(narrow):
-            with lock:
-                inside += 1
-                most = max(most, inside)
+        with lanes.taken(narrow), inside:
             # Both lanes are used, again and again.
             pair.wait()
-            with lock:
-                inside -= 1
 
     list(threads.map(compute, range(12)))
-    assert most == 2
+    assert inside.most == 2
     assert narrow._free == 2
 
 

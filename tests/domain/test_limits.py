@@ -17,6 +17,7 @@ from operators.errors import AgentBusy
 from operators.models import Operator, Project, Run
 from operators.services import compiled, doorbell, execution, intake, leases, registration, waits
 from tests.domain.lab import played, rung, started
+from tests.threads import Crowd
 
 
 @operator(id="annex", name="Annex")
@@ -210,23 +211,18 @@ def test_a_limit_that_is_lifted_lets_everybody_go(lab):
 def test_many_workers_at_once_never_exceed_a_limit_and_every_run_ends(lab, project, whose, while_playing):
     limit(lab if whose == "operator" else project, 2)
     runs = queued(lab, 12, slug="meddled")
-    playing, most, lock = 0, 0, threading.Lock()
+    playing = Crowd()
     # Whoever plays waits for a second one: both slots are used, again and again.
     pair = threading.Barrier(2, timeout=30)
 
     def meddle():
-        nonlocal playing, most
-        with lock:
-            playing += 1
-            most = max(most, playing)
-        pair.wait()
-        with lock:
-            playing -= 1
+        with playing:
+            pair.wait()
 
     while_playing(meddle)
     _work(runs, workers=6)
 
-    assert most == 2
+    assert playing.most == 2
     assert set(Run.objects.values_list("status", flat=True)) == {"completed"}
 
 
