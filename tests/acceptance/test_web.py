@@ -46,7 +46,7 @@ def test_either_server_serves_everything_and_ends_while_all_of_it_is_open(site: 
         lines = news.iter_lines()
         assert next(lines) == "retry: 1000"
         site.post(GENERAL, b'{"id": "m1", "content": "hello from outside"}')
-        assert "hello from outside" in next(line for line in lines if line.startswith("data: "))
+        assert next(line for line in lines if line.startswith("data: ") and "hello from outside" in line)
         while "hello from outside" not in page.recv(30):
             pass
         assert site.stop() == 0
