@@ -32,7 +32,7 @@ def text(value: Any) -> bytes:
 
 def sha256(value: Any) -> str:
     """Return the hex SHA-256 of a JSON-compatible value's RFC 8785 canonical form."""
-    return hashlib.sha256(rfc8785.dumps(jsonable(value))).hexdigest()
+    return hashlib.sha256(text(jsonable(value))).hexdigest()
 
 
 def dumps(value: Any) -> str:

@@ -8,9 +8,13 @@ from django.db import transaction
 
 from openvibe.budgets import SPANS
 from openvibe.registry import OperatorDefinition
-from openvibe.specs import WorkflowSpec
+from openvibe.specs import NodeSpec, WorkflowSpec
 from operators import definitions
 from operators.models import Node, Operator, Project, Workflow
+
+#: What follows the definition in a row that exists; all else of it is the administrator's.
+_OF_A_WORKFLOW = ["name", "description", "trigger_id", "trigger", "version", "spec", "position", "retired"]
+_OF_A_NODE = ["kind", "position", "default_model"]
 
 
 def register_all(project: Project) -> list[Operator]:
@@ -37,29 +41,42 @@ def register(project: Project, definition: OperatorDefinition, *, source: str = 
         defaults=defaults,
         create_defaults={**defaults, "description": spec.description},
     )
-    for position, workflow in enumerate(spec.workflows):
-        _register_workflow(operator, workflow, position)
-    operator.workflows.exclude(slug__in=[workflow.id for workflow in spec.workflows]).update(retired=True)
+    workflows = Workflow.objects.bulk_create(
+        [_workflow(operator, workflow, position) for position, workflow in enumerate(spec.workflows)],
+        update_conflicts=True,
+        unique_fields=["operator", "slug"],
+        update_fields=_OF_A_WORKFLOW,
+    )
+    nodes = Node.objects.bulk_create(
+        [
+            _node(row, node, position)
+            for row, workflow in zip(workflows, spec.workflows, strict=True)
+            for position, node in enumerate(workflow.nodes)
+        ],
+        update_conflicts=True,
+        unique_fields=["workflow", "slug"],
+        update_fields=_OF_A_NODE,
+    )
+    operator.workflows.exclude(pk__in=[row.pk for row in workflows]).update(retired=True)
+    Node.objects.filter(workflow__in=workflows).exclude(pk__in=[row.pk for row in nodes]).delete()
     return operator
 
 
-def _register_workflow(operator: Operator, spec: WorkflowSpec, position: int) -> None:
-    values = {
-        "name": spec.name,
-        "description": spec.description,
-        "trigger_id": spec.trigger.id,
-        "trigger": spec.trigger.text,
-        "version": spec.version,
-        "spec": spec.model_dump(mode="json"),
-        "position": position,
-        "retired": False,
-    }
-    workflow, _ = Workflow.objects.update_or_create(operator=operator, slug=spec.id, defaults=values)
-    for place, node in enumerate(spec.nodes):
-        chosen = node.model.model if node.model else ""
-        Node.objects.update_or_create(
-            workflow=workflow,
-            slug=node.id,
-            defaults={"kind": node.kind, "position": place, "default_model": chosen},
-        )
-    workflow.nodes.exclude(slug__in=[node.id for node in spec.nodes]).delete()
+def _workflow(operator: Operator, spec: WorkflowSpec, position: int) -> Workflow:
+    return Workflow(
+        operator=operator,
+        slug=spec.id,
+        name=spec.name,
+        description=spec.description,
+        trigger_id=spec.trigger.id,
+        trigger=spec.trigger.text,
+        version=spec.version,
+        spec=spec.model_dump(mode="json"),
+        position=position,
+        retired=False,
+    )
+
+
+def _node(workflow: Workflow, spec: NodeSpec, position: int) -> Node:
+    chosen = spec.model.model if spec.model else ""
+    return Node(workflow=workflow, slug=spec.id, kind=spec.kind, position=position, default_model=chosen)
