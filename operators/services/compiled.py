@@ -1,16 +1,19 @@
-"""Workflows as this process can play them: compiled when first needed. Only workers pay for LangGraph's import."""
+"""Workflows as this process can play them: compiled when first needed. Who needs none does not load LangGraph."""
 
 from __future__ import annotations
 
 import logging
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
-from openvibe import engine
-from openvibe.compiler import CompiledWorkflow, compile_workflow
+from openvibe import late
 from operators import definitions
 from operators.models import Node, Run
 from operators.models.lookup import listed
 from operators.services import sources
+
+if TYPE_CHECKING:
+    from openvibe.compiler import CompiledWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ def workflow(operator_id: str, workflow_id: str, source: str = "") -> CompiledWo
     """
     _look_at_langgraph()
     definition = definitions.registry.workflow(operator_id, workflow_id)
-    return compile_workflow(definition) if definition else None
+    return late.compiler.compile_workflow(definition) if definition else None
 
 
 def of(run: Run) -> CompiledWorkflow | None:
@@ -42,5 +45,5 @@ def models(run: Run, workflow: CompiledWorkflow) -> dict[str, str]:
 
 @cache
 def _look_at_langgraph() -> None:
-    if not engine.strict_resume_works():
+    if not late.engine.strict_resume_works():
         logger.warning("This LangGraph takes answers to gates that are not open; only OpenVibe's own check is left")

@@ -11,9 +11,8 @@ from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 
-from openvibe import canonical, groups
+from openvibe import canonical, groups, late
 from openvibe.events import Event as Fact
-from openvibe.graph import history
 from operators.models import Errand, Operator, Run, Wait
 from operators.models.checkpoint import DatabaseRows
 from operators.models.run import RunQuerySet
@@ -76,7 +75,7 @@ def undo(run_id: str) -> None:
     last = pauses.order_by("-opened_at", "-id").first()
     # Whatever else a step was told before, it has put up with, since it went on and asked this.
     bad = last is not None and groups.failed(list(last.group))
-    if last and bad and history.unanswer(DatabaseRows(), run_id, last.step_id, last.interrupt_id):
+    if last and bad and late.history.unanswer(DatabaseRows(), run_id, last.step_id, last.interrupt_id):
         _set_aside(last.group)
 
 

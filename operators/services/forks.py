@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractUser
 from django.db.models import Max, Min
 
-from openvibe import canonical
-from openvibe.compiler import CompiledWorkflow
+from openvibe import canonical, late
 from openvibe.errors import InputError
 from openvibe.events import STEP_FINISHED, STEP_STARTED
 from openvibe.events import Event as Fact
-from openvibe.graph import history
 from openvibe.protocol import subjects
 from operators.errors import Misfit, NotForkable
 from operators.models import Event, Run
 from operators.models.checkpoint import DatabaseRows, Place
 from operators.services import cards, compiled, intake, overrides, timeline
 from operators.services.masking import masked
+
+if TYPE_CHECKING:
+    from openvibe.compiler import CompiledWorkflow
 
 #: How the timeline tells that a gate was decided, by somebody or by its deadline.
 DECIDED = ("gate.decided", "gate.expired")
@@ -69,7 +70,7 @@ def steps(run: Run, *, after: int = 0, limit: int = 50, step_id: str = "") -> li
 def _step(run: Run, workflow: CompiledWorkflow | None, event: Event, place: Place, *, finished: bool) -> Step:
     fields = None if workflow is None or workflow.foreign else workflow.definition.fields.types
     over = finished and bool(place.after)
-    values = history.state(DatabaseRows(), run.id, place.after if over else place.before, fields=fields)
+    values = late.history.state(DatabaseRows(), run.id, place.after if over else place.before, fields=fields)
     return Step(
         event.step_id, event.node, event.seq, over, event.created_at, cards.pointed(run.project_id, masked(values))
     )
@@ -109,7 +110,7 @@ def fork(
     new.key, new.key_sha256 = key or None, digest if key else ""
 
     def beside() -> None:
-        history.branch(_held(run), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
+        late.history.branch(_held(run), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
         told = {"to": new.id, "before": before, "fields": sorted(edited), **overridden}
         timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
 
@@ -153,7 +154,7 @@ def _held(run: Run) -> DatabaseRows:
 
 def _edited(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return history.edits(workflow, values)
+        return late.history.edits(workflow, values)
     except InputError as error:
         problems = [{**item, "field": f"values.{item['field']}"} for item in error.problems]
         raise Misfit(str(error), errors=problems) from error

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractUser
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from openvibe import canonical
-from openvibe.compiler import CompiledWorkflow
+from openvibe import canonical, late
 from openvibe.errors import InputError
 from openvibe.events import Event as Fact
-from openvibe.graph import history
 from openvibe.protocol import subjects
 from operators.errors import Misfit, NotEntitled, NotOverridable, NotWaiting, QuoteMismatch
 from operators.models import Event, Project, Run, Wait
@@ -28,6 +26,9 @@ from operators.models.checkpoint import DatabaseRows
 from operators.models.stroke import Update
 from operators.models.wait import OVERRIDDEN
 from operators.services import compiled, doorbell, timeline
+
+if TYPE_CHECKING:
+    from openvibe.compiler import CompiledWorkflow
 
 OVERRIDDEN_GATE = "gate.overridden"
 #: What a wait is found by that is asked anew.
@@ -73,7 +74,7 @@ def override(wait: Wait, *, values: Mapping[str, Any], reason: str, version: int
     )
     with transaction.atomic():
         _reset(wait, version, now=(now := timezone.now()))
-        history.amend(DatabaseRows(), wait.run_id, edited)
+        late.history.amend(DatabaseRows(), wait.run_id, edited)
         _requeue(wait.run, fact, now=now, actor=actor.get_username())
 
 
@@ -120,7 +121,7 @@ def _edited(workflow: CompiledWorkflow, values: Mapping[str, Any]) -> dict[str, 
         message = "names no field to change"
         raise Misfit(f"values: {message}", errors=[{"field": "values", "message": message}])
     try:
-        return history.edits(workflow, values, by="override")
+        return late.history.edits(workflow, values, by="override")
     except InputError as error:
         problems = [{**item, "field": f"values.{item['field']}"} for item in error.problems]
         raise Misfit(str(error), errors=problems) from error
