@@ -24,6 +24,8 @@ def command(
 ) -> argparse.ArgumentParser:
     """Add a command and return its parser."""
     parser = commands.add_parser(name, help=help, description=help)
+    # What names no type of its own is text, and is sent or written as UTF-8.
+    parser.register("type", None, _text)
     parser.set_defaults(command=call)
     return parser
 
@@ -76,6 +78,15 @@ def values(options: argparse.Namespace, *, schema: Mapping[str, Any]) -> dict[st
             raise SetupError(f"{pair!r} is no name=value, such as company_name=Stripe")
         found[name] = _value(text, schema.get("properties", {}).get(name, {}))
     return found
+
+
+def _text(given: str) -> str:
+    # Bytes that are no UTF-8 arrive as halves of surrogate pairs, as they do in names of files.
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise SetupError(f"{given!r} is no text: it must be UTF-8.") from error
+    return given
 
 
 def _object(text: str) -> dict[str, Any]:

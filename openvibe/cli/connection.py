@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -96,11 +95,8 @@ def connect(url: str = "") -> Server:
         SetupError: the address is none, or there is no token to call it with.
     """
     chosen = (url or os.environ.get("OPENVIBE_URL", "").strip() or _own_url()).rstrip("/")
-    parts = urlsplit(chosen)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SetupError(f"{chosen!r} is no address: set --url or OPENVIBE_URL to one such as http://127.0.0.1:8000.")
     # No proxy stands between this machine and itself, whatever the environment says.
-    own = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    own = _host(chosen) in ("127.0.0.1", "localhost", "::1")
     headers = {"Authorization": f"Bearer {_token()}"}
     return Server(chosen, httpx.Client(headers=headers, timeout=PATIENCE, trust_env=not own))
 
@@ -113,18 +109,36 @@ def reason(body: Any, status: int) -> str:
     return " ".join(filter(None, [str(detail or f"The server answered {status}"), f"({told})" if told else ""]))
 
 
+def _host(address: str) -> str:
+    try:
+        url = httpx.URL(address)
+        # What no name server may be asked for would only show when somebody calls.
+        host = url.raw_host.decode().encode("idna").decode()
+    except (httpx.InvalidURL, UnicodeError):
+        host = ""
+    if not host or url.scheme not in ("http", "https"):
+        raise SetupError(f"{address!r} is no address: set --url or OPENVIBE_URL to one such as http://127.0.0.1:8000.")
+    return host
+
+
 def _own_url() -> str:
     return f"http://127.0.0.1:{os.environ.get('OPENVIBE_PORT', '').strip() or 8000}"
 
 
 def _token() -> str:
     if token := os.environ.get("OPENVIBE_TOKEN", "").strip():
-        return token
+        return _sendable(token, "OPENVIBE_TOKEN")
     home = Path(os.environ.get("OPENVIBE_HOME", "").strip() or ".openvibe").expanduser()
     try:
-        return (home / "token").read_text("utf-8").strip()
+        return _sendable((home / "token").read_text("utf-8", errors="replace").strip(), str(home / "token"))
     except OSError as error:
         raise SetupError(
             f"There is no token in {home.resolve()}: start OpenVibe there with `openvibe serve`, set OPENVIBE_HOME to "
             "its home, or set OPENVIBE_TOKEN."
         ) from error
+
+
+def _sendable(token: str, where: str) -> str:
+    if not (token.isascii() and token.isprintable()):
+        raise SetupError(f"{where} holds no token: one is of ASCII's letters, digits and signs.")
+    return token

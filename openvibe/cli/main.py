@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="<command>")
     for group in GROUPS:
         group.add(commands)
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         return int(options.command(options))
     except SetupError as error:
         return _told(error, WRONG)

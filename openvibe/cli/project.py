@@ -47,7 +47,9 @@ def write(folder: Path) -> list[str]:
         for source, name in FILES.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text((starter / source).read_text("utf-8").replace("{name}", folder.resolve().name), "utf-8")
+            text = (starter / source).read_text("utf-8").replace("{name}", folder.resolve().name)
+            # A folder's name need not be text.
+            path.write_text(text, "utf-8", errors="replace")
     except OSError as error:
         raise SetupError(f"{folder} cannot be written ({error.strerror}): name a folder of your own.") from error
     return list(FILES.values())

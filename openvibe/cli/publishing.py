@@ -244,7 +244,7 @@ def _nats_url(given: str) -> str:
         return url
     home = Path(_env("OPENVIBE_HOME") or ".openvibe").expanduser()
     try:
-        return (home / "nats.url").read_text("utf-8").strip()
+        return (home / "nats.url").read_text("utf-8", errors="replace").strip()
     except OSError as error:
         if _env("OPENVIBE_BUS") not in ("", "nats"):
             raise SetupError(f"OPENVIBE_BUS is {_env('OPENVIBE_BUS')!r}: agents are heard over NATS only.") from error

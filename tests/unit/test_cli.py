@@ -184,6 +184,8 @@ def test_a_server_is_summarised_by_its_address(server: Any, capsys: pytest.Captu
         ),
         (["runs", "--url", "localhost:1"], 2, "'localhost:1' is no address: set --url or OPENVIBE_URL to one such as"),
         (["runs"], 2, "There is no token in "),
+        (["runs", "--url", "http://x:y"], 2, "'http://x:y' is no address: set --url or OPENVIBE_URL to one such as"),
+        (["runs", "--url", "http://a..b"], 2, "'http://a..b' is no address"),
         (["init", "."], 2, ". is not empty: name a folder that is, or one that does not exist yet."),
     ],
 )
@@ -192,6 +194,53 @@ def test_a_wrong_wish_is_one_sentence_and_2(
 ) -> None:
     assert main(command) == status
     _is_one_sentence(capsys, told)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "mail", "post", "--input", "text=\udcff"],
+        ["runs", "\udcff"],
+        ["tail", "mail/\udcff"],
+        ["reject", "run_1", "--notes", "\udcff"],
+        ["soak", "--branch", "\udcff"],
+        ["publish", "--general", "--attr", "branch=\udcff"],
+        ["publish", "--general", "--nats", "\udcff"],
+        ["init", "\udcff"],
+    ],
+)
+def test_bytes_that_are_no_text_are_one_sentence_and_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert main(command) == 2
+    _is_one_sentence(capsys, r"\udcff' is no text: it must be UTF-8.")
+
+
+def test_an_environment_that_is_no_text_is_told_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENT_ID", "\udcff")
+    assert main(["publish", "--general"]) == 2
+    _is_one_sentence(capsys, r"'\udcff' is no text: it must be UTF-8.")
+
+
+def test_a_token_that_is_none_is_one_sentence_and_2(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "token").write_bytes(b"\xff")
+    monkeypatch.setenv("OPENVIBE_HOME", str(folder))
+    assert main(["runs"]) == 2
+    _is_one_sentence(capsys, "token holds no token: ")
+    monkeypatch.setenv("OPENVIBE_TOKEN", "schlüssel")
+    assert main(["runs"]) == 2
+    _is_one_sentence(capsys, "OPENVIBE_TOKEN holds no token: ")
+
+
+def test_a_folder_of_any_name_and_a_file_in_it_may_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "\udcff").mkdir()
+    (folder / "\udcff" / "post.py").write_text(OPERATORS)
+    assert main(["summary", "--modules", "./\udcff/post.py"]) == 0
+    assert "2 operators" in capsys.readouterr().out
 
 
 def test_a_server_that_is_not_there_is_one_sentence_and_1(
@@ -360,6 +409,15 @@ def test_a_new_project_runs_its_test_and_offers_its_operator(folder: Path, capsy
     assert "2 passed" in done.stdout
     assert main(["summary", "--modules", str(new / "letters.py")]) == 0
     assert "1 operator, 1 workflow, 1 trigger, 3 nodes" in capsys.readouterr().out
+
+
+def test_a_folder_whose_name_is_no_text_holds_a_new_project_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "\udcff").mkdir()
+    monkeypatch.chdir(folder / "\udcff")
+    assert main(["init", "."]) == 0
+    assert Path("README.md").read_text().startswith("# ?")
 
 
 def test_a_full_folder_is_left_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
