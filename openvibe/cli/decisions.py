@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from openvibe import controls
 from openvibe.cli import arguments, sentences
 from openvibe.cli.arguments import Commands, add_server, add_values, command
 from openvibe.cli.connection import connect
@@ -52,9 +53,9 @@ def _decide(options: argparse.Namespace, decision: str) -> int:
     quote = {"wait_id": gate["id"], "version": gate["version"], "payload_sha256": gate["payload_sha256"]}
     body = {"decision": decision, "notes": options.notes, **quote, **({"values": values} if values else {})}
     console = Console()
-    console.print(Text(gate["prompt"]))
+    console.print(Text(controls.escaped(gate["prompt"])))
     if gate["payload"]:
-        console.print(Text(sentences.shown(gate["payload"]), style="dim"))
+        console.print(Text(controls.escaped(sentences.shown(gate["payload"])), style="dim"))
     answered = server.post(f"{run}/resume", body)
     console.print(Text.assemble((decision, "bold"), f" at {gate['node']}; the run is {answered['status']}"))
     return 0

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openvibe import sources
+from openvibe import controls, sources
 from openvibe.cli import arguments
 from openvibe.cli.arguments import Commands, add_server, add_sources, command
 from openvibe.cli.connection import connect
@@ -38,7 +38,9 @@ def _list(options: argparse.Namespace) -> int:
     for operator in _operators(options):
         for position, workflow in enumerate(operator["workflows"]):
             name = operator["id"] if position == 0 else ""
-            table.add_row(name, workflow["id"], Text(workflow["trigger"]), str(len(workflow["nodes"])))
+            table.add_row(
+                name, workflow["id"], Text(controls.escaped(workflow["trigger"])), str(len(workflow["nodes"]))
+            )
     Console().print(table)
     return 0
 
@@ -46,12 +48,12 @@ def _list(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     console = Console()
     operator = _one(options)
-    console.print(Text.assemble((operator["name"], "bold"), f" ({operator['id']})"))
+    console.print(Text.assemble((controls.escaped(operator["name"]), "bold"), f" ({operator['id']})"))
     if operator["description"]:
-        console.print(Text(operator["description"]))
+        console.print(Text(controls.escaped(operator["description"])))
     for workflow in operator["workflows"]:
         console.print()
-        console.print(Text.assemble((workflow["id"], "bold"), f"  {workflow['description']}"))
+        console.print(Text.assemble((workflow["id"], "bold"), f"  {controls.escaped(workflow['description'])}"))
         _tell(console, "trigger", workflow["trigger"])
         for event in workflow.get("listens", ()):
             _tell(console, "listens", event)
@@ -123,4 +125,4 @@ def _named(node: dict[str, Any]) -> str:
 
 def _tell(console: Console, label: str, text: str) -> None:
     # Unbroken, so that a sample can be copied.
-    console.print(Text.assemble((f"  {label:<8}", "dim"), text), soft_wrap=True)
+    console.print(Text.assemble((f"  {label:<8}", "dim"), controls.escaped(text)), soft_wrap=True)

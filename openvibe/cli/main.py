@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from openvibe import controls
 from openvibe.cli import decisions, definitions, project, publishing, runs, serving, soaking, timeline
 from openvibe.errors import OpenVibeError, SetupError
 
@@ -36,5 +37,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: OpenVibeError, status: int) -> int:
-    print(f"openvibe: {error}", file=sys.stderr)
+    print(f"openvibe: {controls.escaped(str(error))}", file=sys.stderr)
     return status

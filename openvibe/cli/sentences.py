@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.text import Text
 
+from openvibe import controls
+
 #: An event as REST tells it.
 Event = dict[str, Any]
 
@@ -17,8 +19,8 @@ LONGEST = 200
 def line(event: Event) -> Text:
     """Return the event's mark and sentence."""
     mark, style, sentence = _KINDS.get(event["type"], ("·", "dim", _plainly))
-    # A node's and a model's words are shown as they are: nothing in them is markup.
-    return Text.assemble((f"{mark} ", style), sentence(event))
+    # A node's and a model's words are shown as they are: nothing in them is markup, or moves the terminal.
+    return Text.assemble((f"{mark} ", style), controls.escaped(sentence(event)))
 
 
 def shown(value: Any) -> str:

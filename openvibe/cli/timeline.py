@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from openvibe import controls
 from openvibe.cli import sentences
 from openvibe.cli.arguments import Commands, add_server, command
 from openvibe.cli.connection import Server, Unreachable, connect
@@ -40,7 +42,8 @@ def follow(server: Server, run: str, *, console: Console) -> int:
     with _spinner(console):
         ended = _show(server, run, console=console)
     if ended["status"] == "completed":
-        console.print_json(json.dumps(ended["output"], ensure_ascii=False))
+        text = controls.escaped(json.dumps(ended["output"], ensure_ascii=False, indent=2))
+        console.print(JSONHighlighter()(text), soft_wrap=True)
         return 0
     return 1
 

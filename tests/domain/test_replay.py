@@ -34,6 +34,17 @@ def test_the_events_come_in_their_order_with_their_times(lab):
     assert lines[1]["data"] == second.data
 
 
+def test_what_others_wrote_moves_no_terminal(lab):
+    run = started(lab, "four")
+    Event.objects.filter(run=run, seq=1).update(data={"message": "\x9b2J"})
+    out = io.StringIO()
+
+    call_command("replay", run.id, stdout=out, speed=0)
+
+    assert r"\u009b2J" in out.getvalue()
+    assert "\x9b" not in out.getvalue()
+
+
 def test_the_speed_shortens_the_pauses(lab):
     run = started(lab, "four")
     played(run)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -338,7 +339,31 @@ def test_what_agents_said_may_hold_any_sign(server: Any, capsys: pytest.CaptureF
     said = {"type": "agent.status", "data": {"content": told}, "run_id": "", "actor": "ann", "timestamp": MOMENT}
     server({"/api/agents/events": (200, b"data: %s\n\n: alive\n\n" % json.dumps(said, ensure_ascii=False).encode())})
     assert main(["soak", "--last", "2"]) == 0
-    assert capsys.readouterr().out.endswith(f" ann [status] {told}\n")
+    shown = told.replace("\x85", r"\u0085").replace("\x1c", r"\u001c")
+    assert capsys.readouterr().out.endswith(f" ann [status] {shown}\n")
+
+
+def test_what_strangers_wrote_moves_no_terminal(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    told, shown = "\x1b[2J\x9b1m\r\x07\x7fü🦉\tb", r"\u001b[2J\u009b1m\u000d\u0007\u007fü🦉"
+    said = {"type": "agent.status", "data": {"content": told}, "run_id": "", "actor": "\x1bann", "timestamp": MOMENT}
+    gate = _gate("review") | {"prompt": told, "payload": {"text": told}}
+    workflow = {"id": "post", "description": told, "trigger": "on_demand", "nodes": [], "sample_input": {"text": told}}
+    server({
+        "/api/agents/events": (200, b"data: %s\n\n: alive\n\n" % json.dumps(said).encode()),
+        "/v1/operators": (200, {"operators": [{"id": "mail"}]}),
+        "/v1/operators/mail": (200, {"id": "mail", "name": told, "description": told, "workflows": [workflow]}),
+        RUN: (200, _run("completed", output={"text": told})),
+        f"{RUN}/events": (200, [{"events": [_event(1, "log", "send", message=told, page=told)]}, {"events": []}]),
+        "/v1/operators/mail/runs/run_2": (200, _run("waiting", [gate])),
+        "/v1/operators/mail/runs/run_2/resume": (409, {"detail": told}),
+    })  # fmt: skip
+    address = os.environ["OPENVIBE_URL"]
+    commands = (["soak"], ["list", "--url", address], ["info", "mail", "--url", address], ["tail", "mail/run_1"])
+    for command in (*commands, ["approve", "mail/run_2"]):
+        main(command)
+        printed = "".join(capsys.readouterr())
+        assert shown in printed or command[0] == "list"
+        assert not [sign for sign in printed if sign not in "\n\t" and unicodedata.category(sign) == "Cc"]
 
 
 def test_more_than_a_server_tells_is_refused_and_so_is_what_the_server_refuses(

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
+from openvibe import controls
 from openvibe.protocol import subjects
 from operators.models import Event, Run
 from operators.services import timeline
@@ -41,7 +42,7 @@ class Command(BaseCommand):
             at = (event.created_at - first).total_seconds()
             if speed:
                 time.sleep(max(0.0, at / speed - (time.monotonic() - began)))
-            self.stdout.write(orjson.dumps({"at": at, **event.wire()}).decode())
+            self.stdout.write(controls.escaped(orjson.dumps({"at": at, **event.wire()}).decode()))
             self.stdout.flush()
 
 
