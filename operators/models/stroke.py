@@ -87,25 +87,33 @@ def strike(change: Change) -> int | None:
     return counter
 
 
-def enter(row: models.Model, *, counter: str, inserts: Sequence[Insert]) -> None:
+def enter(row: models.Model, *, counter: str, inserts: Sequence[Insert], given: Given) -> bool:
     """Write a new row, and what goes with it: on PostgreSQL in one statement. Raises `IntegrityError` like `save()`.
 
-    `counter` names the field of the row that holds the number of the last of the rows that are numbered.
+    `counter` names the field of the row that holds the number of the last of the rows that are numbered. What is
+    `given` stays so until the transaction's end, where whoever makes it untrue has locked it for an update. If it is
+    untrue already nothing is written: False.
     """
     wanted = [item for item in inserts if item.rows]
     with _whole():
         if connection.vendor == "postgresql":
-            sql = _entry_sql(type(row), counter, _shapes(wanted))
-            values = [_json(type(row), [row]), *(_json(item.model, item.rows) for item in _unnumbered(wanted))]
+            sql = _entry_sql(type(row), counter, _shapes(wanted), (given.model, tuple(given.where)))
+            values = [_json(type(row), [row]), *_values(given.model, given.where)]
+            values += [_json(item.model, item.rows) for item in _unnumbered(wanted)]
             with connection.cursor() as cursor:
                 cursor.execute(sql, values)
+                if cursor.fetchone() is None:
+                    return False
         else:
+            if not _is(given):
+                return False
             row.save(force_insert=True)
             for item in wanted:
                 _number(item, getattr(row, counter))
                 insert(item.model, item.rows, on_conflict=item.on_conflict)
     for item in wanted:
         _number(item, getattr(row, counter))
+    return True
 
 
 def _whole() -> AbstractContextManager[object]:
@@ -116,7 +124,7 @@ def _whole() -> AbstractContextManager[object]:
 
 
 def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:
-    if change.given and not change.given.model._default_manager.filter(**change.given.where).exists():
+    if change.given and not _is(change.given):
         return None
     counter: int | None = advance(
         change.model, where=change.where, put=change.put, add=change.add, returning=change.counter
@@ -129,6 +137,10 @@ def _one_by_one(change: Change, inserts: Sequence[Insert]) -> int | None:
     for update in change.updates:
         update.model._default_manager.filter(**update.where).update(**update.put)
     return counter
+
+
+def _is(given: Given) -> bool:
+    return given.model._default_manager.filter(**given.where).exists()
 
 
 def _number(item: Insert, counter: int) -> None:
@@ -183,9 +195,7 @@ def _sql(  # noqa: PLR0917  # the cache's key, in the order of the text
     changes = [f"{column[name]} = %s" for name in put] + [f"{column[name]} = {column[name]} + %s" for name in add]
     conditions = " AND ".join(f"{column[name]} = %s" for name in where)
     if given:
-        named_as = _names(given[0])
-        there = " AND ".join(f"{named_as[name]} = %s" for name in given[1])
-        conditions += f" AND EXISTS (SELECT 1 FROM {_table(given[0])} WHERE {there})"  # noqa: S608
+        conditions += f" AND EXISTS ({_there(*given)})"
     parts = [
         f"changed AS (UPDATE {_table(model)} SET {', '.join(changes)} WHERE {conditions} "  # noqa: S608
         f"RETURNING {column[counter]} AS counter)"
@@ -196,10 +206,21 @@ def _sql(  # noqa: PLR0917  # the cache's key, in the order of the text
 
 
 @lru_cache(maxsize=64)
-def _entry_sql(model: type[models.Model], counter: str, inserts: tuple[Shape, ...]) -> str:
-    row = f"{_insertion(model, '', 'jsonb_to_recordset(%s::jsonb)')} RETURNING {_names(model)[counter]} AS counter"
+def _entry_sql(
+    model: type[models.Model], counter: str, inserts: tuple[Shape, ...],
+    given: tuple[type[models.Model], tuple[str, ...]],
+) -> str:  # fmt: skip
+    # The lock is that of a foreign key, which would ask for it anyway: it waits for who is about to take the row away.
+    row = f"{_insertion(model, '', 'jsonb_to_recordset(%s::jsonb)')} WHERE EXISTS ({_there(*given)} FOR KEY SHARE)"
+    row += f" RETURNING {_names(model)[counter]} AS counter"
     parts = [f"changed AS ({row})", *(f"i{number} AS ({_insert(*item)})" for number, item in enumerate(inserts))]
     return f"WITH {', '.join(parts)} SELECT counter FROM changed"  # noqa: S608
+
+
+def _there(model: type[models.Model], where: tuple[str, ...]) -> str:
+    column = _names(model)
+    conditions = " AND ".join(f"{column[name]} = %s" for name in where)
+    return f"SELECT 1 FROM {_table(model)} WHERE {conditions}"  # noqa: S608
 
 
 def _insert(model: type[models.Model], on_conflict: OnConflict, numbered: str) -> str:

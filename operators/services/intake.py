@@ -33,7 +33,7 @@ from operators.errors import (
 )
 from operators.models import Event, Operator, Run, Workflow
 from operators.models.lookup import look_up
-from operators.models.stroke import Insert, enter
+from operators.models.stroke import Given, Insert, enter
 from operators.services import doorbell, endings, limits, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
@@ -163,7 +163,10 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
     told = timeline.rows(project_id=run.project_id, run_id=run.id, facts=facts, now=now, actor=by)
     try:
         with transaction.atomic() if beside else nullcontext():
-            enter(run, counter="last_seq", inserts=[Insert(Event, told, numbered="seq")])
+            there = Given(Operator, {"id": run.operator_id, "retired": False})
+            if not enter(run, counter="last_seq", inserts=[Insert(Event, told, numbered="seq")], given=there):
+                # Somebody has removed it a moment ago.
+                raise Unknown(f"There is no operator {run.operator.slug!r}")
             if beside:
                 beside()
             turns.meet(run, seq=0, epoch=0)

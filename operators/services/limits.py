@@ -39,7 +39,7 @@ class Queue:
     def hold(self) -> None:
         """Let nobody else claim a run of this queue before the caller's transaction has ended."""
         if self.operator:
-            Operator.objects.select_for_update(no_key=True).values("pk").get(pk=self.operator.pk)
+            Operator.objects.select_for_update(no_key=True).values("pk").filter(pk=self.operator.pk).first()
         else:
             Project.objects.select_for_update(no_key=True).values("pk").get(pk=self.project.pk)
 
