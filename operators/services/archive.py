@@ -1,4 +1,8 @@
-"""The archive: files of JSON lines for each project and day, under `archive/` in the home. Nothing is in it twice."""
+"""The archive: files of JSON lines for each project and day, under `archive/` in the home. No line is in it twice.
+
+If something is told of a run after a crash between writing and deleting, it is written once more, with all of it: of
+lines with the same key the last one counts.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,14 +102,15 @@ def _append(path: Path, lines: Mapping[str, Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         known = _known(file)
         for key, content in lines.items():
-            if key not in known:
-                file.write(orjson.dumps({"key": key, **content}, default=str) + b"\n")
+            line = orjson.dumps({"key": key, **content}, default=str) + b"\n"
+            if _digest(line) not in known:
+                file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _known(file: BinaryIO) -> set[str]:
-    """Return the keys of the lines that the file holds, and cut off a last one that a crash has left unfinished."""
+def _known(file: BinaryIO) -> set[bytes]:
+    """Return the digests of the lines that the file holds, and cut off a last one that a crash has left unfinished."""
     known, whole = set(), 0
     file.seek(0)
     for line in file:
@@ -112,5 +118,9 @@ def _known(file: BinaryIO) -> set[str]:
             file.truncate(whole)
             break
         whole += len(line)
-        known.add(str(orjson.loads(line)["key"]))
+        known.add(_digest(line))
     return known
+
+
+def _digest(line: bytes) -> bytes:
+    return sha256(line).digest()

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.utils import timezone
 
+from openvibe.events import Event as Fact
 from operators import clock
 from operators.errors import NotForkable, NotRetryable
 from operators.models import (
@@ -27,7 +28,7 @@ from operators.models import (
     Subscription,
     Wait,
 )
-from operators.services import archive, forks, intake, retention, waits
+from operators.services import archive, forks, intake, retention, timeline, waits
 from tests.domain.lab import played, started, thread
 
 ARCHIVE = settings.OPENVIBE.home / "archive"
@@ -144,6 +145,21 @@ def test_a_crash_between_writing_and_deleting_leaves_nothing_twice(lab, project)
 
     assert sorted(line["key"] for line in lines()) == sorted(run.id for run in runs)
     assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_what_is_noted_after_a_crash_between_writing_and_deleting_is_archived_too(lab, project):
+    run, other = (aged(played(started(lab, "four")), 31) for _ in range(2))
+    keep(project, events=30)
+    archive.add_runs("default", [run, other])
+    timeline.note(run.id, Fact("answer.refused", data={"reason": "too late"}))
+    aged(run, 31)
+
+    assert sweep().archived == 2
+
+    archived = {line["key"]: line["events"] for line in lines()}
+    assert [event["kind"] for event in archived[run.id]][-2:] == ["run.completed", "answer.refused"]
+    assert [line["key"] for line in lines()] == [run.id, other.id, run.id]
+    assert not thread(run).exists()
 
 
 def test_a_line_that_a_crash_has_cut_is_written_anew(lab, project):
