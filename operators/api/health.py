@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from openvibe.protocol import streams
 from operators.models import DeadLetter, Process, Run, Wait
 from operators.services import serving
 
@@ -63,7 +64,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
 @csrf_exempt
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Tell Prometheus: runs by status, open gates and their age, dead letters, living processes."""
+    """Tell Prometheus: runs by status, open gates and their age, dead letters, living processes, paused streams."""
     registry = CollectorRegistry()
     runs = Gauge("openvibe_runs", "Runs by status", ["status"], registry=registry)
     counted = dict(Run.objects.order_by().values_list("status").annotate(Count("id")))
@@ -77,4 +78,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     living = Gauge("openvibe_process_up", "Whether such a process lives", ["kind"], registry=registry)
     for kind in Process.Kind.values:
         living.labels(kind).set(Process.alive(kind))
+    paused = Gauge("openvibe_stream_paused", "Whether an administrator has paused it", ["stream"], registry=registry)
+    found = {name for names in Process.living().values_list("paused", flat=True) for name in names or ()}
+    for consumer in streams.consumers():
+        paused.labels(consumer.stream).set(consumer.stream in found)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

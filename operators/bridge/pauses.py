@@ -14,7 +14,7 @@ from openvibe.protocol.streams import Consumer
 from operators.models import Event, Project
 from operators.models.event import EventRow
 from operators.models.project import DEFAULT
-from operators.services import announcements, channels
+from operators.services import announcements, channels, presence
 from operators.threads import aside
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Pauses:
         until = "" if messages else await pull.paused_until()
         if until != self._until:
             self._log(until)
+            (presence.paused.add if until else presence.paused.discard)(self._consumer.stream)
             await aside(_tell, self._consumer, until)
             self._until = until
         return bool(until)

@@ -15,7 +15,10 @@ SILENCE_SECONDS = 20.0
 
 
 class Process(models.Model):
-    """One worker or bridge process. `operators` are the ids of those whose code it has."""
+    """One worker or bridge process. `operators` are the ids of those whose code it has.
+
+    `paused` are the streams from which an administrator of NATS lets a bridge read nothing; null where nobody looks.
+    """
 
     class Kind(models.TextChoices):
         """What the process does."""
@@ -27,6 +30,7 @@ class Process(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     operators = JSONField(default=list)
     bus_connected = models.BooleanField(default=False)
+    paused = JSONField(null=True)
     seen_at = models.DateTimeField()
 
     class Meta:

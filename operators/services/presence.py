@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 REACH_SECONDS = 2.0
 
 
+#: The streams that this process is to read and that an administrator of NATS has paused, as it finds them.
+paused: set[str] = set()
+
+
 def announce(kind: Process.Kind) -> threading.Event:
     """Say so from a thread of its own until the returned event is set."""
     ended = threading.Event()
@@ -65,6 +69,7 @@ def _beat(kind: Process.Kind, ended: threading.Event) -> None:
 def _say(name: str, kind: Process.Kind) -> None:
     now = timezone.now()
     seen = {"kind": kind, "seen_at": now, "bus_connected": link.connected, "operators": serving.held()}
+    seen["paused"] = sorted(paused) if kind == Process.Kind.BRIDGE else None
     Process.objects.update_or_create(id=name, defaults=seen)
     Process.objects.filter(seen_at__lt=now - timedelta(seconds=10 * SILENCE_SECONDS)).delete()
     if connection.vendor != "sqlite":

@@ -105,6 +105,22 @@ def test_metrics_count_runs_gates_and_dead_letters(monitor, waiting):
     assert 'openvibe_process_up{kind="bridge"} 0.0' in lines
 
 
+def test_metrics_tell_which_streams_a_living_bridge_finds_paused(monitor):
+    def told():
+        lines = monitor.get("/metrics").content.decode().splitlines()
+        return {line for line in lines if line.startswith("openvibe_stream_paused{")}
+
+    names = ("cg_cmd_v1", "cg_evt_v1", "operators", "agent-comms", "sessions")
+    assert told() == {f'openvibe_stream_paused{{stream="{name}"}} 0.0' for name in names}
+    _alive("worker")
+    _alive("bridge")
+    Process.objects.filter(kind="bridge").update(paused=["cg_evt_v1"])
+    assert 'openvibe_stream_paused{stream="cg_evt_v1"} 1.0' in told()
+    assert 'openvibe_stream_paused{stream="cg_cmd_v1"} 0.0' in told()
+    Process.objects.update(seen_at=timezone.now() - timedelta(seconds=SILENCE_SECONDS + 1))
+    assert 'openvibe_stream_paused{stream="cg_evt_v1"} 0.0' in told()
+
+
 def test_the_schema_is_valid_openapi_and_lists_our_paths(monitor):
     answer = monitor.get("/v1/schema/")
 

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from openvibe.bus.nats import NatsBus
 from operators.bridge import furnishing
@@ -44,6 +45,10 @@ def told() -> list[str]:
     return list(Event.objects.filter(kind__startswith="stream.").order_by("seq").values_list("kind", flat=True))
 
 
+def metrics() -> str:
+    return Client().get("/metrics").content.decode()
+
+
 def test_a_paused_reader_is_told_of_and_goes_on_when_it_is_resumed(
     bridge: Bridge, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,12 +58,14 @@ def test_a_paused_reader_is_told_of_and_goes_on_when_it_is_resumed(
         _administrate(bridge, "pause")
         eventually(lambda: told() == ["stream.paused"])
     assert f"`nats consumer resume {STREAM}" in caplog.text
+    eventually(lambda: f'openvibe_stream_paused{{stream="{STREAM}"}} 1.0' in metrics())
     bridge.send((PUBLIC, {"id": "m2", "content": "meanwhile"}))
 
     _administrate(bridge, "resume")
 
     eventually(lambda: said() == ["before", "meanwhile"])
     eventually(lambda: told() == ["stream.paused", "stream.resumed"])
+    eventually(lambda: f'openvibe_stream_paused{{stream="{STREAM}"}} 0.0' in metrics())
     paused = Event.objects.get(kind="stream.paused")
     assert paused.project_id == "default"
     assert paused.data["stream"] == STREAM
