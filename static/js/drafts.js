@@ -1,4 +1,5 @@
-// What somebody is writing at a gate, a note or edits, outlives its question, when that is asked anew meanwhile.
+// What somebody is writing at a gate, a note or edits, outlives its question, when that is asked anew meanwhile, and his
+// session: whoever has to sign in anew finds it in the same tab.
 (() => {
   "use strict";
   const WRITTEN = ".gate-form :is([name=notes], [data-editors] :is(input, textarea, select))";
@@ -24,6 +25,15 @@
     const value = isBox(field) ? field.checked : field.value;
     drafts.get(form).set(field.name, { value, basis: basis(field), label: named(field) });
   });
+
+  // By the person, too: whoever else signs in does not read it.
+  const kept = (form) => `draft ${document.body.dataset.user} ${form}`;
+
+  function takeUp(form) {
+    const written = sessionStorage.getItem(kept(form));
+    if (written) drafts.set(form, new Map(JSON.parse(written)));
+    sessionStorage.removeItem(kept(form));
+  }
 
   function tell(editors, lost) {
     // htmx may tell of a form more than once, where several changes of the page come at a moment.
@@ -66,6 +76,7 @@
 
   document.addEventListener("htmx:load", (event) => {
     for (const form of event.detail.elt.querySelectorAll(".gate-form")) {
+      takeUp(form.action);
       restore(form);
       goOn(form);
     }
@@ -75,6 +86,11 @@
     const written = drafts.get(event.target.action);
     for (const name of [...(written?.keys() || [])]) if (name !== "notes") written.delete(name);
     event.target.querySelector(".draft")?.remove();
+  });
+  // Only the sign-in takes the whole page away.
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    if (!event.detail.xhr.getResponseHeader("HX-Redirect")) return;
+    for (const [form, written] of drafts) sessionStorage.setItem(kept(form), JSON.stringify([...written]));
   });
   document.addEventListener("htmx:afterRequest", (event) => {
     const { requestConfig, xhr, elt } = event.detail;

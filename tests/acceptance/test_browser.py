@@ -10,7 +10,8 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import httpx
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Route, expect
 
 from tests.acceptance import chromium
 from tests.acceptance.chromium import sign_in
@@ -124,6 +125,63 @@ def test_what_somebody_is_changing_outlives_a_gate_that_is_asked_anew(page: Page
     ended = site.wait_for(run, *ENDED)
     assert ended["status"] == "completed", ended["error"]
     assert [touch["subject"] for touch in ended["output"]["final_plan"]["sequence"]] == ["A whole subject"]
+
+
+@pytest.mark.parametrize("pressed", [True, False], ids=["sent", "still writing"])
+def test_what_somebody_has_written_is_there_again_when_he_had_to_sign_in_anew(
+    page: Page, site: Site, pressed: bool
+) -> None:
+    sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    site.wait_for(run, "waiting", *ENDED)
+    address = f"{site.url}/agents/{run.rpartition('/')[2]}/"
+    page.goto(address)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_label("Subject").first.fill("A subject of mine")
+    page.get_by_label("Note").fill("Half a note")
+    page.context.clear_cookies(name="sessionid")
+    if pressed:
+        page.get_by_role("button", name="Approve with changes").click()
+    else:
+        # Any part of the page that asks for something leads to the sign-in.
+        page.evaluate("htmx.ajax('GET', '/agents/approvals/count/')")
+    expect(page).to_have_url(re.compile(r"/signin/\?next="))
+
+    sign_in(page, site)
+    page.goto(address)
+
+    expect(page.get_by_label("Note")).to_have_value("Half a note")
+    expect(page.get_by_label("Subject").first).to_have_value("A subject of mine")
+    page.get_by_role("button", name="Approve with changes").click()
+    ended = site.wait_for(run, *ENDED)
+    assert ended["output"]["final_plan"]["sequence"][0]["subject"] == "A subject of mine"
+
+
+def test_what_somebody_has_written_is_for_nobody_else_who_signs_in(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    run = site.start_run("revenue_ops", "engagement")
+    site.wait_for(run, "waiting", *ENDED)
+    address = f"{site.url}/agents/{run.rpartition('/')[2]}/"
+    page.goto(address)
+    page.get_by_label("Note").fill("Half a note")
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/signin/\?next="))
+    sign_in(page, site)
+    # As it is where somebody else has signed in.
+    page.route(address, lambda route: _drawn_for(route, "0"))
+    page.goto(address)
+    expect(page.get_by_label("Note")).to_have_value("")
+    page.unroute(address)
+    page.goto(address)
+    expect(page.get_by_label("Note")).to_have_value("Half a note")
+    page.reload()
+    expect(page.get_by_label("Note")).to_have_value("")
+
+
+def _drawn_for(route: Route, user: str) -> None:
+    answer = route.fetch()
+    route.fulfill(response=answer, body=re.sub(r'data-user="\d+"', f'data-user="{user}"', answer.text()))
 
 
 def test_discarding_changes_that_were_refused_brings_back_what_is_asked(page: Page, site: Site) -> None:
