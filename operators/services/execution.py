@@ -253,7 +253,7 @@ class Performance:
             inserts=[*kept, Insert(Wait, asked), Insert(Emission, emitted)],
             updates=[*updates, *(overrides.again(wait) for wait in opened if wait.version > 1)],
             grown=_grown(progress),
-            **_headway(progress),
+            **self._headway(progress),
             **changes,
         )
         if progress.puts:
@@ -266,6 +266,10 @@ class Performance:
         elif changes.get("status") == Run.Status.WAITING:
             limits.freed(self._run.operator)
         self._ring(opened, emitted, changes)
+
+    def _headway(self, progress: outcomes.Progress) -> dict[str, Any]:
+        # What has finished a step makes headway, however many workers it has lost; but not what begins anew each time.
+        return {"losses": 0} if self._checkpointed and progress.figures.nodes_executed else {}
 
     def _ring(self, opened: list[Wait], emitted: list[Emission], changes: Mapping[str, Any]) -> None:
         for emission in emitted:
@@ -358,8 +362,3 @@ def _grown(progress: outcomes.Progress) -> dict[str, Any]:
     figures = progress.figures
     grown = {name: getattr(figures, name) for name in figures.__slots__}
     return {name: amount for name, amount in grown.items() if amount}
-
-
-def _headway(progress: outcomes.Progress) -> dict[str, Any]:
-    # What has finished a step makes headway, however many workers it has lost.
-    return {"losses": 0} if progress.figures.nodes_executed else {}

@@ -12,10 +12,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from openvibe import node, operator, workflow
 from operators import clock
 from operators.models import Run
 from operators.services import intake, leases
-from tests.domain.lab import kinds, meddling, played, started, thread
+from tests.domain.lab import kinds, meddling, played, served, started, thread
 
 MOST = settings.OPENVIBE.most_losses
 
@@ -26,6 +27,19 @@ class Killed(BaseException):
 
 def die():
     raise Killed
+
+
+@operator(id="moth")
+class Moth:
+    @workflow(id="fly", checkpointed=False)
+    class Fly:
+        @node
+        def rise(self, state):
+            return None
+
+        @node
+        def burn(self, state):
+            die()
 
 
 def lose(run: Run) -> Run:
@@ -71,6 +85,14 @@ def test_a_finished_step_lets_the_count_begin_anew(lab, while_playing):
 
     # `before` was committed ahead of the death in `meddle`.
     assert (run.status, run.losses) == ("queued", 1)
+
+
+def test_what_begins_anew_each_time_makes_no_headway_by_it(project):
+    with served(project, Moth) as moth:
+        run = started(moth, "fly")
+        seen = [lose(run) for _ in range(MOST)]
+    assert [item.status for item in seen] == ["queued"] * (MOST - 1) + ["failed"]
+    assert "at step 'burn'" in seen[-1].error["message"]
 
 
 def test_a_run_that_was_given_up_may_be_retried_with_a_fresh_count(lab, while_playing, alice):
