@@ -31,6 +31,7 @@ from openvibe.ids import random_text
 from openvibe.outcomes import (
     HAPPENED,
     NOT_HAPPENED,
+    REST,
     SEATS,
     Completed,
     Emission,
@@ -227,7 +228,7 @@ class _Teller:
         node, step_id, sleep = self._sleep
         self.resting = True
         request = WaitRequest(node=node, kind="timer", prompt=f"Sleeps {sleep}", timeout_seconds=sleep.total_seconds())
-        return Paused((OpenWait(step_id, f"timer/{step_id}", request),))
+        return Paused((OpenWait(step_id, f"{REST}{step_id}", request),))
 
     def _asks_for_money(self, tasks: Sequence[Mapping[str, Any]]) -> OpenWait | None:
         if self._session.budget is None or not tasks:

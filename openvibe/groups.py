@@ -77,6 +77,12 @@ def failed(seats: Sequence[Seat]) -> bool:
     return _good(seats) < (seats[0].needed if seats[0].rule else 1)
 
 
+def silent(seats: Sequence[Seat]) -> bool:
+    """Tell whether a deadline has rejected what a gate, or a group of them, asked, and no person has."""
+    said = [(seat.status, seat.decision) for seat in seats]
+    return seats[0].kind == "approval" and ("expired", REJECT) in said and ("resolved", REJECT) not in said
+
+
 def verdict(seats: Sequence[Seat]) -> str | None:
     """Return the decision that a group of gates has come to, or None while it may still come to one or another.
 

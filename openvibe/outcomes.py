@@ -15,6 +15,9 @@ HAPPENED, NOT_HAPPENED = "it_happened", "it_did_not_happen"
 #: that changes a value of the shared context.
 WaitKind = Literal["approval", "timer", "tool", "work", "reply", "change"]
 
+#: How the name of an engine wait begins that is the rest after a step: `wait_duration`.
+REST: Final = "timer/"
+
 #: What a tool's result may decide: it is the last word of the agent that has called it.
 TERMINATE = "terminate"
 
@@ -85,7 +88,8 @@ class Paused:
 class Failed:
     """The run cannot go on. `traceback` is empty for faults that OpenVibe itself explains.
 
-    `attempt` is the number of the try that failed last; it is 0 where no step is to blame.
+    `attempt` is the number of the try that failed last; it is 0 where no step is to blame. `rest` is the pause that was
+    to follow the last step that was played; whoever lets the run go on takes it first.
     """
 
     error: str
@@ -94,9 +98,16 @@ class Failed:
     traceback: str = ""
     step_id: str = ""
     attempt: int = 0
+    rest: OpenWait | None = None
 
 
 Outcome = Completed | Paused | Failed
+
+
+def rest(outcome: Outcome | None) -> OpenWait | None:
+    """Return the rest after a step that an outcome is; no other pause is one, because a step asks for it anew."""
+    first = outcome.waits[0] if isinstance(outcome, Paused) else None
+    return first if first and first.interrupt_id.startswith(REST) else None
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from django.utils.safestring import SafeString, mark_safe
 
 from agents_ui import kinship, questions, triggers
 from agents_ui import markdown as md
+from openvibe.errors import GateRejected
 from operators import definitions
 from operators.models import Run, Workflow
-from operators.services import serving
+from operators.services import endings, serving
 
 register = template.Library()
 
@@ -200,6 +201,12 @@ def starter(run: Run) -> str:
     full = run.workflow.trigger.startswith(f"{run.trigger}:") and run.trigger == "webhook"
     said = triggers.started(run.workflow.trigger if full else run.trigger)
     return f"{said}, as {run.started_by.get_username()}" if run.started_by else said
+
+
+@register.filter
+def rejected(run: Run) -> bool:
+    """Tell whether a person's no has ended a run; one whose gate nobody answered in time may ask again."""
+    return (run.error or {}).get("kind") == GateRejected.__name__ and not endings.by_silence(run.id)
 
 
 @register.filter

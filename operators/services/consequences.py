@@ -36,7 +36,8 @@ def of(
             told = {"message": failed.error, **{name: getattr(failed, name) for name in _TOLD_OF_FAILURES}}
             error = masked(canonical.jsonable(told))
             fact = Fact("run.failed", node=failed.node, step_id=failed.step_id, data=error)
-            return [fact], [], {"status": Run.Status.FAILED, "error": error, **ended}
+            waits = pauses.put_off(run, failed.rest, now=now) if failed.rest else []
+            return [fact], waits, {"status": Run.Status.FAILED, "error": error, **ended}
         case outcomes.Paused(places):
             opened, facts = pauses.opening(run, places, now=now, overridden=overridden)
             return facts, opened, {"status": Run.Status.WAITING, "lease_until": None}

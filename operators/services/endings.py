@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Value
+from django.db.models import F, Q, Value
 from django.db.models.functions import Concat
 
 from openvibe import canonical, groups, late
 from openvibe.events import Event as Fact
+from openvibe.outcomes import REST
 from operators.models import Errand, Operator, Run, Wait
 from operators.models.checkpoint import DatabaseRows
 from operators.models.run import RunQuerySet
@@ -69,14 +70,24 @@ def undo(run_id: str) -> None:
     Part of the caller's transaction. A graph with branches may stand at a gate while another of its branches fails.
     """
     closed = Wait.objects.filter(run_id=run_id, status=Wait.Status.CANCELLED, rule="")
-    # What was overridden is no pause already, and is to be found when it is asked anew.
-    _set_aside(closed.exclude(interrupt_id__startswith=OVERRIDDEN))
-    pauses = Wait.objects.filter(run_id=run_id).exclude(interrupt_id__contains="/")
-    last = pauses.order_by("-opened_at", "-id").first()
+    # What was overridden is no pause already, and is to be found when it is asked anew; a rest is asked by nobody.
+    _set_aside(closed.exclude(Q(interrupt_id__startswith=OVERRIDDEN) | Q(interrupt_id__startswith=REST)))
+    last = _last_pause(run_id)
     # Whatever else a step was told before, it has put up with, since it went on and asked this.
-    bad = last is not None and groups.failed(list(last.group))
+    bad = last is not None and (groups.failed(list(last.group)) or groups.silent(list(last.group)))
     if last and bad and late.history.unanswer(DatabaseRows(), run_id, last.step_id, last.interrupt_id):
         _set_aside(last.group)
+
+
+def by_silence(run_id: str) -> bool:
+    """Tell whether a run that was rejected at a gate was so by its deadline, and by nobody's no."""
+    last = _last_pause(run_id)
+    return last is not None and groups.silent(list(last.group))
+
+
+def _last_pause(run_id: str) -> Wait | None:
+    pauses = Wait.objects.filter(run_id=run_id).exclude(interrupt_id__contains="/")
+    return pauses.order_by("-opened_at", "-id").first()
 
 
 def _set_aside(waits: WaitQuerySet) -> None:

@@ -193,15 +193,19 @@ class Performance:
         return found
 
     def _in_time(self, progress: outcomes.Progress) -> outcomes.Progress:
-        """End a run whose steps have taken longer than its workflow allows; what this step did is kept."""
+        """End a run whose steps have taken longer than its workflow allows; what this step did is kept.
+
+        What has come to its own end, good or bad, ends as it did.
+        """
         assert self._workflow is not None
         allowed = self._workflow.definition.spec.timeout
         # Whoever lets a run try again gives it that time once more.
         limit = allowed * (1 + self._run.retries) if allowed else None
         ran = self._ran + time.monotonic() - self._since
-        if limit is not None and ran > limit.total_seconds() and not isinstance(progress.outcome, outcomes.Completed):
+        over = limit is not None and ran > limit.total_seconds()
+        if over and not isinstance(progress.outcome, outcomes.Completed | outcomes.Failed):
             told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
-            progress.outcome = outcomes.Failed(told, kind="WorkflowTimeout")
+            progress.outcome = outcomes.Failed(told, kind="WorkflowTimeout", rest=outcomes.rest(progress.outcome))
         return progress
 
     def _commit(self, progress: outcomes.Progress) -> None:

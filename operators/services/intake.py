@@ -34,7 +34,7 @@ from operators.errors import (
 from operators.models import Event, Operator, Run, Workflow
 from operators.models.lookup import look_up
 from operators.models.stroke import Given, Insert, enter
-from operators.services import doorbell, endings, limits, sources, timeline, turns
+from operators.services import doorbell, endings, limits, pauses, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {
@@ -248,7 +248,7 @@ def cancel(run: Run, *, actor: AbstractUser, reason: str = "") -> Run:
 
 
 def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
-    """Let a failed run go on from its last good step; what it has done stays done.
+    """Let a failed run go on from its last good step; what it has done stays done, and who was silent is asked anew.
 
     `depth` is how deep it stands from now on, at least: where a run's end leads to its retry, that must end as well.
 
@@ -256,8 +256,7 @@ def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
         NotRetryable: the run has not failed, or a person's no has ended it.
         RecursionTooDeep: runs that let others try again have come to `headers.MOST_DEPTH`.
     """
-    reason = FINAL.get((run.error or {}).get("kind", ""))
-    if reason:
+    if reason := _final(run):
         raise NotRetryable(f"Run {run.id} {reason}; start a new run instead", run_status=run.status)
     deeper = max(run.depth, depth)
     if deeper > run.depth:
@@ -275,14 +274,20 @@ def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
             reason = "has been archived; start a new run instead" if failed else f"has not failed; it is {run.status}"
             raise NotRetryable(f"Run {run.id} {reason}", run_status=run.status)
         endings.undo(run.id)
-        timeline.record(
-            project_id=run.project_id,
-            run_id=run.id,
-            last_seq=changed[0],
-            facts=[Fact("run.retried", data={"retry": changed[1]})],
-            now=now,
-            actor=actor.get_username(),
-        )
+        told: dict[str, Any] = {"project_id": run.project_id, "run_id": run.id, "now": now}
+        told["actor"] = actor.get_username()
+        timeline.record(last_seq=changed[0], facts=[Fact("run.retried", data={"retry": changed[1]})], **told)
+        if rest := pauses.taken_up(run.id):
+            # It was about to rest when it failed, and what follows must not come earlier for that.
+            last_seq = changed[0] + len(rest)
+            Run.objects.filter(id=run.id).change("last_seq", status=Run.Status.WAITING, last_seq=last_seq)
+            timeline.record(last_seq=last_seq, facts=rest, **told)
         transaction.on_commit(lambda: doorbell.ring(run.id, run.operator))
     run.refresh_from_db()
     return run
+
+
+def _final(run: Run) -> str:
+    kind = (run.error or {}).get("kind", "")
+    # Whom a gate's deadline has rejected, nobody has said no to.
+    return "" if kind == GateRejected.__name__ and endings.by_silence(run.id) else FINAL.get(kind, "")

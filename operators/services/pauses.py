@@ -9,7 +9,7 @@ from openvibe import canonical
 from openvibe.events import GATE_OPENED
 from openvibe.events import Event as Fact
 from openvibe.ids import random_text
-from openvibe.outcomes import OpenWait
+from openvibe.outcomes import REST, OpenWait
 from operators.models import Run, Wait
 from operators.services import overrides
 
@@ -28,6 +28,24 @@ def opening(
     if overridden:
         overrides.identify(run, waits)
     return waits, [_told(wait) for wait in waits]
+
+
+def put_off(run: Run, rest: OpenWait, *, now: datetime) -> list[Wait]:
+    """Return the wait to write where a run fails that was about to rest: closed until it is let try again."""
+    wait = _wait(run, rest, now=now)
+    wait.status, wait.closed_at = Wait.Status.CANCELLED, now
+    return [wait]
+
+
+def taken_up(run_id: str) -> list[Fact]:
+    """Open the rest that a failed run was about to take, and return what tells of it; its end stays where it was.
+
+    Part of the transaction that lets the run go on.
+    """
+    rows = Wait.objects.filter(run_id=run_id, status=Wait.Status.CANCELLED, interrupt_id__startswith=REST)
+    rests = list(rows)
+    rows.update(status=Wait.Status.PENDING, closed_at=None)
+    return [_told(wait) for wait in rests]
 
 
 def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:

@@ -9,8 +9,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from openvibe import RunError, node, operator, remote_node, workflow
+from openvibe import RunError, human_in_the_loop, node, operator, remote_node, workflow
 from operators import clock
+from operators.errors import AlreadyDecided, NotRetryable
 from operators.models import Operator, Project, Run, Wait
 from operators.services import intake, waits
 from tests.domain.lab import kinds, played, served, started
@@ -47,6 +48,18 @@ class Shopper:
         @remote_node(role="shopping", timeout=timedelta(hours=1))
         def buy(self, state):
             return {"task": {"what": "bread"}, "output_key": "prices"}
+
+    @workflow(id="asks", inputs=())
+    class Asks:
+        @human_in_the_loop(prompt="Buy it?", timeout=timedelta(hours=1))
+        def buy(self, state):
+            return {}
+
+    @workflow(id="asks_two", inputs=())
+    class AsksTwo:
+        @human_in_the_loop(prompt="Buy it?", approvers=("alice", "bob"), timeout=timedelta(hours=1))
+        def buy(self, state):
+            return {}
 
 
 accidents: list[str] = []
@@ -90,6 +103,41 @@ def test_an_agent_that_was_silent_is_asked_again(shopper, alice):
     assert run.status == "waiting"
     assert answered(run, result=["2 coins"]).output == {"prices": ["2 coins"]}
     assert kinds(run).count("work.requested") == 2
+
+
+def test_a_person_who_was_silent_is_asked_again(shopper, alice):
+    run = played(started(shopper, "asks"))
+    for _ in range(2):
+        [gate] = asked(run)
+        Wait.objects.pending().update(deadline=timezone.now())
+        clock.tick()
+        run = tried_again(played(run), alice)
+        with pytest.raises(AlreadyDecided, match="by clock"):
+            waits.answer(gate, waits.Answer("approve"), actor=alice)
+        assert run.status == "waiting"
+    [gate] = asked(run)
+    waits.answer(gate, waits.Answer("approve"), actor=alice)
+    assert played(run).status == "completed"
+    assert (kinds(run).count("gate.opened"), kinds(run).count("gate.expired")) == (3, 2)
+
+
+@pytest.mark.parametrize("said", ["approve", "reject"])
+def test_several_of_whom_one_was_silent_are_asked_again_unless_somebody_said_no(shopper, alice, bob, said):
+    run = played(started(shopper, "asks_two"))
+    waits.answer(asked(run)[0], waits.Answer(said), actor=alice)
+    Wait.objects.pending().update(deadline=timezone.now())
+    clock.tick()
+    run = played(run)
+    assert run.error["kind"] == "GateRejected"
+    if said == "reject":
+        with pytest.raises(NotRetryable, match="rejected by a person"):
+            intake.retry(run, actor=alice)
+        return
+    run = tried_again(run, alice)
+    assert len(asked(run)) == 2
+    for gate, actor in zip(asked(run), (alice, bob), strict=True):
+        waits.answer(gate, waits.Answer("approve"), actor=actor)
+    assert played(run).status == "completed"
 
 
 def test_an_operator_that_failed_is_asked_again_as_often_as_it_fails(shopper, alice):

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from operators.models import Card, Event, Membership, Operator, Project, Run, Wait, Workflow
-from operators.services import announcements, channels, intake, timeline
+from operators.services import announcements, channels, intake, timeline, waits
 from tests.pages.conftest import Browse, played
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +81,19 @@ def test_a_rejected_run_tells_who_and_why(rejected: Run, vera: User, browse: Bro
     page = text(browse(vera), f"/agents/{rejected.id}/")
     assert "<b>alice</b> rejected: “Too pushy”" in page
     assert "Failed at Review sequence" in page
+
+
+def test_who_was_rejected_by_a_person_is_not_let_try_again_and_whom_nobody_heard_is(
+    gate: Wait, rejected: Run, village: dict[str, Operator], bob: User, browse: Browse
+) -> None:
+    assert "data-rejected" in text(browse(bob), f"/agents/{rejected.id}/")
+    run = played(intake.request(village["baker"].workflows.get(slug="judged"), input={"loaves": 1}, actor=None))
+    for _ in range(2):
+        # After the first time it is passed on.
+        waits.expire(Wait.objects.select_related("run").get(run=run))
+    run = played(run)
+    assert run.error["kind"] == "GateRejected"
+    assert "data-rejected" not in text(browse(bob), f"/agents/{run.id}/")
 
 
 def test_a_waiting_run_loads_its_gate_and_offers_cancelling_to_operators_only(
