@@ -289,5 +289,7 @@ def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
 
 def _final(run: Run) -> str:
     kind = (run.error or {}).get("kind", "")
+    if run.status == Run.Status.FAILED and run.expires_at and run.expires_at <= timezone.now():
+        return FINAL["RunOutlived"]
     # Whom a gate's deadline has rejected, nobody has said no to.
     return "" if kind == GateRejected.__name__ and endings.by_silence(run.id) else FINAL.get(kind, "")

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
@@ -160,6 +161,16 @@ def test_two_retries_at_once_are_one(shaky: Operator, alice: User) -> None:
     with pytest.raises(NotRetryable, match="has not failed"):
         intake.retry(same, actor=alice)
     assert Event.objects.filter(run=run, kind="run.retried", channel=f"t_{run.id}").count() == 1
+
+
+def test_a_run_whose_days_are_over_is_not_retried(shaky: Operator, alice: User) -> None:
+    run = failed(shaky, alice)
+    Run.objects.filter(pk=run.pk).update(expires_at=timezone.now())
+    run.refresh_from_db()
+    with pytest.raises(NotRetryable, match="longer than its workflow allows"):
+        intake.retry(run, actor=alice)
+    run.refresh_from_db()
+    assert run.status == Run.Status.FAILED
 
 
 def test_a_persons_no_is_not_retried(registered: dict[str, Operator], alice: User) -> None:
