@@ -34,7 +34,7 @@ from operators.models import (
     Wait,
 )
 from operators.models.run import RunQuerySet
-from operators.services import agents, archive, notices
+from operators.services import agents, archive, forgotten, notices
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def every_hour(ended: threading.Event) -> None:
     while not ended.is_set():
         try:
             sweep(timezone.now(), ended=ended)
+            forgotten.ask_again(timezone.now())
             notices.forget()
             agents.forget()
         except Exception:

@@ -13,10 +13,11 @@ from django.utils import timezone
 
 from openvibe.bus.memory import MemoryBus
 from openvibe.protocol import sessions
+from openvibe.protocol.streams import STREAMS
 from operators import clock
 from operators.link import link
 from operators.models import Run, Wait
-from operators.services import deliveries, doorbell, intake, recalls, waits
+from operators.services import deliveries, doorbell, forgotten, intake, recalls, waits
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("project")]
 
@@ -53,6 +54,18 @@ def heard(stream: str, pattern: str) -> list[dict[str, Any]]:
         return [json.loads(item.data) for item in await pull.fetch(20, timeout=0.2)]
 
     return link.submit(read()).result(10)
+
+
+def emptied() -> MemoryBus:
+    """A bus that knows of nothing that was said before."""
+    bus = MemoryBus()
+
+    async def made_ready() -> None:
+        await bus.connect()
+        await bus.ensure(STREAMS)
+
+    link.submit(made_ready()).result(10)
+    return bus
 
 
 def withdrawn() -> list[dict[str, Any]]:
@@ -110,6 +123,32 @@ def test_an_agent_that_was_never_asked_hears_nothing(waiting: Run, alice: Any) -
     intake.cancel(waiting, actor=alice)
     recalls.recall_all(waiting.id)
     assert withdrawn() == []
+
+
+TASTE = {"tool": "taste", "tool_call_id": "t1", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "hours", "stream", "pattern"),
+    [
+        ("work", CODING, 7 * 24, "sessions", "sessions.*.work"),
+        ("tool", TASTE, 24, "cg_cmd_v1", "cg.v1.*.*.cmd.tool.taste.call"),
+    ],
+)
+def test_what_the_bus_has_forgotten_unanswered_is_asked_again(
+    waiting: Run, kind: str, payload: Any, hours: int, stream: str, pattern: str
+) -> None:
+    [wait] = sent(waiting, (kind, payload))
+    [before] = heard(stream, pattern)
+    for ago, again in ((timedelta(hours=hours - 1), False), (timedelta(hours=hours + 1), True)):
+        Wait.objects.filter(id=wait.id).update(sent_at=timezone.now() - ago, opened_at=timezone.now() - ago)
+        link.use(emptied())
+        forgotten.ask_again(timezone.now())
+        clock.tick()
+        told = heard(stream, pattern)
+        assert [item["id"] for item in told] == ([before["id"]] if again else [])
+    wait.refresh_from_db()
+    assert timezone.now() - wait.sent_at < timedelta(hours=1)
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired", "not needed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from base64 import b64decode
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -379,18 +380,29 @@ def test_the_command_sweeps_and_says_how_much(lab, project, capsys):
 def test_the_clock_sweeps_on_a_thread_of_its_own(lab, project):
     run = aged(played(started(lab, "four")), 31)
     keep(project, events=30)
+    _tick_until(lambda: Run.objects.get(pk=run.pk).archived_at is not None)
+    assert not [thread for thread in threading.enumerate() if thread.name == "retention"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_clock_lets_be_asked_again_what_the_bus_has_forgotten(gate):
+    long_ago = timezone.now() - timedelta(days=8)
+    Wait.objects.filter(pk=gate.pk).update(sent_at=long_ago)
+    _tick_until(lambda: Wait.objects.get(pk=gate.pk).sent_at != long_ago)
+
+
+def _tick_until(done: Callable[[], bool]) -> None:
     ended = threading.Event()
     ticking = threading.Thread(target=_ticking, args=(ended,))
     ticking.start()
     try:
         deadline = timezone.now() + timedelta(seconds=20)
-        while Run.objects.get(pk=run.pk).archived_at is None:
+        while not done():
             assert timezone.now() < deadline
             ended.wait(0.02)
     finally:
         ended.set()
         ticking.join(10)
-    assert not [thread for thread in threading.enumerate() if thread.name == "retention"]
 
 
 def _ticking(ended: threading.Event) -> None:
