@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from django.db.models import Value
+from django.utils.timezone import now
 
 from openvibe import canonical
 from openvibe.bus import MOST_BYTES
 from operators.models import Card
 from operators.models.jsonfield import JSONField
+from operators.models.stroke import Insert
 
 #: The largest value that an event carries itself, in bytes of JSON.
 INLINE_LIMIT = 32 * 1024
@@ -22,15 +24,16 @@ MESSAGE_LIMIT = 768 * 1024
 VALUE_LIMIT = MOST_BYTES - 4096
 
 
-def stowed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def stowed(project_id: str, data: Mapping[str, Any], *, into: list[Card] | None = None) -> dict[str, Any]:
     """Return `data` with every large value replaced by `{"card": sha256, "size": bytes}`; also one level down.
 
-    Of values that are large only together the largest ones are, so that a message carries the others.
+    Of values that are large only together the largest ones are, so that a message carries the others. The cards are
+    kept at once or, if they are put `into` a list, by the caller, in the commit of what points at them.
     """
     if len(orjson.dumps(data)) <= INLINE_LIMIT:
         return dict(data)
-    inside = {key: _stowed_inside(project_id, value) for key, value in data.items()}
-    return carried(project_id, {key: light(project_id, value) for key, value in inside.items()})
+    inside = {key: _stowed_inside(project_id, value, into) for key, value in data.items()}
+    return carried(project_id, {key: light(project_id, value, into=into) for key, value in inside.items()}, into=into)
 
 
 def pointed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,10 +50,15 @@ def pointed(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stowed_inside(project_id: str, value: Any) -> Any:
+def rows(kept: Sequence[Card]) -> Insert:
+    """Return how cards are written with what points at them: in one order, against deadlocks."""
+    return Insert(Card, sorted(kept, key=lambda card: card.sha256), on_conflict="ignore")
+
+
+def _stowed_inside(project_id: str, value: Any, into: list[Card] | None) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: light(project_id, item) for key, item in value.items()}
+    return {key: light(project_id, item, into=into) for key, item in value.items()}
 
 
 def known(project_id: str, pointer: str) -> bool:
@@ -63,9 +71,12 @@ def content(project_id: str, pointer: str) -> Any:
     return Card.objects.get(project_id=project_id, sha256=pointer).content
 
 
-def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
-    """Keep a value, of which this is some text, as a card and return its pointer."""
+def keep(project_id: str, value: Any, text: bytes, *, into: list[Card] | None = None) -> dict[str, Any]:
+    """Keep a value, of which this is some text, as a card and return its pointer; see `stowed` for `into`."""
     found = pointer(value, text)
+    if into is not None:
+        into.append(Card(project_id=project_id, sha256=found["card"], content=value, size=len(text), created_at=now()))
+        return found
     # Null is a value like any other, and no column without one.
     content = Value(None, JSONField()) if value is None else value
     card = Card(project_id=project_id, sha256=found["card"], content=content, size=len(text))
@@ -73,13 +84,13 @@ def keep(project_id: str, value: Any, text: bytes) -> dict[str, Any]:
     return found
 
 
-def light(project_id: str, value: Any) -> Any:
+def light(project_id: str, value: Any, *, into: list[Card] | None = None) -> Any:
     """Return a value or, if it is large, keep it as a card and return the pointer to it."""
     text = orjson.dumps(value)
-    return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text)
+    return value if len(text) <= INLINE_LIMIT else keep(project_id, value, text, into=into)
 
 
-def carried(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def carried(project_id: str, data: Mapping[str, Any], *, into: list[Card] | None = None) -> dict[str, Any]:
     """Return `data` as a message can carry it: as it is or, if that is too much, with pointers in place of much."""
     sizes = {key: len(orjson.dumps(value, default=str)) for key, value in data.items()}
     carried, left = dict(data), sum(sizes.values())
@@ -87,7 +98,7 @@ def carried(project_id: str, data: Mapping[str, Any]) -> dict[str, Any]:
         if left <= MESSAGE_LIMIT:
             break
         value = orjson.loads(orjson.dumps(data[key], default=str))
-        carried[key], left = keep(project_id, value, orjson.dumps(value)), left - sizes[key]
+        carried[key], left = keep(project_id, value, orjson.dumps(value), into=into), left - sizes[key]
     return carried
 
 

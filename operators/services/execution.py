@@ -28,13 +28,14 @@ from openvibe.graph.saver import RowSaver
 from openvibe.session import RunInfo, Session
 from openvibe.visits import Visits
 from operators import definitions
-from operators.models import Emission, Event, Run, Wait
+from operators.models import Card, Emission, Event, Run, Wait
 from operators.models.checkpoint import DatabaseRows, stored
 from operators.models.event import EventRow
 from operators.models.stroke import Change, Insert, Update, strike
 from operators.services import (
     boxes,
     budgets,
+    cards,
     compiled,
     consequences,
     context,
@@ -329,7 +330,8 @@ class Performance:
         now = timezone.now()
         taking = self._claim.taking
         told = [taking.fact, *facts] if taking else facts
-        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now)
+        large: list[Card] = []
+        rows = timeline.rows(project_id=self._run.project_id, run_id=self._run.id, facts=told, now=now, into=large)
         ran = time.monotonic() - self._since
         held = {"id": self._run.id, "epoch": self._claim.epoch, "status": Run.Status.RUNNING}
         put = {"lease_until": leases.until(), "updated_at": now, "told": False, **changes}
@@ -339,7 +341,7 @@ class Performance:
             put={**taking.put, **put} if taking else put,
             add={"last_seq": len(rows), "running_seconds": ran, **grown},
             counter="last_seq",
-            inserts=[Insert(Event, rows, numbered="seq"), *inserts, *self._delivered(rows, now=now)],
+            inserts=[Insert(Event, rows, numbered="seq"), cards.rows(large), *inserts, *self._delivered(rows, now=now)],
             updates=updates,
         )
         if strike(change) is None:

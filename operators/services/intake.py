@@ -31,10 +31,10 @@ from operators.errors import (
     RunAlreadyEnded,
     Unknown,
 )
-from operators.models import Event, Operator, Run, Workflow
+from operators.models import Card, Event, Operator, Run, Workflow
 from operators.models.lookup import look_up
 from operators.models.stroke import Given, Insert, enter
-from operators.services import doorbell, endings, limits, pauses, sources, timeline, turns
+from operators.services import cards, doorbell, endings, limits, pauses, sources, timeline, turns
 
 #: Failures that trying again cannot mend, and what to say of them.
 FINAL = {
@@ -160,11 +160,13 @@ def stored(run: Run, *, by: str, facts: Sequence[Fact] = (), beside: Callable[[]
     facts = [Fact("run.queued", data={"input": run.input, "trigger": run.trigger}), *facts]
     run.last_seq = len(facts)
     now = run.created_at
-    told = timeline.rows(project_id=run.project_id, run_id=run.id, facts=facts, now=now, actor=by)
+    large: list[Card] = []
+    told = timeline.rows(project_id=run.project_id, run_id=run.id, facts=facts, now=now, actor=by, into=large)
     try:
         with transaction.atomic() if beside else nullcontext():
             there = Given(Operator, {"id": run.operator_id, "retired": False})
-            if not enter(run, counter="last_seq", inserts=[Insert(Event, told, numbered="seq")], given=there):
+            written = [Insert(Event, told, numbered="seq"), cards.rows(large)]
+            if not enter(run, counter="last_seq", inserts=written, given=there):
                 # Somebody has removed it a moment ago.
                 raise Unknown(f"There is no operator {run.operator.slug!r}")
             if beside:

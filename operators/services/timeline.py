@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
-from operators.models import Event, Run
+from operators.models import Card, Event, Run
 from operators.models.event import EventQuerySet, EventRow
 from operators.models.statements import insert
 from operators.services import announcements, cards
@@ -42,8 +42,14 @@ def announce(written: Sequence[EventRow]) -> None:
         transaction.on_commit(partial(announcements.tell, written))
 
 
-def rows(*, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, actor: str = "") -> list[EventRow]:
-    """Return the rows of facts in a run's thread, still without numbers; secrets are taken out of them."""
+def rows(
+    *, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, actor: str = "",
+    into: list[Card] | None = None,
+) -> list[EventRow]:  # fmt: skip
+    """Return the rows of facts in a run's thread, still without numbers; secrets are taken out of them.
+
+    The cards of large values are put `into` the list, to be written with the rows.
+    """
     return [
         EventRow(
             project_id=project_id,
@@ -53,7 +59,7 @@ def rows(*, project_id: str, run_id: str, facts: Sequence[Fact], now: datetime, 
             node=fact.node,
             step_id=fact.step_id,
             actor=actor,
-            data=cards.stowed(project_id, masked(fact.data)),
+            data=cards.stowed(project_id, masked(fact.data), into=into),
             created_at=now,
         )
         for fact in facts

@@ -21,11 +21,11 @@ from openvibe.events import Event as Fact
 from openvibe.outcomes import TERMINATE
 from openvibe.protocol import nesting
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
-from operators.models import Event, Operator, Run, Wait
+from operators.models import Card, Event, Operator, Run, Wait
 from operators.models.lookup import listed
 from operators.models.stroke import Change, Given, Insert, Update, strike
 from operators.models.wait import RECALLABLE
-from operators.services import budgets, doorbell, effects, late, seats, timeline
+from operators.services import budgets, cards, doorbell, effects, late, seats, timeline
 
 CLOCK = "clock"
 #: What an answer quotes of what it is about.
@@ -206,8 +206,9 @@ def _close_at_once(wait: Wait, fields: dict[str, Any]) -> bool:
     """Close the wait of a run that waits for nothing else, in one statement; False if it is not as simple as that."""
     run, now = wait.run, fields["closed_at"]
     closed = Wait(**{name: getattr(wait, name) for name in ("id", "kind", "node", "step_id", *_QUOTED)}, **fields)
+    large: list[Card] = []
     facts = timeline.rows(project_id=run.project_id, run_id=run.id, facts=[_closed(closed, {})], now=now,
-                          actor=closed.decider)  # fmt: skip
+                          actor=closed.decider, into=large)  # fmt: skip
     open_still = {name: getattr(wait, name) for name in ("id", *_QUOTED)} | {"status": Wait.Status.PENDING}
     change = Change(
         Run,
@@ -216,7 +217,7 @@ def _close_at_once(wait: Wait, fields: dict[str, Any]) -> bool:
         put={"status": Run.Status.QUEUED, "rung_at": now, "rings": 0, "updated_at": now, "told": False},
         add={"last_seq": len(facts)},
         counter="last_seq",
-        inserts=[Insert(Event, facts, numbered="seq")],
+        inserts=[Insert(Event, facts, numbered="seq"), cards.rows(large)],
         updates=[Update(Wait, open_still, fields)],
         # Whoever closes it queues the run in the same transaction.
         given=Given(Wait, open_still),

@@ -17,7 +17,7 @@ from operators.models import Event, Operator, Project, Run
 from operators.services import compiled, execution, intake, registration
 
 Act = Callable[[], Any]
-#: What the lab's `meddle` node does while its run is played; a test sets it.
+#: What happens while the lab's nodes `meddle` and `write` are played; a test sets it.
 meddling: list[Act] = []
 
 
@@ -70,6 +70,8 @@ class Lab:
     class Large:
         @node
         def write(self, state):
+            for act in meddling:
+                act()
             return {"text": "x" * 40_000}
 
 

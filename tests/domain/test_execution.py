@@ -99,6 +99,13 @@ def test_a_claim_that_is_lost_changes_nothing_any_more(lab, while_playing):
     assert seen["run"]["status"] == "running"
 
 
+def test_a_claim_that_is_lost_leaves_no_card_behind(lab, while_playing):
+    run = started(lab, "large")
+    while_playing(lambda: Run.objects.filter(id=run.id).update(epoch=F("epoch") + 1))
+    played(run)
+    assert not Card.objects.exists()
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "fault",

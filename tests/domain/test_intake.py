@@ -17,7 +17,7 @@ from operators.errors import (
     RunAlreadyEnded,
     Unknown,
 )
-from operators.models import Operator, Run, Wait
+from operators.models import Card, Operator, Run, Wait
 from operators.services import intake, registration, waits
 from tests.domain.lab import kinds, started
 
@@ -33,6 +33,13 @@ def test_a_request_becomes_a_queued_run_with_its_first_event(registered, alice):
     event = run.events.get()
     assert (event.seq, event.kind, event.actor) == (1, "run.queued", "alice")
     assert run.traceparent.startswith("00-")
+
+
+def test_a_large_input_is_kept_as_a_card_with_its_run_once(lab):
+    for _ in range(2):
+        run = started(lab, "four", text="x" * 40_000)
+        card = Card.objects.get(content="x" * 40_000)
+        assert run.events.get().data["input"]["text"] == {"card": card.sha256, "size": card.size}
 
 
 def test_a_run_goes_on_in_its_callers_trace(registered):

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from operators.errors import AlreadyDecided, Misfit, NotWaiting, QuoteMismatch
-from operators.models import Run, Wait
+from operators.models import Card, Run, Wait
 from operators.services import intake, waits
 from tests.domain.lab import kinds, played, thread
 
@@ -121,6 +121,25 @@ def test_edited_values_reach_the_graph(gate, bob):
 
     run = played(gate.run)
     assert run.output["final_plan"]["sequence"] == [touch]
+
+
+def large(gate: Wait) -> waits.Answer:
+    touch = {**gate.payload["personalized_sequence"][0], "subject": "x" * 40_000}
+    return waits.Answer("approve", values={"personalized_sequence": [touch]})
+
+
+def test_a_large_edit_is_kept_as_a_card(gate, bob):
+    waits.answer(gate, large(gate), actor=bob)
+    told = thread(gate.run).get(kind="gate.decided").data["values"]["personalized_sequence"]
+    assert Card.objects.get(sha256=told["card"]).content == gate.values["personalized_sequence"]
+
+
+def test_an_answer_that_came_second_leaves_no_card_behind(gate, alice, bob):
+    stale = Wait.objects.select_related("run").get(pk=gate.pk)
+    waits.answer(gate, REJECT, actor=alice)
+    with pytest.raises(AlreadyDecided):
+        waits.answer(stale, large(stale), actor=bob)
+    assert not Card.objects.exists()
 
 
 def test_an_answer_after_the_runs_end_is_refused(gate, alice, bob):
