@@ -61,7 +61,8 @@ def check_asked(wait: Wait, user: AbstractUser | None, name: str) -> None:
     if not wait.approver:
         return
     known = user or get_user_model().objects.filter(username=name).first()
-    if not may_answer(wait, known, name):
+    # A name that is nobody's account here may still be that of somebody on the bus.
+    if (known and not known.is_active) or not may_answer(wait, known, name):
         asked = wait.assignee or wait.approver
         raise NotAsked(f"Gate {wait.node!r} is asked of {asked!r} here, not of {name!r}", asked=asked, wait_id=wait.id)
 

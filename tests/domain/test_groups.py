@@ -163,6 +163,15 @@ def test_over_the_bus_too_only_who_is_asked_answers(board, alice, bob, finance):
     assert statuses(run) == ["resolved", "resolved"]
 
 
+def test_over_the_bus_nobody_answers_in_the_name_of_somebody_who_has_left(board, alice, bob, finance):
+    run, (first, second) = asked(board, "all")
+    User.objects.filter(username__in=["alice", "bob"]).update(is_active=False)
+    for wait, by in ((first, "alice"), (second, "bob")):
+        with pytest.raises(NotAsked):
+            waits.answer(wait, APPROVE, actor=None, decider=by)
+    assert statuses(run) == ["pending", "pending"]
+
+
 def test_a_group_that_is_silent_is_passed_on_once_and_that_one_answers_for_all_of_them(board, alice, bob):
     run, (first, *_) = asked(board, "passed_on")
     waits.answer(first, APPROVE, actor=alice)
