@@ -20,7 +20,7 @@ from openvibe import engine, outcomes
 from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
 from openvibe.errors import BudgetRefused
-from openvibe.events import RUN_COMPLETED, STEP_STARTED
+from openvibe.events import RUN_COMPLETED, STEP_FINISHED, STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.graph import history
 from openvibe.graph.rows import CheckpointRow, MemoryRows, WriteRow
@@ -206,7 +206,11 @@ class Performance:
         over = limit is not None and ran > limit.total_seconds()
         if over and not isinstance(progress.outcome, outcomes.Completed | outcomes.Failed):
             told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
-            progress.outcome = outcomes.Failed(told, kind="WorkflowTimeout", rest=outcomes.rest(progress.outcome))
+            last = next((fact for fact in reversed(progress.events) if fact.kind == STEP_FINISHED), Fact(STEP_FINISHED))
+            progress.outcome = outcomes.Failed(
+                told, kind="WorkflowTimeout", node=last.node, step_id=last.step_id,
+                rest=outcomes.rest(progress.outcome),
+            )  # fmt: skip
         return progress
 
     def _commit(self, progress: outcomes.Progress) -> None:

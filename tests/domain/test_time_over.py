@@ -84,7 +84,7 @@ def test_a_persons_no_is_one_when_the_time_is_over_too(sloth, alice):
 
 def test_a_run_that_was_about_to_rest_rests_when_it_is_let_try_again(sloth, alice: User):
     run = answered_late(started(sloth, "rests"), result=3)
-    assert (run.status, run.error["kind"]) == ("failed", "WorkflowTimeout")
+    assert (run.status, run.error["kind"], run.error["node"]) == ("failed", "WorkflowTimeout", "look")
     assert not Wait.objects.pending().exists()
     clock.tick()
 
