@@ -1,3 +1,4 @@
+# long: one rule about what is old, and every crash and race in which it must hold
 """Retention: what a project does not want to keep is archived once and deleted, and nothing else is touched."""
 
 from __future__ import annotations
