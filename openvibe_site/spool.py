@@ -18,6 +18,8 @@ from kombu.utils.json import dumps, loads
 
 #: The scheme of a broker URL that means this transport.
 SCHEME = "spool"
+#: How long somebody looks for a message in one go, in seconds. Between two goes a worker sees whether it is to end.
+PATIENCE = 0.1
 
 
 class Channel(filesystem.Channel):
@@ -56,6 +58,10 @@ class Transport(filesystem.Transport):
 
     Channel = Channel
     driver_name = SCHEME
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver a message; raise `TimeoutError` soon if there is none, however long one would wait for it."""
+        super().drain_events(connection, timeout=None if timeout is None else min(timeout, PATIENCE))
 
 
 def _taken(path: Path) -> str | None:
