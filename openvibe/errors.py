@@ -57,6 +57,10 @@ class StepTimeout(RunError):
     """One try of a step took longer than its node allows."""
 
 
+class WorkflowTimeout(RunError):
+    """The steps of a run took longer than its workflow allows."""
+
+
 class ToolError(RunError):
     """A tool could not do what it was asked; the model is told so and goes on."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from openvibe import answers, budgets, engine
 from openvibe.compiler import CompiledWorkflow
-from openvibe.errors import BudgetRefused, RunError, SetupError
+from openvibe.errors import BudgetRefused, RunError, SetupError, WorkflowTimeout
 from openvibe.events import GATE_OPENED, Event
 from openvibe.graph.saver import RowSaver
 from openvibe.ledger import Overtaken
@@ -80,6 +80,7 @@ class Performance:
             outside=_OUTSIDE,
             visits=self._visits,
             budget=budgets.asking(run, self._scene.registry, self._scene.ledger.runs, now=self._scene.now),
+            left=(lambda: limit.total_seconds() - self._running) if (limit := spec.timeout) else None,
         )
         begun = self._saver.get_tuple({"configurable": {"thread_id": run.id}}) is not None
         given = answers.for_graph(run, self._saver.pending_interrupts(run.id)) if begun else {}
@@ -104,12 +105,18 @@ class Performance:
                 return
 
     def _late(self, definition: WorkflowDefinition) -> Failed | None:
-        ran, limit = self._run.metrics.running_seconds + time.monotonic() - self._since, definition.spec.timeout
+        ran, limit = self._running, definition.spec.timeout
         if limit and ran > limit.total_seconds():
-            return Failed(f"The run took {ran:.1f} s of running time; its timeout is {limit}", kind="RunTimeout")
+            told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
+            return Failed(told, kind=WorkflowTimeout.__name__)
         if self._run.ends_by and self._scene.now() >= self._run.ends_by:
             return too_long(definition)
         return None
+
+    @property
+    def _running(self) -> float:
+        """How long the run's steps have taken, in seconds."""
+        return self._run.metrics.running_seconds + time.monotonic() - self._since
 
     def _commit(self, progress: Progress) -> None:
         run, now = self._run, self._scene.now()
@@ -227,7 +234,7 @@ def fail(run: Run, failed: Failed, *, now: datetime) -> None:
 def too_long(definition: WorkflowDefinition | None) -> Failed:
     """Return the end of a run whose days are over."""
     limit = definition.spec.max_duration if definition else "its time"
-    return Failed(f"The run did not end within {limit}, the longest that it may take", kind="RunTimeout")
+    return Failed(f"The run did not end within {limit}, the longest that it may take", kind="RunOutlived")
 
 
 def _opening(wait: Wait) -> str:

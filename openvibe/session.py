@@ -76,7 +76,7 @@ class Session:
     tries that is longer than `patience`, in seconds, becomes a pause of the run. `budget` is asked before
     each step, by its node and what this play has cost so far, whether a person has to be asked for more money. `trace`
     is told what is played, and `spans` are the traces of the steps that are being executed. `visits` name what is
-    played, for effects.
+    played, for effects. `left` tells how many seconds the steps may still take.
     """
 
     provider: LLMProvider
@@ -89,6 +89,7 @@ class Session:
     trace: RunTrace = NOT_TRACED
     spans: dict[str, StepTrace] = field(default_factory=dict)
     visits: Visits = field(default_factory=Visits)
+    left: Callable[[], float] | None = None
     abandoned: list[threading.Thread] = field(default_factory=list)
     _notes: dict[str, StepNotes] = field(default_factory=lambda: defaultdict(StepNotes))
     _tries: dict[str, Tries] = field(default_factory=dict)

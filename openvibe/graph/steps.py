@@ -18,7 +18,7 @@ from langgraph.types import interrupt
 
 from openvibe import loop
 from openvibe.ctx import Ctx, watched
-from openvibe.errors import Backoff, EffectUnknown, StepTimeout, WrongUpdate
+from openvibe.errors import Backoff, EffectUnknown, RunError, StepTimeout, WorkflowTimeout, WrongUpdate
 from openvibe.fields import REST
 from openvibe.session import Session, StepListener, StepNotes
 from openvibe.specs import NodeSpec, Retry
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: The longest rest: what a timer may be asked for.
 LONGEST_REST = timedelta(days=366)
+#: What a try may take, in seconds, that begins when the run's time is over already.
+_LAST_TRY = 1.0
 _ONE_TRY = Retry()
 
 
@@ -107,7 +109,13 @@ class Step:
             Backoff: the pause before the next try is longer than the session's patience.
         """
         retry = self.node.retry or _ONE_TRY
-        no_fault: tuple[type[Exception], ...] = (GraphBubbleUp, EffectUnknown, Backoff, *self.session.outside)
+        no_fault: tuple[type[Exception], ...] = (
+            GraphBubbleUp,
+            EffectUnknown,
+            Backoff,
+            WorkflowTimeout,
+            *self.session.outside,
+        )
         while True:
             try:
                 return self._in_time(act)
@@ -147,7 +155,8 @@ class Step:
 
     def _in_time(self, act: Callable[[Attempt], T]) -> T:
         attempt = self.attempt
-        if self.node.timeout is None:
+        seconds, over = self._limit()
+        if seconds is None:
             return act(attempt)
         told: list[T] = []
         faults: list[BaseException] = []
@@ -163,14 +172,25 @@ class Step:
             target=contextvars.copy_context().run, args=(perform,), name=f"step {self.node.id}", daemon=True
         )
         thread.start()
-        thread.join(self.node.timeout.total_seconds())
+        thread.join(seconds)
         if thread.is_alive():
             # Python cannot stop a thread; what it still says is not listened to.
             self.session.abandon(self.id, thread)
-            raise StepTimeout(f"Node {self.node.id!r} took longer than {self.node.timeout}")
+            raise over
         if faults:
             raise faults[0]
         return told[0]
+
+    def _limit(self) -> tuple[float | None, RunError]:
+        """Return how long a try may take, in seconds, and what is said of one that takes longer."""
+        own = self.node.timeout.total_seconds() if self.node.timeout else None
+        left = self.session.left() if self.session.left else None
+        if left is not None and left <= 0:
+            left = _LAST_TRY
+        if left is None or (own is not None and own <= left):
+            return own, StepTimeout(f"Node {self.node.id!r} took longer than {self.node.timeout}")
+        told = f"Node {self.node.id!r} was being played when the time was over that its workflow allows"
+        return left, WorkflowTimeout(told)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from django.utils import timezone
 from openvibe import engine, outcomes
 from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
-from openvibe.errors import BudgetRefused
+from openvibe.errors import BudgetRefused, WorkflowTimeout
 from openvibe.events import RUN_COMPLETED, STEP_FINISHED, STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.graph import history
@@ -163,6 +163,7 @@ class Performance:
             outside=OUTSIDE,
             patience=PATIENCE,
             budget=self._more_money if run.allowance_usd is not None or budgets.of(run.operator) else None,
+            left=self._left if self._limit is not None else None,
         )
         interrupts = [] if self._fresh else self._saver.pending_interrupts(run.id)
         # Without a checkpoint the run never came past its start, whatever its epoch.
@@ -188,6 +189,22 @@ class Performance:
             answers=self._answers,
         )
 
+    @property
+    def _limit(self) -> timedelta | None:
+        """How long the run's steps may take; whoever lets it try again gives it that time once more."""
+        assert self._workflow is not None
+        allowed = self._workflow.definition.spec.timeout
+        return allowed * (1 + self._run.retries) if allowed else None
+
+    @property
+    def _running(self) -> float:
+        """How long they have taken, in seconds."""
+        return self._ran + time.monotonic() - self._since
+
+    def _left(self) -> float:
+        assert self._limit is not None
+        return self._limit.total_seconds() - self._running
+
     def _more_money(self, node: str, cost: Decimal) -> outcomes.WaitRequest | None:
         found = budgets.question(self._run, node=node, own=self._run.cost_usd + cost)
         release()
@@ -198,17 +215,13 @@ class Performance:
 
         What has come to its own end, good or bad, ends as it did.
         """
-        assert self._workflow is not None
-        allowed = self._workflow.definition.spec.timeout
-        # Whoever lets a run try again gives it that time once more.
-        limit = allowed * (1 + self._run.retries) if allowed else None
-        ran = self._ran + time.monotonic() - self._since
-        over = limit is not None and ran > limit.total_seconds()
+        limit = self._limit
+        over = limit is not None and self._running > limit.total_seconds()
         if over and not isinstance(progress.outcome, outcomes.Completed | outcomes.Failed):
-            told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
+            told = f"The run's steps have taken {self._running:.1f} s, longer than the {limit} that its workflow allows"
             last = next((fact for fact in reversed(progress.events) if fact.kind == STEP_FINISHED), Fact(STEP_FINISHED))
             progress.outcome = outcomes.Failed(
-                told, kind="WorkflowTimeout", node=last.node, step_id=last.step_id,
+                told, kind=WorkflowTimeout.__name__, node=last.node, step_id=last.step_id,
                 rest=outcomes.rest(progress.outcome),
             )  # fmt: skip
         return progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from openvibe import human_in_the_loop, node, operator, workflow
+from openvibe import Retry, human_in_the_loop, node, operator, workflow
 from operators import clock
 from operators.errors import NotRetryable
 from operators.models import Operator, Project, Run, Wait
@@ -18,6 +19,8 @@ from operators.services import intake, waits
 from tests.domain.lab import kinds, played, served, started, thread
 
 HOUR = timedelta(hours=1)
+#: Set when the sloth may wake up.
+morning = threading.Event()
 
 
 @operator(id="sloth")
@@ -30,6 +33,16 @@ class Sloth:
         @human_in_the_loop(prompt="Eat?")
         def plan(self, state):
             return {"leaves": state["leaves"]}
+
+        @node
+        def eat(self, state):
+            return {"leaves": 1}
+
+    @workflow(id="sleeps", inputs=(), timeout=timedelta(seconds=0.2))
+    class Sleeps:
+        @node(retry=Retry(attempts=3, pause=timedelta(milliseconds=1)), timeout=HOUR)
+        def sleep(self, state):
+            morning.wait(60)
 
         @node
         def eat(self, state):
@@ -112,3 +125,15 @@ def test_a_rest_that_was_put_off_is_taken_once(sloth, alice: User):
     assert "eat" not in [event.node for event in thread(run) if event.kind == "step.finished"]
     run = played(intake.retry(run, actor=alice))
     assert (run.status, run.output["leaves"]) == ("completed", 2)
+
+
+def test_a_step_that_hangs_ends_when_the_time_is_over(sloth, alice: User):
+    morning.clear()
+    try:
+        run = played(started(sloth, "sleeps"))
+    finally:
+        morning.set()
+    assert (run.status, run.error["kind"], run.error["node"]) == ("failed", "WorkflowTimeout", "sleep")
+    assert "attempt.failed" not in kinds(run)
+    run = played(intake.retry(run, actor=alice))
+    assert (run.status, run.output["leaves"]) == ("completed", 1)

@@ -377,7 +377,7 @@ def test_a_durable_run_ends_after_its_days(runtime):
     assert runtime.run(run.id).status == "waiting"
     runtime.advance(2 * DAY)
     run = runtime.run(run.id)
-    assert (run.status, run.error_kind) == ("failed", "RunTimeout")
+    assert (run.status, run.error_kind) == ("failed", "RunOutlived")
     assert [wait.status for wait in run.waits] == ["cancelled"]
 
 
@@ -401,7 +401,24 @@ def test_a_workflows_timeout_counts_running_time_and_no_waiting(runtime):
     run = runtime.activate("desk", "write")
     assert run.status == "waiting"
     [run] = runtime.advance(2 * DAY)
-    assert (run.status, run.error_kind, run.output) == ("failed", "RunTimeout", None)
+    assert (run.status, run.error_kind, run.output) == ("failed", "WorkflowTimeout", None)
+
+
+def test_a_step_that_hangs_ends_when_its_workflows_time_is_over(runtime):
+    morning = threading.Event()
+
+    @workflow(id="write", timeout=timedelta(seconds=0.2))
+    class Hanging:
+        @node
+        def hang(self, state):
+            morning.wait(60)
+
+    runtime.register(desk(Hanging))
+    try:
+        run = runtime.activate("desk", "write")
+    finally:
+        morning.set()
+    assert (run.status, run.error_kind) == ("failed", "WorkflowTimeout")
 
 
 def test_cron_triggers_start_runs_while_time_advances():
