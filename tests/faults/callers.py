@@ -189,10 +189,10 @@ class Callers:
         else:
             self._answer(wait, decision)
 
-    def _post(self, wait: dict[str, Any], channel: str, type: str, payload: dict[str, Any]) -> None:
+    def _post(self, wait: dict[str, Any], channel: str, kind: str, payload: dict[str, Any]) -> None:
         """Say something twice over the bus; what it has not taken may have been said all the same."""
         run_id, now = wait["run_id"], datetime.now(UTC)
-        told = sessions.message(type, payload, id=uuid.uuid4().hex, run_id=run_id, now=now)
+        told = sessions.message(kind, payload, id=uuid.uuid4().hex, run_id=run_id, now=now)
         body = json.dumps(told).encode()
         try:
             self._site.post(sessions.subject(run_id, channel), body, body)
