@@ -20,6 +20,19 @@ Act = Callable[[], Any]
 #: What happens while the lab's nodes `meddle` and `write` are played; a test sets it.
 meddling: list[Act] = []
 
+#: An operator as somebody registers it over REST.
+GREETER = """
+operators:
+  - id: greeter
+    workflows:
+      - id: greet
+        nodes:
+          - id: say
+            type: logic
+            set: {greeting: '"hello"'}
+    fields: {greeting: str}
+"""
+
 
 @operator(id="lab", name="Lab")
 class Lab:

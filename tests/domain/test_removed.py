@@ -14,19 +14,7 @@ from django.db import connection, transaction
 from operators.errors import OperatorInUse, Unknown
 from operators.models import Event, Operator, OperatorSource, Project, Run, Workflow
 from operators.services import compiled, intake, sources
-from tests.domain.lab import played
-
-GREETER = """
-operators:
-  - id: greeter
-    workflows:
-      - id: greet
-        nodes:
-          - id: say
-            type: logic
-            set: {greeting: '"hello"'}
-    fields: {greeting: str}
-"""
+from tests.domain.lab import GREETER, played
 
 
 @pytest.fixture

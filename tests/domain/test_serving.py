@@ -23,20 +23,8 @@ from operators import clock, definitions
 from operators.errors import Misfit
 from operators.models import ApiToken, Emission, Operator, Process, Project, Run
 from operators.services import compiled, deliveries, doorbell, intake, leases, presence, registration, schedule, serving
-from tests.domain.lab import Lab, kinds, played, started
+from tests.domain.lab import GREETER, Lab, kinds, played, started
 from tests.domain.village import Baker, Grocer
-
-GREETER = """
-operators:
-  - id: greeter
-    workflows:
-      - id: greet
-        nodes:
-          - id: say
-            type: logic
-            set: {greeting: '"hello"'}
-    fields: {greeting: str}
-"""
 
 
 @operator(id="sundial")
