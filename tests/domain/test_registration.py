@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
 from openvibe import llm_node, node, operator, workflow
 from openvibe.registry import define
+from operators import definitions
 from operators.models import Node, Operator, Workflow
 from operators.services import registration
 from tests.domain.lab import played, started
@@ -37,6 +41,16 @@ def test_registering_again_changes_nothing(registered, project):
     registration.register_all(project)
 
     assert [list(model.objects.order_by("pk").values()) for model in (Workflow, Node)] == before
+
+
+def test_many_workflows_take_no_more_statements_than_one(registered, project):
+    def statements(operator_id: str) -> int:
+        with CaptureQueriesContext(connection) as sent:
+            registration.register(project, definitions.registry.operator(operator_id))
+        return len(sent)
+
+    assert registered["revenue_ops"].workflows.count() > registered["company_intel"].workflows.count() == 1
+    assert statements("revenue_ops") == statements("company_intel")
 
 
 def test_what_an_administrator_changed_stays_changed(registered, project):
