@@ -255,7 +255,7 @@ def retry(run: Run, *, actor: AbstractUser, depth: int = 0) -> Run:
     `depth` is how deep it stands from now on, at least: where a run's end leads to its retry, that must end as well.
 
     Raises:
-        NotRetryable: the run has not failed, or a person's no has ended it.
+        NotRetryable: the run has not failed, its days are over, or a person's no has ended it.
         RecursionTooDeep: runs that let others try again have come to `headers.MOST_DEPTH`.
     """
     if reason := _final(run):
