@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Literal
 
+from openvibe.errors import WorkflowTimeout
 from openvibe.events import Event, Figures
 
 #: What a person may say about an effect that nobody can tell of.
@@ -102,6 +104,12 @@ class Failed:
 
 
 Outcome = Completed | Paused | Failed
+
+
+def out_of_time(ran: float, limit: timedelta, **place: Any) -> Failed:
+    """Return the end of a run whose steps have taken `ran` seconds, longer than its workflow allows."""
+    told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
+    return Failed(told, kind=WorkflowTimeout.__name__, **place)
 
 
 def rest(outcome: Outcome | None) -> OpenWait | None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from openvibe import answers, budgets, engine
 from openvibe.compiler import CompiledWorkflow
-from openvibe.errors import BudgetRefused, RunError, SetupError, WorkflowTimeout
+from openvibe.errors import BudgetRefused, RunError, SetupError
 from openvibe.events import GATE_OPENED, Event
 from openvibe.graph.saver import RowSaver
 from openvibe.ledger import Overtaken
-from openvibe.outcomes import Completed, Emission, Failed, Outcome, Paused, Progress
+from openvibe.outcomes import Completed, Emission, Failed, Outcome, Paused, Progress, out_of_time
 from openvibe.protocol import headers
 from openvibe.registry import WorkflowDefinition
 from openvibe.runs import Run, Wait
@@ -107,8 +107,7 @@ class Performance:
     def _late(self, definition: WorkflowDefinition) -> Failed | None:
         ran, limit = self._running, definition.spec.timeout
         if limit and ran > limit.total_seconds():
-            told = f"The run's steps have taken {ran:.1f} s, longer than the {limit} that its workflow allows"
-            return Failed(told, kind=WorkflowTimeout.__name__)
+            return out_of_time(ran, limit)
         if self._run.ends_by and self._scene.now() >= self._run.ends_by:
             return too_long(definition)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -155,9 +156,9 @@ class Step:
 
     def _in_time(self, act: Callable[[Attempt], T]) -> T:
         attempt = self.attempt
-        seconds, over = self._limit()
-        if seconds is None:
+        if self.node.timeout is None and self.session.left is None:
             return act(attempt)
+        seconds, over = self._limit()
         told: list[T] = []
         faults: list[BaseException] = []
 
@@ -181,13 +182,12 @@ class Step:
             raise faults[0]
         return told[0]
 
-    def _limit(self) -> tuple[float | None, RunError]:
+    def _limit(self) -> tuple[float, RunError]:
         """Return how long a try may take, in seconds, and what is said of one that takes longer."""
-        own = self.node.timeout.total_seconds() if self.node.timeout else None
-        left = self.session.left() if self.session.left else None
-        if left is not None and left <= 0:
-            left = _LAST_TRY
-        if left is None or (own is not None and own <= left):
+        own = self.node.timeout.total_seconds() if self.node.timeout else math.inf
+        left = self.session.left() if self.session.left else math.inf
+        left = left if left > 0 else _LAST_TRY
+        if own <= left:
             return own, StepTimeout(f"Node {self.node.id!r} took longer than {self.node.timeout}")
         told = f"Node {self.node.id!r} was being played when the time was over that its workflow allows"
         return left, WorkflowTimeout(told)

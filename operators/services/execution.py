@@ -19,7 +19,7 @@ from django.utils import timezone
 from openvibe import engine, outcomes
 from openvibe.budgets import NOTHING, REFUSED
 from openvibe.compiler import CompiledWorkflow
-from openvibe.errors import BudgetRefused, WorkflowTimeout
+from openvibe.errors import BudgetRefused
 from openvibe.events import RUN_COMPLETED, STEP_FINISHED, STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.graph import history
@@ -216,14 +216,14 @@ class Performance:
         What has come to its own end, good or bad, ends as it did.
         """
         limit = self._limit
-        over = limit is not None and self._running > limit.total_seconds()
-        if over and not isinstance(progress.outcome, outcomes.Completed | outcomes.Failed):
-            told = f"The run's steps have taken {self._running:.1f} s, longer than the {limit} that its workflow allows"
+        if limit is None or self._running <= limit.total_seconds():
+            return progress
+        if not isinstance(progress.outcome, outcomes.Completed | outcomes.Failed):
             last = next((fact for fact in reversed(progress.events) if fact.kind == STEP_FINISHED), Fact(STEP_FINISHED))
-            progress.outcome = outcomes.Failed(
-                told, kind=WorkflowTimeout.__name__, node=last.node, step_id=last.step_id,
-                rest=outcomes.rest(progress.outcome),
-            )  # fmt: skip
+            rest = outcomes.rest(progress.outcome)
+            progress.outcome = outcomes.out_of_time(
+                self._running, limit, node=last.node, step_id=last.step_id, rest=rest
+            )
         return progress
 
     def _commit(self, progress: outcomes.Progress) -> None:
