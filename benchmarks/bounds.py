@@ -114,6 +114,7 @@ async def publish_to_subscribe(url: str, *, subscribers: int, messages: int) -> 
     for _ in range(messages):
         done.clear()
         await client.publish("bench.raw", str(time.perf_counter()).encode())
-        await asyncio.wait_for(done.wait(), 10)
+        async with asyncio.timeout(10):
+            await done.wait()
     await client.close()
     return quantile(times, 0.5), quantile(times, 0.99)

@@ -157,7 +157,8 @@ async def to_websockets(site: Site, *, sockets: int, messages: int, recorded: bo
         await client.publish(subject, orjson.dumps(body))
         got = 0
         while got < sockets:
-            seen, at = await asyncio.wait_for(heard.get(), 20)
+            async with asyncio.timeout(20):
+                seen, at = await heard.get()
             if seen == mark:
                 taken.append(at - begin)
                 got += 1

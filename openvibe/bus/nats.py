@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import ssl
@@ -16,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig, StreamSource
 from nats.js.errors import NotFoundError
 
+from openvibe import cancelling
 from openvibe.bus import nats_service, service
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.bus.nats_kv import Buckets
@@ -97,7 +97,7 @@ class NatsBus:
         faults: list[Exception] = []
         try:
             # The client would try the first connection for ever; whoever asked wants to know.
-            self._client = await asyncio.wait_for(self._dialled(faults), self._patience)
+            self._client = await cancelling.within(self._patience, self._dialled(faults))
         except SetupError as error:
             raise BusError(f"NATS cannot be reached at {self._access.shown}: {error}") from error
         except Exception as error:
@@ -130,8 +130,8 @@ class NatsBus:
                 max_outstanding_pings=2,
                 error_cb=fault,
             )
-        except Exception:
-            # It does not hang up by itself.
+        except BaseException:
+            # It does not hang up by itself, also not when nobody waits any longer.
             with contextlib.suppress(Exception):
                 await client.close()
             raise

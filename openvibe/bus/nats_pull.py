@@ -84,7 +84,8 @@ class NatsPull:
         request = {"batch": most, "expires": int(seconds * 1e9), "no_wait": True}
         await self._client.publish(f"{API}.{self._name}", orjson.dumps(request), reply=f"{self._inbox}.{self._asked}")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), seconds + GRACE)
+            async with asyncio.timeout(seconds + GRACE):
+                await self._settled.wait()
         if self._status and self._status not in NOTHING_NOW and not self._arrived:
             raise BusError(f"The stream cannot be read: JetStream says {self._status}")
 

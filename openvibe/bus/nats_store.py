@@ -69,7 +69,8 @@ class Batches:
                     batch.close(place, BusError(f"NATS did not take a message on {message.subject}: {error}"))
             if messages:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(batch.settled.wait(), self._timeout)
+                    async with asyncio.timeout(self._timeout):
+                        await batch.settled.wait()
         finally:
             del self._batches[name]
         return batch.faults

@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
+from openvibe import cancelling
 from openvibe.bus.mailbox import MOST_WAITING, Mailbox
 from openvibe.bus.protocol import Entry
 from openvibe.protocol import keys
@@ -59,8 +60,7 @@ class Watch:
         self._mailbox.close()
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancelling.cancel([task])
         await self._drop()
 
     async def _follow(self) -> None:

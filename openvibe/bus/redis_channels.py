@@ -13,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from openvibe import cancelling
 from openvibe.errors import BusError
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ class Channels:
         self._returns.clear()
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancelling.cancel([task])
         await self._drop()
 
     def on_return(self, act: Callable[[], Awaitable[None]]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from openvibe import cancelling
 from openvibe.bus.protocol import ERROR_CODE_HEADER, ERROR_HEADER, MOST_BYTES, Message, ServeHandler, Unsubscribe
 from openvibe.errors import ServiceError, SetupError
 
@@ -81,9 +82,7 @@ class Tasks:
     async def cancel(self) -> None:
         """Give up whatever still runs, except the caller's own task."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelling.cancel(tasks)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from openvibe import cancelling
 
 logger = logging.getLogger(__name__)
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -30,24 +32,6 @@ async def lasting(name: str, work: Work) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def cancel(tasks: Collection[asyncio.Task[Any]], *, pause: float) -> None:
-    """Cancel tasks, again every `pause` seconds, and return when all have ended.
-
-    Python 3.11's `wait_for`, on which the NATS client stands, loses a cancellation that meets a result.
-    """
-    cancelled = False
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        try:
-            await asyncio.wait(left, timeout=pause)
-        except asyncio.CancelledError:
-            # Whoever cancels this must not leave those behind whom it cancels.
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-
-
 async def beside(*works: Coroutine[Any, Any, None]) -> None:
     """Run these until one ends, then cancel the others; what that one raised is raised."""
     tasks = [asyncio.create_task(work) for work in works]
@@ -56,4 +40,4 @@ async def beside(*works: Coroutine[Any, Any, None]) -> None:
         for task in done:
             await task
     finally:
-        await cancel(tasks, pause=0.2)
+        await cancelling.cancel(tasks)

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import Error as DatabaseFault
 from nats.errors import Error as NATSError
 
+from openvibe import cancelling
 from openvibe.bus.nats_access import Access, NatsClient
 from openvibe.bus.protocol import HISTORY
 from openvibe.errors import SetupError
@@ -66,7 +67,7 @@ async def settle(act: Act, needed: Table, *, shared: bool = False) -> list[Diffe
     """
     client, options = NatsClient(), access().options()
     connecting = client.connect(**options, name="openvibe bus", allow_reconnect=False, error_cb=_silent)
-    await asyncio.wait_for(connecting, CONNECT_SECONDS)
+    await cancelling.within(CONNECT_SECONDS, connecting)
     try:
         if act == "apply":
             return await differences.apply(client.jetstream(), needed, shared=shared)

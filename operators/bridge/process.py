@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection
 
+from openvibe import cancelling
 from openvibe.bus import Bus, Message, Pull
 from openvibe.errors import BusError
 from openvibe.protocol.streams import AGENTS, Consumer
@@ -66,7 +67,7 @@ async def serve(ended: asyncio.Event) -> None:
     }
     tasks = [asyncio.create_task(companions.lasting(name, work)) for name, work in works.items()]
     await ended.wait()
-    await companions.cancel(tasks, pause=0.5)
+    await cancelling.cancel(tasks, pause=0.5)
     absent.set()
     clock_ended.set()
     await asyncio.to_thread(ticking.join, 5)
@@ -115,7 +116,7 @@ async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event, known: pauses.Pa
             else:
                 caught_up.set()
     finally:
-        await companions.cancel([ahead], pause=0.2)
+        await cancelling.cancel([ahead])
         if not ahead.cancelled() and not ahead.exception():
             await _refuse(ahead.result())
 

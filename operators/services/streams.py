@@ -46,7 +46,8 @@ class Follower:
     async def next(self, timeout: float) -> list[Wire]:
         """Return everything that waits, or nothing after so many seconds of silence."""
         try:
-            await asyncio.wait_for(self._woken.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._woken.wait()
         except TimeoutError:
             return []
         self._woken.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import socket
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from openvibe.bus.memory import MemoryBus
 from openvibe.bus.nats import NatsBus
+from openvibe.bus.nats_access import NatsClient
 from openvibe.bus.redis import RedisBus
 from openvibe.errors import BusError
 from operators.link import link
@@ -42,6 +44,27 @@ def test_a_server_that_says_nothing_is_waited_for_as_long_as_the_setting_says(se
         with pytest.raises(BusError):
             link.submit(link.bus()).result(SOON)
     assert 0.3 < time.monotonic() - began < 2.5
+
+
+def test_an_attempt_ends_in_time_also_when_its_end_is_lost(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Python 3.11's wait_for does when a connection is refused at the very moment at which time is over.
+    told: list[bool] = []
+
+    async def refused(client: NatsClient, server: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            told.append(True)
+            if len(told) > 1:
+                raise
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(NatsClient, "_connect_to_server", refused)
+    link.use(None)
+    settings.OPENVIBE = dataclasses.replace(settings.OPENVIBE, nats_patience=0.1)
+    with pytest.raises(BusError, match="does not answer"):
+        link.submit(link.bus()).result(SOON)
+    assert told
 
 
 async def _offend(bus: Any) -> None:

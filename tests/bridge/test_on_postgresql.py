@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.postgres
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "module",
     [
@@ -33,5 +34,6 @@ def test_the_bridges_tests_pass_on_postgresql(module: str) -> None:
         environ = {**os.environ, "DATABASE_URL": servers.new_database(server.url)}
         # The database goes with its server; a thread that still holds a connection would keep it from being dropped.
         command = [sys.executable, "-m", "pytest", "-q", "--reuse-db", f"tests/bridge/{module}"]
-        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110, check=False)
+        # Longer than one test may take: that one tells where it stood, and ends its servers.
+        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=280, check=False)
     assert ended.returncode == 0, ended.stdout[-8000:]
