@@ -15,7 +15,7 @@ from django.utils import timezone
 from openvibe import node, operator, workflow
 from operators import clock
 from operators.models import Run
-from operators.services import intake, leases
+from operators.services import execution, intake, leases
 from tests.domain.lab import kinds, meddling, played, served, started, thread
 
 MOST = settings.OPENVIBE.most_losses
@@ -74,6 +74,19 @@ def test_a_run_that_dies_before_its_first_step_says_so(lab):
         clock.tick()
 
     assert "before its first step" in Run.objects.get(pk=run.pk).error["message"]
+
+
+def test_a_new_run_that_kills_its_workers_before_it_writes_anything_fails_too(lab, bells, monkeypatch):
+    run = started(lab, "four")
+    monkeypatch.setattr(execution.engine, "play", lambda *_, **__: die())
+    for _ in range(MOST + 1):
+        bells()
+        Run.objects.filter(pk=run.pk).update(rung_at=timezone.now() - timedelta(hours=1))
+        run = lose(run)
+
+    assert run.status == "failed"
+    assert run.error["kind"] == "WorkerLost"
+    assert "before its first step" in run.error["message"]
 
 
 def test_a_finished_step_lets_the_count_begin_anew(lab, while_playing):
