@@ -179,6 +179,27 @@ def test_what_somebody_has_written_is_for_nobody_else_who_signs_in(page: Page, s
     expect(page.get_by_label("Note")).to_have_value("")
 
 
+def test_what_somebody_sent_with_a_form_is_there_again_when_he_had_to_sign_in_anew(page: Page, site: Site) -> None:
+    sign_in(page, site)
+    address = f"{site.url}/agents/operators/company_intel/research/runs/"
+    page.goto(address)
+    field = page.get_by_label("Company")
+    example = field.input_value()
+    field.fill("A company of mine")
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/signin/\?next="))
+    sign_in(page, site)
+    page.goto(address)
+
+    expect(field).to_have_value("A company of mine")
+
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/agents/run_[^/]+/$"))
+    page.goto(address)
+    expect(field).to_have_value(example)
+
+
 def _drawn_for(route: Route, user: str) -> None:
     answer = route.fetch()
     route.fulfill(response=answer, body=re.sub(r'data-user="\d+"', f'data-user="{user}"', answer.text()))
