@@ -16,9 +16,10 @@ from openvibe.events import STEP_FINISHED, STEP_STARTED
 from openvibe.events import Event as Fact
 from openvibe.protocol import subjects
 from operators.errors import Misfit, NotForkable
-from operators.models import Event, Run
+from operators.models import Event, Run, Wait
 from operators.models.checkpoint import DatabaseRows, Place
-from operators.services import cards, compiled, intake, overrides, timeline
+from operators.models.statements import insert
+from operators.services import cards, compiled, intake, overrides, pauses, timeline
 from operators.services.masking import masked
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def fork(
     """Start a run with the state that another had after a step, or `before` it, and go on at the following node.
 
     `values` are edited fields of the state. The other run stays as it is, whatever its status: its effects are not the
-    new run's, and a gate that it stands at is asked anew. The same `key` with the same step and values starts one run.
+    new run's, and a gate that it stands at is asked anew. What is left of the rest after the step comes first. The same
+    `key` with the same step and values starts one run.
 
     Raises:
         KeyReused: the key came before, with another body.
@@ -108,14 +110,19 @@ def fork(
     new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")
     new.forked_from, new.forked_at, new.depth, new.priority = run, step_id, run.depth, run.priority
     new.key, new.key_sha256 = key or None, digest if key else ""
+    rests, told_of_rests = ([], []) if before else pauses.left(run, step_id, to=new)
+    if rests:
+        new.status = Run.Status.WAITING
 
     def beside() -> None:
+        insert(Wait, rests)
         late.history.branch(_held(run), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
         told = {"to": new.id, "before": before, "fields": sorted(edited), **overridden}
         timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
 
     data = {"from": run.id, "before": before, "values": asked["values"], **asdict(passed), **overridden}
-    return intake.stored(new, by=actor.get_username(), facts=[_forked(run, step_id, data)], beside=beside)
+    facts = [_forked(run, step_id, data), *told_of_rests]
+    return intake.stored(new, by=actor.get_username(), facts=facts, beside=beside)
 
 
 def _workflow(run: Run) -> CompiledWorkflow:

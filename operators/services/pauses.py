@@ -48,6 +48,22 @@ def taken_up(run_id: str) -> list[Fact]:
     return [_told(wait) for wait in rests]
 
 
+def left(run: Run, step_id: str, *, to: Run) -> tuple[list[Wait], list[Fact]]:
+    """Return what is left of the rest after a step, for a run that is forked there, and what tells of it.
+
+    It ends when the other run's does: what follows comes no earlier because somebody has edited the state.
+    """
+    waits = list(Wait.objects.filter(run=run, interrupt_id=f"{REST}{step_id}", deadline__gt=to.created_at))
+    for wait in waits:
+        wait.pk, wait.run, wait.opened_at = _new_id(), to, to.created_at
+        wait.status, wait.closed_at = Wait.Status.PENDING, None
+    return waits, [_told(wait) for wait in waits]
+
+
+def _new_id() -> str:
+    return f"wait_{random_text(16)}"
+
+
 def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
     request = item.request
     seen = {
@@ -62,7 +78,7 @@ def _wait(run: Run, item: OpenWait, *, now: datetime) -> Wait:
     }
     seconds = request.timeout_seconds
     return Wait(
-        id=f"wait_{random_text(16)}",
+        id=_new_id(),
         run=run,
         kind=request.kind,
         node=request.node,
