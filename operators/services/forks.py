@@ -99,30 +99,34 @@ def fork(
         Misfit: there is no such step, or a value does not fit its field.
     """
     asked = {"fork": run.id, "step_id": step_id, "before": before, "values": dict(values or {})}
-    digest = canonical.sha256(asked)
-    if found := intake.known(run.project_id, key, digest):
+    if found := intake.known(run.project_id, key, digest := canonical.sha256(asked)):
         return found
     intake.require_enabled(run.operator)
     edited = _edited(_workflow(run), values or {})
     checkpoint_id = _checkpoint(run, step_id, before=before)
     passed = _passed(run, step_id, before=before)
-    overridden = _overridden(run, passed, actor) if edited else {}
-    new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")
-    new.forked_from, new.forked_at, new.depth, new.priority = run, step_id, run.depth, run.priority
+    told = {"before": before, **(_overridden(run, passed, actor) if edited else {})}
+    new, rests, resting = _new(run, step_id, before=before, actor=actor)
     new.key, new.key_sha256 = key or None, digest if key else ""
-    rests, told_of_rests = ([], []) if before else pauses.left(run, step_id, to=new)
-    if rests:
-        new.status = Run.Status.WAITING
 
     def beside() -> None:
         insert(Wait, rests)
         late.history.branch(_held(run), source=run.id, target=new.id, checkpoint_id=checkpoint_id, values=edited)
-        told = {"to": new.id, "before": before, "fields": sorted(edited), **overridden}
-        timeline.note(run.id, _forked(run, step_id, told), actor=actor.get_username())
+        noted = {"to": new.id, "fields": sorted(edited), **told}
+        timeline.note(run.id, _forked(run, step_id, noted), actor=actor.get_username())
 
-    data = {"from": run.id, "before": before, "values": asked["values"], **asdict(passed), **overridden}
-    facts = [_forked(run, step_id, data), *told_of_rests]
-    return intake.stored(new, by=actor.get_username(), facts=facts, beside=beside)
+    data = {"from": run.id, "values": asked["values"], **asdict(passed), **told}
+    return intake.stored(new, by=actor.get_username(), facts=[_forked(run, step_id, data), *resting], beside=beside)
+
+
+def _new(run: Run, step_id: str, *, before: bool, actor: AbstractUser) -> tuple[Run, list[Wait], list[Fact]]:
+    """Return a run that nobody has stored yet, what it waits for at its beginning, and what tells of that."""
+    new = intake.queued(run.workflow, run.input, actor=actor, trigger="fork", traceparent="")
+    new.forked_from, new.forked_at, new.depth, new.priority = run, step_id, run.depth, run.priority
+    rests, told = ([], []) if before else pauses.left(run, step_id, to=new)
+    if rests:
+        new.status = Run.Status.WAITING
+    return new, rests, told
 
 
 def _workflow(run: Run) -> CompiledWorkflow:
