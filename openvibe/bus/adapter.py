@@ -8,6 +8,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, TypeVar
 
 from openvibe.bus.protocol import (
@@ -195,6 +196,12 @@ class _AdaptedPull:
 
     async def paused_until(self) -> str:
         return str(await self._run(self._pull.paused_until)) if hasattr(self._pull, "paused_until") else ""
+
+    async def kept_since(self) -> datetime | None:
+        found: datetime | None = None
+        if hasattr(self._pull, "kept_since"):
+            found = await self._run(self._pull.kept_since)
+        return found
 
     async def close(self) -> None:
         if hasattr(self._pull, "close"):

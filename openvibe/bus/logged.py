@@ -108,6 +108,9 @@ class _LoggedPull:
     async def paused_until(self) -> str:
         return await self._pull.paused_until()
 
+    async def kept_since(self) -> datetime | None:
+        return await self._pull.kept_since()
+
     async def close(self) -> None:
         await self._pull.close()
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from openvibe.bus.protocol import Message, matches
 from openvibe.protocol.streams import Stream
@@ -137,6 +138,10 @@ class MemoryPull:
     async def paused_until(self) -> str:
         """See `Pull.paused_until`; here nobody can."""
         return ""
+
+    async def kept_since(self) -> datetime | None:
+        """See `Pull.kept_since`. Each process has streams of its own, and knows nothing of those of others."""
+        return None
 
     async def close(self) -> None:
         """See `Pull.close`."""

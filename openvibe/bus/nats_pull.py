@@ -10,6 +10,8 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 from nats.aio.client import Client
@@ -22,6 +24,7 @@ from openvibe.errors import BusError
 
 API = "$JS.API.CONSUMER.MSG.NEXT"
 INFO = "$JS.API.CONSUMER.INFO"
+STREAM_INFO = "$JS.API.STREAM.INFO"
 #: How long the server may take to say how a reader stands, in seconds.
 INFO_TIMEOUT = 5.0
 #: What the server says where a message would stand: nothing is there, the time is over, the request cannot be held.
@@ -37,6 +40,7 @@ class NatsPull:
 
     def __init__(self, client: Client, stream: str, durable: str) -> None:
         self._client = client
+        self._stream = stream
         self._name = f"{stream}.{durable}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
@@ -63,8 +67,25 @@ class NatsPull:
     async def paused_until(self) -> str:
         """See `Pull.paused_until`. Fetching does not tell: a paused reader is as silent as an empty stream."""
         with translated("The stream cannot be read"):
-            found = orjson.loads((await self._client.request(f"{INFO}.{self._name}", b"", INFO_TIMEOUT)).data)
+            found = await self._told(f"{INFO}.{self._name}")
         return str(found["config"].get("pause_until", "")) if found.get("paused") else ""
+
+    async def kept_since(self) -> datetime | None:
+        """See `Pull.kept_since`. A stream that forgets what was acknowledged tells nothing by that."""
+        with translated("The stream cannot be read"):
+            found = await self._told(f"{STREAM_INFO}.{self._stream}")
+        if "error" in found:
+            raise BusError(f"The stream cannot be read: {found['error'].get('description')}")
+        if found["config"]["retention"] != "limits":
+            return None
+        state = found["state"]
+        if state["messages"]:
+            return datetime.fromisoformat(state["first_ts"])
+        # Older servers do not tell their time.
+        return datetime.fromisoformat(found["ts"]) if "ts" in found else datetime.now(UTC)
+
+    async def _told(self, subject: str) -> Any:
+        return orjson.loads((await self._client.request(subject, b"", INFO_TIMEOUT)).data)
 
     async def close(self) -> None:
         """See `Pull.close`. What arrived too late for its fetch goes back."""

@@ -85,6 +85,13 @@ class Pull(Protocol):
         """Return until when whoever runs the server keeps it from handing anything out; empty if it does not."""
         ...
 
+    async def kept_since(self) -> datetime | None:
+        """Return since when the stream has kept everything, by the server's clock; None if nobody can tell.
+
+        What is older has grown too old, was pushed out or purged, or went down with a server that lost its data.
+        """
+        ...
+
     async def close(self) -> None:
         """Stop reading; the position stays. What was fetched and not acknowledged comes again some time later."""
 

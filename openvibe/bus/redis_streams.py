@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any
 
 from redis.asyncio import Redis
@@ -130,6 +131,12 @@ class RedisPull:
     async def paused_until(self) -> str:
         """See `Pull.paused_until`; here nobody can."""
         return ""
+
+    async def kept_since(self) -> datetime | None:
+        """See `Pull.kept_since`. Redis calls an entry by when it came, in milliseconds."""
+        with self._translated(f"The stream {self._key} cannot be read"):
+            [seconds, _], oldest = await self._client.time(), await self._client.xrange(self._key, count=1)
+        return datetime.fromtimestamp(int(oldest[0][0].partition(b"-")[0]) / 1000 if oldest else seconds, UTC)
 
     async def close(self) -> None:
         """See `Pull.close`."""

@@ -25,6 +25,7 @@ from operators.bridge import (
     ingest,
     mirror,
     pauses,
+    questions,
     readers,
     registry,
     requests,
@@ -83,14 +84,14 @@ def _tick(ended: threading.Event) -> None:
 
 
 async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
-    known = pauses.Pauses(consumer)
+    known, asked = pauses.Pauses(consumer), questions.Questions(consumer.stream)
     while True:
         try:
             bus = await link.bus()
             await bus.ensure(furnishing.streams())
             pull = await bus.pull(consumer.stream, durable=consumer.durable, patterns=consumer.patterns)
             try:
-                await _read(bus, pull, caught_up, known)
+                await _read(bus, pull, caught_up, known, asked)
             finally:
                 caught_up.clear()
                 await pull.close()
@@ -102,7 +103,9 @@ async def _read_for_ever(consumer: Consumer, caught_up: asyncio.Event) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event, known: pauses.Pauses) -> None:
+async def _read(
+    bus: Bus, pull: Pull, caught_up: asyncio.Event, known: pauses.Pauses, asked: questions.Questions
+) -> None:
     """Write batch after batch; while one is written the next one is fetched."""
     ahead = asyncio.create_task(_fetch(pull))
     try:
@@ -111,6 +114,7 @@ async def _read(bus: Bus, pull: Pull, caught_up: asyncio.Event, known: pauses.Pa
             ahead = asyncio.create_task(_fetch(pull))
             await _written(messages)
             paused = await known.look(pull, messages)
+            await asked.look(pull)
             if paused or len(messages) >= settings.OPENVIBE.pull_batch:
                 caught_up.clear()
             else:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -460,6 +460,21 @@ async def test_a_stream_forgets_what_is_too_old(bus: Bus, name: str) -> None:
             return
         assert time.monotonic() < deadline, "the old message stayed"
         await asyncio.sleep(0.1)
+
+
+async def test_a_stream_tells_since_when_it_has_kept_everything(bus: Bus, name: str) -> None:
+    await bus.ensure([Stream(name, (f"{name}.>",), timedelta(hours=1), max_bytes=100_000)])
+    pull = await bus.pull(name, durable="d", patterns=[f"{name}.>"])
+    told = [await pull.kept_since()]
+    for number in (1, 2, 200):
+        for _ in range(number):
+            await bus.store(f"{name}.a", bytes(1000))
+        told.append(await pull.kept_since())
+    if told == [None] * 4:
+        # What lives in one process knows nothing of what others have said.
+        return
+    empty, first, same, pushed_out = (moment for moment in told if moment)
+    assert empty <= first == same < pushed_out <= datetime.now(UTC)
 
 
 async def test_a_message_id_is_forgotten_after_its_window(hasty: Bus, name: str) -> None:
