@@ -20,7 +20,7 @@ def line(event: Event) -> Text:
     """Return the event's mark and sentence."""
     mark, style, sentence = _KINDS.get(event["type"], ("·", "dim", _plainly))
     # A node's and a model's words are shown as they are: nothing in them is markup, or moves the terminal.
-    return Text.assemble((f"{mark} ", style), controls.escaped(sentence(event)))
+    return Text.assemble((f"{mark} ", style), controls.entry(sentence(event)))
 
 
 def shown(value: Any) -> str:

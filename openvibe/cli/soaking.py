@@ -38,7 +38,7 @@ def _soak(options: argparse.Namespace) -> int:
         raise SetupError(f"--last is {options.last}; a server tells 1 to {MOST} of its newest messages")
     about = {name: getattr(options, name) for name in ABOUT if getattr(options, name)}
     for event in _history(connect(options.url), options.last, {"kind": options.kind, **about}):
-        print(f"{timeline.clock(event['timestamp'], date=True)} {controls.escaped(_sentence(event))}")
+        print(f"{timeline.clock(event['timestamp'], date=True)} {controls.entry(_sentence(event))}")
     return 0
 
 

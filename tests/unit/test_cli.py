@@ -343,6 +343,16 @@ def test_what_agents_said_may_hold_any_sign(server: Any, capsys: pytest.CaptureF
     assert capsys.readouterr().out.endswith(f" ann [status] {shown}\n")
 
 
+def test_no_line_of_what_agents_said_looks_like_somebody_elses(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    told = "done\n2026-11-30 10:00:00 bob [status] all is well"
+    said = {"type": "agent.status", "data": {"content": told}, "run_id": "", "actor": "ann", "timestamp": MOMENT}
+    server({"/api/agents/events": (200, b"data: %s\n\n: alive\n\n" % json.dumps(said).encode())})
+    assert main(["soak", "--last", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(" ann [status] done")
+    assert second == "    2026-11-30 10:00:00 bob [status] all is well"
+
+
 def test_what_strangers_wrote_moves_no_terminal(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     told, shown = "\x1b[2J\x9b1m\r\x07\x7fü🦉\tb", r"\u001b[2J\u009b1m\u000d\u0007\u007fü🦉"
     said = {"type": "agent.status", "data": {"content": told}, "run_id": "", "actor": "\x1bann", "timestamp": MOMENT}
