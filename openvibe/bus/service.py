@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: The queue that replicas of a service share: what the NATS service API calls it.
 SERVICE_QUEUE = "q"
+#: How long a handler may take, in seconds, to end when it is given up, before it is told once more.
+CLEANUP = 5.0
 #: The longest error text that an answer carries, in characters.
 MOST_TEXT = 1000
 
@@ -82,7 +84,7 @@ class Tasks:
     async def cancel(self) -> None:
         """Give up whatever still runs, except the caller's own task."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        await cancelling.cancel(tasks)
+        await cancelling.cancel(tasks, pause=CLEANUP)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

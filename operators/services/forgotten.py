@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from django.utils import timezone
+
+from openvibe.bus.protocol import DUPLICATE_WINDOW
 from openvibe.protocol.streams import STREAMS
 from openvibe.protocol.subjects import VERSION
 from operators.models import Wait
@@ -22,6 +25,8 @@ _QUESTIONS = {
 _STREAMS = {**_QUESTIONS, Wait.Kind.REPLY: f"cg_cmd_{VERSION}"}
 #: By how much the clocks of this server and of the bus may differ.
 CLOCKS_APART = timedelta(seconds=5)
+#: For how long a stream knows a message by its id: the same one would not be kept again, though it is gone.
+KNOWN = timedelta(seconds=DUPLICATE_WINDOW)
 
 
 def ask_again(now: datetime) -> int:
@@ -35,9 +40,15 @@ def ask_again(now: datetime) -> int:
 def lost(stream: str, since: datetime) -> int:
     """Let the clock ask again what a stream has lost that has kept everything `since` then; return how many waits.
 
-    So nothing waits in vain for whoever reads a stream that was purged, or whose server has lost its data.
+    So nothing waits in vain for whoever reads a stream that was purged, or whose server has lost its data. What is
+    simply too old is no loss.
     """
-    waits = Wait.objects.pending().filter(kind__in=questions(stream), sent_at__lt=since - CLOCKS_APART)
+    now = timezone.now()
+    waits = Wait.objects.pending().filter(
+        kind__in=questions(stream),
+        sent_at__gte=now - _KEPT[stream],
+        sent_at__lt=min(since, now - KNOWN) - CLOCKS_APART,
+    )
     return waits.update(sent_at=None)
 
 

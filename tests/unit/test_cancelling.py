@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from openvibe import cancelling
+from openvibe.bus.service import Tasks
 
 
 async def stubborn(lost: int) -> str:
@@ -69,3 +70,23 @@ async def test_who_waits_for_work_and_is_cancelled_takes_it_along():
 
     assert waiting.cancelled()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_who_answers_a_request_that_is_given_up_ends_in_his_own_time():
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(2 * cancelling.PAUSE)
+            ended.set()
+
+    tasks = Tasks()
+    tasks.start(answer())
+    await begun.wait()
+
+    await tasks.cancel()
+
+    assert ended.is_set()
