@@ -41,7 +41,7 @@ class Database:
             raise SetupError(f"SQLite cannot open {path!r}: {error}") from error
         self._lock = threading.RLock()
         self._depth = 0
-        self.close = weakref.finalize(self, self._connection.close)
+        self.close = weakref.finalize(self, _close, self._connection, self._lock)
 
     def create(self, tables: str) -> None:
         """Create what is missing."""
@@ -81,6 +81,12 @@ class Database:
         """Write the same with many values."""
         with self.transaction():
             self._connection.executemany(statement, values)
+
+
+def _close(connection: sqlite3.Connection, lock: threading.RLock) -> None:
+    # SQLite crashes the process if another thread is in the midst of something; later it is told that it came too late.
+    with lock:
+        connection.close()
 
 
 class SqliteRows:

@@ -3,9 +3,12 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -180,3 +183,24 @@ def test_the_clock_leaves_runs_alone_whose_operators_are_not_registered(tmp_path
         assert stranger.advance(2 * DAY) == []
         assert stranger.recover() == []
         assert stranger.run(run.id) == run
+
+
+def test_a_database_is_closed_between_two_transactions_and_tells_who_comes_too_late():
+    database, inside, go = Database(), threading.Event(), threading.Event()
+
+    def work():
+        with database.transaction():
+            inside.set()
+            assert go.wait(10)
+            return database.rows("SELECT 1")
+
+    with ThreadPoolExecutor(2) as pool:
+        working = pool.submit(work)
+        assert inside.wait(10)
+        closing = pool.submit(database.close)
+        assert not wait([closing], timeout=0.2).done
+        go.set()
+        assert working.result(10) == [(1,)]
+        closing.result(10)
+    with pytest.raises(sqlite3.ProgrammingError):
+        database.rows("SELECT 1")
