@@ -67,13 +67,13 @@ class NatsPull:
     async def paused_until(self) -> str:
         """See `Pull.paused_until`. Fetching does not tell: a paused reader is as silent as an empty stream."""
         with translated("The stream cannot be read"):
-            found = await self._told(f"{INFO}.{self._name}")
+            found = await self._answer(f"{INFO}.{self._name}")
         return str(found["config"].get("pause_until", "")) if found.get("paused") else ""
 
     async def kept_since(self) -> datetime | None:
         """See `Pull.kept_since`. A stream that forgets what was acknowledged tells nothing by that."""
         with translated("The stream cannot be read"):
-            found = await self._told(f"{STREAM_INFO}.{self._stream}")
+            found = await self._answer(f"{STREAM_INFO}.{self._stream}")
         if "error" in found:
             raise BusError(f"The stream cannot be read: {found['error'].get('description')}")
         if found["config"]["retention"] != "limits":
@@ -84,7 +84,7 @@ class NatsPull:
         # Older servers do not tell their time.
         return datetime.fromisoformat(found["ts"]) if "ts" in found else datetime.now(UTC)
 
-    async def _told(self, subject: str) -> Any:
+    async def _answer(self, subject: str) -> Any:
         return orjson.loads((await self._client.request(subject, b"", INFO_TIMEOUT)).data)
 
     async def close(self) -> None:
